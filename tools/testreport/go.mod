@@ -1,0 +1,3 @@
+module github.com/vmhost-project/vmhost/tools/testreport
+
+go 1.26.0
