@@ -18,7 +18,7 @@ MAINS   := ./services/standalone/cmd/vmhost \
 export PATH := $(CURDIR)/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test bench cover compose-test lint verify fmt tidy generate api-lock tools ci clean
+.PHONY: help up down build test bench cover compose-test lint lint-proto lint-go verify fmt tidy generate api-lock tools ci clean
 
 help: ## show this list
 	@echo 'vmhost: libvirt and LXD machines as one fleet.  Usage: make <target>'
@@ -47,8 +47,8 @@ build: ## static binaries into bin/
 
 ##@ Test
 
-test: ## all tests under the race detector; installs what they need, lists what was skipped
-	.ci/test
+test: ## all tests under the race detector; installs what they need, lists what was skipped (ARGS='-run X ./pkg/...')
+	.ci/test $(ARGS)
 
 bench: ## measure; one line per figure, and bench/latest.json
 	go -C tests run ./bench/cmd/bench
@@ -64,9 +64,13 @@ compose-test: ## build the images and test the docker-compose.yml
 
 ##@ Check
 
-lint: .bin/.buf .bin/.lint ## lint protos and Go, refuse a broken contract
+lint: lint-proto lint-go ## lint protos and Go, refuse a broken contract
+
+lint-proto: .bin/.buf
 	buf lint
 	buf breaking proto --against proto/api.lock.binpb
+
+lint-go: .bin/.lint
 	go vet work
 	golangci-lint run $(PACKAGES)
 
