@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# packages.sh: the Debian packages of the hosts. Part of devhosts.sh.
+
+packages=(
+  iproute2 iptables openssl openssh-client openssh-server
+  libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base
+  qemu-system-x86 qemu-utils ipxe-qemu seabios
+)
+
+apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o APT::Sandbox::User=root "$@" </dev/null >>"$CACHE/apt.log" 2>&1; }
+
+packages_install() {
+  local p miss=() have policy=/usr/sbin/policy-rc.d rc
+  have=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null)
+  for p in "${packages[@]}"; do grep -qx "$p installed" <<<"$have" || miss+=("$p"); done
+  [ ${#miss[@]} = 0 ] && return 0
+  say "installing ${miss[*]}"
+  # Package scripts would start a libvirtd and an sshd of the machine itself. If somebody has a policy already, theirs holds.
+  if [ ! -e $policy ]; then
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy
+  fi
+  apt install --no-install-recommends "${miss[@]}"; rc=$?
+  [ "$(trap -p EXIT)" ] && { rm -f $policy; trap - EXIT; }
+  return $rc
+}
+
+# The guest is built while apt unpacks: it needs nothing of what is being installed.
+install_once() {
+  local g rc
+  guest_build & g=$!
+  packages_install; rc=$?
+  wait $g && [ $rc = 0 ]
+}
+install_all() (
+  # Several labs may start at once, and they share the cache and apt. (A subshell: lock() has only descriptor 9.)
+  lock "$CACHE/lock"
+  : > "$CACHE/apt.log"
+  guest_known || apt update
+  install_once || { apt update; install_once; } || { tail -n 20 "$CACHE/apt.log"; exit 1; }
+)
