@@ -43,7 +43,7 @@ down: ## stop what `make up` started
 
 build: ## static binaries into bin/
 	mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(MAINS)
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(MAINS)
 
 ##@ Test
 

@@ -23,4 +23,6 @@ import (
 	_ "google.golang.org/protobuf/proto"
 	_ "pgregory.net/rapid"
 	_ "sigs.k8s.io/yaml"
+
+	_ "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )

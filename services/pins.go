@@ -31,4 +31,5 @@ import (
 	_ "pgregory.net/rapid"
 	_ "sigs.k8s.io/yaml"
 
+	_ "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )

@@ -13,4 +13,6 @@ import (
 	_ "google.golang.org/grpc"
 	_ "google.golang.org/protobuf/proto"
 	_ "pgregory.net/rapid"
+
+	_ "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
