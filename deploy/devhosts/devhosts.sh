@@ -99,10 +99,11 @@ up() {
   [ "$(id -u)" = 0 ] || die "must be root"
   [ -e "$ROOT/settings" ] || [ -z "$(ls -A "$ROOT" 2>/dev/null)" ] || die "$ROOT has files in it and is not a lab"
   lock "$ROOT.lock"
-  mkdir -p "$ROOT" && echo "$NET $BRIDGE $COUNT" > "$ROOT/settings" || die "cannot write to $ROOT"
   install_all || die "cannot install the packages"
+  # A lab that could not have its segment was never there: `down` must not look for its traces among those of another.
+  (segment_up) || { [ -e "$ROOT/settings" ] || rm -f "$ROOT.lock"; exit 1; }
+  mkdir -p "$ROOT" && echo "$NET $BRIDGE $COUNT" > "$ROOT/settings" || die "cannot write to $ROOT"
   lab_keys
-  segment_up
   for h in $(hosts); do
     host_healthy "$h" && continue
     # Whatever is left of it goes first: a host whose sshd died is not repaired, it is started again.
@@ -120,11 +121,11 @@ up() {
 down() {
   local d
   [ "$(id -u)" = 0 ] || die "must be root"
-  [ -e "$ROOT/settings" ] || { say "nothing to stop in $ROOT"; return 0; }
+  [ -e "$ROOT/settings" ] || bridge_is_ours || { say "nothing to stop in $ROOT"; return 0; }
   lock "$ROOT.lock"
   for d in "$ROOT"/h[1-9]; do [ -d "$d" ] && host_stop "${d##*/}" & done
   wait
-  cgroup_remove "$BRIDGE"
+  while read -r _ d; do rmdir "$d/$BRIDGE" 2>/dev/null; done < <(cgroup_mounts)
   segment_down
   rm -rf --one-file-system "$ROOT" && rm -f "$ROOT.lock" && say "down"
 }

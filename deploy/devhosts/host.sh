@@ -168,7 +168,7 @@ cgroup_enter() { # lab/host: the calling (sub)shell
   done < <(cgroup_mounts)
 }
 cgroup_gone() { find "$1" -depth -type d -exec rmdir {} \; ; [ ! -d "$1" ]; }
-cgroup_remove() { # lab or lab/host
+cgroup_remove() { # lab/host
   local dir
   while read -r _ dir; do
     # the last processes may take a moment to leave
