@@ -12,7 +12,8 @@ deb() { # name or pattern, package: path of a .deb, from the cache if it is ther
   local f; f=$(deb_cached "$1")
   if [ -z "$f" ]; then
     [ -n "$2" ] || return 1
-    (cd "$CACHE" && apt download "$2") || return 1
+    # moved when complete: a broken file in the cache would stay there for good
+    mkdir -p "$CACHE/partial" && (cd "$CACHE/partial" && rm -f ./*.deb && apt download "$2" && mv ./*.deb ..) || return 1
     f=$(deb_cached "$1")
   fi
   echo "$f"
@@ -34,6 +35,7 @@ guest_build() {
   stamp=$(cat "$HERE/guest.sh" "$HERE/guest-init" | sha256sum)
   [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] && return 0
   kernel=$(deb 'linux-image-[0-9]*-cloud-amd64' "$(kernel_package)") && busybox=$(deb busybox-static busybox-static) || return 1
+  rm -rf "$CACHE"/build.*        # of one that was killed
   T=$(mktemp -d "$CACHE/build.XXXXXX") && mkdir -p "$out" "$T/initrd/bin" "$T/initrd/modules" || return 1
   dpkg-deb --fsys-tarfile "$kernel" | tar -x -C "$T" ./boot ./lib/modules && dpkg-deb -x "$busybox" "$T" || { rm -rf "$T"; return 1; }
   find "$T/lib/modules" -name '*.ko' > "$T/all"; : > "$T/initrd/modules.order"

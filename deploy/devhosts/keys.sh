@@ -6,7 +6,8 @@
 lab_keys() {
   local ssh=$ROOT/ssh pki=$ROOT/pki
   mkdir -p "$ssh" "$pki"; chmod 700 "$ssh" "$pki"
-  [ -s "$ssh/id_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -C devhosts -f "$ssh/id_ed25519" || die "ssh-keygen"
+  # The public half is written last: without it, the `up` before this one was killed, and ssh-keygen would ask.
+  [ -s "$ssh/id_ed25519.pub" ] || { rm -f "$ssh/id_ed25519"; ssh-keygen -q -t ed25519 -N '' -C devhosts -f "$ssh/id_ed25519"; } || die "ssh-keygen"
   [ -s "$ssh/password" ] || (umask 077; openssl rand -hex 12 > "$ssh/password") || die "openssl rand"
   # For virsh, whose qemu+ssh runs a command: ...?command=$ROOT/ssh/ssh
   cat > "$ssh/ssh" <<X

@@ -15,10 +15,11 @@ packages_install() {
   for p in "${packages[@]}"; do grep -qx "$p installed" <<<"$have" || miss+=("$p"); done
   [ ${#miss[@]} = 0 ] && return 0
   say "installing ${miss[*]}"
-  # Package scripts would start a libvirtd and an sshd of the machine itself. If somebody has a policy already, theirs holds.
-  if [ ! -e $policy ]; then
+  # Package scripts would start a libvirtd and an sshd of the machine itself. If somebody has a policy already, theirs holds;
+  # one of ours is of an `up` that was killed.
+  if [ ! -e $policy ] || grep -q '^# devhosts' $policy; then
     trap "rm -f $policy" EXIT
-    printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy
+    printf '#!/bin/sh\n# devhosts\nexit 101\n' > $policy && chmod 755 $policy
   fi
   apt install --no-install-recommends "${miss[@]}"; rc=$?
   [ "$(trap -p EXIT)" ] && { rm -f $policy; trap - EXIT; }
