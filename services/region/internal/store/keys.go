@@ -1,0 +1,120 @@
+package store
+
+import (
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+)
+
+// The families of keys: the one place that says what is where. Who writes each
+// and when is in docs/etcd-schema.md.
+var (
+	// Deployment is the one record of the deployment; it has no id.
+	Deployment = Family[*storev1.StoredDeployment]{prefix: "deployment"}
+	// VmHosts: what operators asked for, by host id.
+	VmHosts = Family[*storev1.StoredVmHost]{prefix: "hosts/"}
+	// Observed: what hypervisors reported, by host id.
+	Observed = Family[*storev1.StoredVmHostObservation]{prefix: "observed/"}
+	// Ledgers: what is committed, by host id.
+	Ledgers = Family[*storev1.StoredLedger]{prefix: "ledger/"}
+	// Machines: composed and adopted machines, by uid.
+	Machines = Family[*storev1.StoredMachine]{prefix: "machines/"}
+	// Seen: machines as hypervisors show them, by host id and hypervisor uuid.
+	Seen = Family[*storev1.StoredSeenMachine]{prefix: "seen/"}
+	// Names: hostnames in use, by pool id and hostname.
+	Names = Family[*storev1.StoredName]{prefix: "names/"}
+	// Addresses: host addresses in use, by EscapeID of the canonical address.
+	Addresses = Family[*storev1.StoredAddress]{prefix: "addresses/"}
+	// Operations by uid.
+	Operations = Family[*storev1.StoredOperation]{prefix: "operations/"}
+	// Requests: request ids in use, by EscapeID of the principal and request id.
+	Requests = Family[*storev1.StoredRequest]{prefix: "requests/"}
+	// Racks by id.
+	Racks = Family[*storev1.StoredRack]{prefix: "racks/"}
+	// Sessions: live rack sessions, by rack id, under their region's lease.
+	Sessions = Family[*storev1.StoredSession]{prefix: "sessions/"}
+	// Assignments: which rack drives a host, by host id.
+	Assignments = Family[*storev1.StoredAssignment]{prefix: "assignments/"}
+	// Zones by id.
+	Zones = Family[*storev1.StoredZone]{prefix: "zones/"}
+	// ResourcePools by id.
+	ResourcePools = Family[*storev1.StoredResourcePool]{prefix: "pools/"}
+	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
+	// `racks`), id, kind of user (`vmHosts`, `machines`) and its id.
+	References = Family[*storev1.StoredReference]{prefix: "refs/"}
+	// Events by id.
+	Events = Family[*storev1.StoredEvent]{prefix: "events/"}
+	// JoinTokens by id, under a lease that ends with the token.
+	JoinTokens = Family[*storev1.StoredJoinToken]{prefix: "jointokens/"}
+	// Tokens: API tokens, by id.
+	Tokens = Family[*storev1.StoredToken]{prefix: "tokens/"}
+	// Secrets by name, encrypted.
+	Secrets = Family[*storev1.StoredSecret]{prefix: "secrets/"}
+)
+
+type family interface {
+	name() string
+	empty() proto.Message
+}
+
+func (f Family[T]) name() string { return strings.TrimSuffix(f.prefix, "/") }
+
+func (f Family[T]) empty() proto.Message {
+	var t T
+	return t.ProtoReflect().New().Interface()
+}
+
+// familyOf finds the family of a key; nil for a key of no known family, which a
+// newer version may have written.
+func familyOf(key string) family {
+	rest, ok := strings.CutPrefix(key, Root)
+	if !ok {
+		return nil
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	switch first {
+	case "deployment":
+		return Deployment
+	case "hosts":
+		return VmHosts
+	case "observed":
+		return Observed
+	case "ledger":
+		return Ledgers
+	case "machines":
+		return Machines
+	case "seen":
+		return Seen
+	case "names":
+		return Names
+	case "addresses":
+		return Addresses
+	case "operations":
+		return Operations
+	case "requests":
+		return Requests
+	case "racks":
+		return Racks
+	case "sessions":
+		return Sessions
+	case "assignments":
+		return Assignments
+	case "zones":
+		return Zones
+	case "pools":
+		return ResourcePools
+	case "refs":
+		return References
+	case "events":
+		return Events
+	case "jointokens":
+		return JoinTokens
+	case "tokens":
+		return Tokens
+	case "secrets":
+		return Secrets
+	}
+	return nil
+}

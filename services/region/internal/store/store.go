@@ -1,0 +1,322 @@
+// Package store is the region's state: typed records in etcd, read from an
+// immutable copy in memory and changed by transactions.
+//
+// Every process keeps a copy of everything under /vmhost/v1/, fed by one list and
+// one watch. A View is a snapshot of that copy at one revision: reading it takes
+// no lock and no request. View (the method) is linearizable: it asks etcd for its
+// revision and waits until the copy has it. Commit returns when the copy has the
+// write, so a process reads what it wrote.
+//
+// Invariants: the copy changes one etcd revision at a time; values in it are
+// never modified (clone before changing one); a watch that breaks or was
+// compacted is replaced by a new list, and the difference is delivered to
+// subscribers like any other change, so that nothing is lost on a gap.
+//
+// Run owns one goroutine for the watch and ends it with its context. The package
+// knows nothing of what the records mean.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+)
+
+// Root is the prefix of every key.
+const Root = "/vmhost/v1/"
+
+// listPage is how many keys one request of the initial list reads: large enough
+// that the fleet of 10,000 hosts loads in few requests, small enough to stay far
+// from gRPC's message limit.
+const listPage = 2000
+
+// Store is the region's state. Make one with New and keep Run going.
+type Store struct {
+	client *clientv3.Client
+	log    *slog.Logger
+	ready  chan struct{}
+
+	current atomic.Pointer[View]
+
+	mu       sync.Mutex
+	advanced chan struct{} // closed and replaced whenever current moves
+	subs     map[*Subscription]struct{}
+	watching context.Context // of the watch under way, for RequestProgress
+
+	readIndex readIndex
+}
+
+type entry struct {
+	value          proto.Message
+	modRevision    int64
+	createRevision int64
+}
+
+// New makes a store over a client.
+func New(client *clientv3.Client, log *slog.Logger) *Store {
+	s := &Store{
+		client:   client,
+		log:      log.With("component", "store"),
+		ready:    make(chan struct{}),
+		advanced: make(chan struct{}),
+		subs:     map[*Subscription]struct{}{},
+	}
+	s.current.Store(&View{tree: iradix.New[*entry]()})
+	s.readIndex.read = s.serverRevision
+	return s
+}
+
+// Client is the etcd client underneath, for leases and elections.
+func (s *Store) Client() *clientv3.Client { return s.client }
+
+// Ready is closed when the first list is in memory.
+func (s *Store) Ready() <-chan struct{} { return s.ready }
+
+// Cached is what this process has seen so far. Good for decisions that a
+// transaction checks again; use View to answer a user.
+func (s *Store) Cached() *View { return s.current.Load() }
+
+// View is a snapshot at least as new as any write that was acknowledged, by any
+// process, before the call.
+func (s *Store) View(ctx context.Context) (*View, error) {
+	revision, err := s.readIndex.get(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the store's revision: %w", err)
+	}
+	if err := s.wait(ctx, revision); err != nil {
+		return nil, err
+	}
+	return s.current.Load(), nil
+}
+
+func (s *Store) serverRevision(ctx context.Context) (int64, error) {
+	resp, err := s.client.Get(ctx, Root+Deployment.prefix, clientv3.WithKeysOnly())
+	if err != nil {
+		return 0, err
+	}
+	return resp.Header.Revision, nil
+}
+
+// progressAfter is how long wait trusts the watch to bring a revision by itself.
+// A revision that changed nothing under Root never arrives as an event; then
+// etcd is asked to say how far the watch is.
+const progressAfter = 20 * time.Millisecond
+
+func (s *Store) wait(ctx context.Context, revision int64) error {
+	timer := time.NewTimer(progressAfter)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		advanced, watching := s.advanced, s.watching
+		s.mu.Unlock()
+		if s.current.Load().Revision >= revision {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-timer.C:
+			if watching != nil {
+				if err := s.client.RequestProgress(watching); err != nil && ctx.Err() == nil {
+					s.log.DebugContext(ctx, "progress request failed", "error", err)
+				}
+			}
+			timer.Reset(progressAfter)
+		case <-ctx.Done():
+			return fmt.Errorf("wait for revision %d of the store: %w", revision, context.Cause(ctx))
+		}
+	}
+}
+
+// Run keeps the copy in memory until ctx ends. It returns an error only when ctx
+// has ended.
+func (s *Store) Run(ctx context.Context) error {
+	defer s.closeSubscriptions(ctx)
+	const pause = 200 * time.Millisecond
+	for {
+		err := s.listAndWatch(ctx)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // ended because it was told to
+		}
+		s.log.WarnContext(ctx, "store watch ended, listing again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (s *Store) listAndWatch(ctx context.Context) error {
+	revision, err := s.list(ctx)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch := s.client.Watch(wctx, Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithProgressNotify())
+	s.mu.Lock()
+	s.watching = wctx
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.watching = nil
+		s.mu.Unlock()
+	}()
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch: %w", err)
+		}
+		if err := s.applyEvents(resp.Events, resp.Header.Revision); err != nil {
+			return err
+		}
+	}
+	return errors.New("watch: channel closed")
+}
+
+// list reads everything at one revision and delivers the difference.
+func (s *Store) list(ctx context.Context) (int64, error) {
+	fresh := map[string]*entry{}
+	end := clientv3.GetPrefixRangeEnd(Root)
+	var revision int64
+	for key := Root; ; {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend)}
+		if revision != 0 {
+			opts = append(opts, clientv3.WithRev(revision))
+		}
+		resp, err := s.client.Get(ctx, key, opts...)
+		if err != nil {
+			return 0, err
+		}
+		if revision == 0 {
+			revision = resp.Header.Revision
+		}
+		for _, kv := range resp.Kvs {
+			s.decode(fresh, kv)
+			key = string(kv.Key) + "\x00"
+		}
+		if !resp.More {
+			break
+		}
+	}
+	s.replace(fresh, revision)
+	return revision, nil
+}
+
+func (s *Store) decode(into map[string]*entry, kv *mvccpb.KeyValue) {
+	key := string(kv.Key)
+	f := familyOf(key)
+	if f == nil {
+		s.log.Warn("key of no known family", "key", key)
+		return
+	}
+	value := f.empty()
+	if err := proto.Unmarshal(kv.Value, value); err != nil {
+		// One value that cannot be read must not take the region down; what names
+		// it says that it does not exist, and the log says why.
+		s.log.Error("value cannot be read", "key", key, "error", err)
+		return
+	}
+	into[key] = &entry{value: value, modRevision: kv.ModRevision, createRevision: kv.CreateRevision}
+}
+
+// replace makes fresh the copy and delivers what differs from the copy before.
+func (s *Store) replace(fresh map[string]*entry, revision int64) {
+	old := s.current.Load()
+	txn := old.tree.Txn()
+	var changes []Change
+	old.tree.Root().Walk(func(k []byte, e *entry) bool {
+		if _, ok := fresh[string(k)]; !ok {
+			changes = append(changes, change(string(k), e, nil))
+		}
+		return false
+	})
+	for _, c := range changes {
+		txn.Delete([]byte(c.Key))
+	}
+	for key, e := range maps.All(fresh) {
+		was, ok := old.tree.Get([]byte(key))
+		if ok && was.modRevision == e.modRevision {
+			continue
+		}
+		txn.Insert([]byte(key), e)
+		changes = append(changes, change(key, was, e))
+	}
+	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
+	select {
+	case <-s.ready:
+	default:
+		close(s.ready)
+	}
+}
+
+// applyEvents applies one watch response; it can hold several revisions, and a
+// revision is never split over two responses.
+func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
+	old := s.current.Load()
+	if len(events) == 0 {
+		if header > old.Revision { // a progress notification
+			s.advance(&View{tree: old.tree, Revision: header}, nil)
+		}
+		return nil
+	}
+	txn := old.tree.Txn()
+	changes := make([]Change, 0, len(events))
+	revision := old.Revision
+	for _, ev := range events {
+		if ev.Kv.ModRevision <= old.Revision {
+			return fmt.Errorf("watch went back from revision %d to %d", old.Revision, ev.Kv.ModRevision)
+		}
+		revision = max(revision, ev.Kv.ModRevision)
+		key := string(ev.Kv.Key)
+		if ev.Type == clientv3.EventTypeDelete {
+			if was, ok := txn.Delete(ev.Kv.Key); ok {
+				changes = append(changes, change(key, was, nil))
+			}
+			continue
+		}
+		decoded := map[string]*entry{}
+		s.decode(decoded, ev.Kv)
+		if e := decoded[key]; e != nil {
+			was, _ := txn.Insert(ev.Kv.Key, e)
+			changes = append(changes, change(key, was, e))
+		}
+	}
+	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
+	return nil
+}
+
+func (s *Store) advance(v *View, changes []Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current.Store(v)
+	close(s.advanced)
+	s.advanced = make(chan struct{})
+	if len(changes) == 0 {
+		return
+	}
+	for sub := range s.subs {
+		sub.deliver(Batch{Revision: v.Revision, Changes: changes})
+	}
+}
+
+func change(key string, was, is *entry) Change {
+	c := Change{Key: key, Family: familyOf(key).name()}
+	if was != nil {
+		c.Old = was.value
+	}
+	if is != nil {
+		c.New = is.value
+		c.ModRevision = is.modRevision
+	}
+	return c
+}

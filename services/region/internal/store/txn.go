@@ -1,0 +1,125 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// ErrConflict says that a compare of the transaction did not hold; nothing was
+// written.
+var ErrConflict = errors.New("the state changed meanwhile")
+
+// requestTimeout bounds one request to etcd when the caller's context does not.
+const requestTimeout = 10 * time.Second
+
+// MaxOps is how many writes one transaction may hold (etcd's --max-txn-ops).
+const MaxOps = 128
+
+// Txn collects compares and writes that are done together or not at all.
+type Txn struct {
+	compares []clientv3.Cmp
+	ops      []clientv3.Op
+	lease    clientv3.LeaseID
+	err      error
+}
+
+// NewTxn makes an empty transaction.
+func NewTxn() *Txn { return &Txn{} }
+
+// IfRevision demands that the key's mod revision is this; 0 demands that the key
+// is absent.
+func (t *Txn) IfRevision(key string, revision int64) {
+	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
+}
+
+// IfAbsent demands that there is no such key.
+func (t *Txn) IfAbsent(key string) { t.IfRevision(key, 0) }
+
+// IfPresent demands that there is such a key.
+func (t *Txn) IfPresent(key string) {
+	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
+}
+
+// IfNone demands that there is no key with the prefix.
+func (t *Txn) IfNone(prefix string) {
+	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix())
+}
+
+// WithLease puts what is put after it under the lease.
+func (t *Txn) WithLease(id clientv3.LeaseID) { t.lease = id }
+
+// Put writes a record.
+func Put[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
+	if err != nil {
+		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", f.Key(parts...), err))
+		return
+	}
+	var opts []clientv3.OpOption
+	if t.lease != 0 {
+		opts = append(opts, clientv3.WithLease(t.lease))
+	}
+	t.ops = append(t.ops, clientv3.OpPut(f.Key(parts...), string(data), opts...))
+}
+
+// Delete removes a key; one that is absent is no fault.
+func (t *Txn) Delete(key string) { t.ops = append(t.ops, clientv3.OpDelete(key)) }
+
+// DeletePrefix removes all keys with the prefix.
+func (t *Txn) DeletePrefix(prefix string) {
+	t.ops = append(t.ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
+}
+
+// Len is how many writes there are; at most MaxOps can be committed.
+func (t *Txn) Len() int { return len(t.ops) }
+
+// AddEvent records an event together with what it tells of. It fills id and
+// time.
+func AddEvent(t *Txn, e *vmhostv1.Event) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		t.err = errors.Join(t.err, fmt.Errorf("make an event id: %w", err))
+		return
+	}
+	e.Id, e.Time = id.String(), timestamppb.Now()
+	lease := t.lease
+	t.lease = 0 // an event outlives what it tells of
+	Put(t, Events, &storev1.StoredEvent{Resource: e}, e.GetId())
+	t.lease = lease
+}
+
+// Commit does the transaction and answers with its revision, once this process's
+// copy has it. ErrConflict when a compare did not hold. Any other error means
+// that it is not known whether it was done.
+func (s *Store) Commit(ctx context.Context, t *Txn) (int64, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	if len(t.ops) > MaxOps {
+		return 0, fmt.Errorf("transaction of %d writes is over etcd's limit of %d", len(t.ops), MaxOps)
+	}
+	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, err := s.client.Txn(rctx).If(t.compares...).Then(t.ops...).Commit()
+	if err != nil {
+		return 0, fmt.Errorf("commit to the store: %w", err)
+	}
+	// Also after a conflict: whoever decides again must see what won.
+	if err := s.wait(ctx, resp.Header.Revision); err != nil {
+		return resp.Header.Revision, err
+	}
+	if !resp.Succeeded {
+		return 0, ErrConflict
+	}
+	return resp.Header.Revision, nil
+}
