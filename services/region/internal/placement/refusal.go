@@ -1,0 +1,228 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// Refusal is why one host was refused: the first filter it failed. The words are
+// made only when somebody reads them.
+type Refusal struct {
+	// Host that was refused.
+	Host *Host
+	// Filter it failed.
+	Filter Filter
+	// Item is the number of the disk or interface, for storage and network.
+	Item int
+	// Requested is what was asked for, for cores, memory and storage. Largest is
+	// the largest disk of it.
+	Requested, Largest int64
+	// Resource is what the host has of it.
+	Resource Resource
+	// Pool is the storage pool, NoPool says that it is not there or not running.
+	Pool   string
+	NoPool bool
+
+	req *Request
+}
+
+// Message says the reason for people, with the numbers.
+func (r Refusal) Message() string {
+	h := r.Host
+	switch r.Filter {
+	case FilterVMHost:
+		return "is not the host that was asked for, " + r.req.VMHost
+	case FilterResourcePool:
+		return fmt.Sprintf("belongs to resource pool %s, not %s", h.ResourcePool, r.req.ResourcePool)
+	case FilterZone:
+		return fmt.Sprintf("is in zone %s, not %s", h.Zone, r.req.Zone)
+	case FilterTags:
+		return r.tags()
+	case FilterCordon:
+		return "is cordoned"
+	case FilterState:
+		return r.state()
+	case FilterArchitecture:
+		if len(h.Architectures) == 0 {
+			return "runs no known architecture"
+		}
+		return fmt.Sprintf("runs %s, not %s", strings.Join(h.Architectures, ", "), r.req.Architecture)
+	case FilterHostname:
+		return fmt.Sprintf("has something named %s on its hypervisor already", r.req.HypervisorName)
+	case FilterNetwork:
+		return r.network()
+	case FilterCores:
+		return r.amount("cores")
+	case FilterMemory:
+		return r.amount("MiB of memory")
+	default:
+		return r.storage()
+	}
+}
+
+func (r Refusal) amount(unit string) string {
+	if r.Requested > r.Resource.Physical {
+		return r.tooLarge(unit, r.Requested)
+	}
+	return r.notFree(unit)
+}
+
+func (r Refusal) tooLarge(unit string, requested int64) string {
+	return fmt.Sprintf("has %d %s in all, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
+		r.Resource.Physical, unit, requested)
+}
+
+func (r Refusal) notFree(unit string) string {
+	res := r.Resource
+	return fmt.Sprintf("has %d %s free of the limit %d (%d physical × ratio %s; %d committed, %d used by others), %d asked for",
+		res.Free(), unit, res.Limit, res.Physical, strconv.FormatFloat(res.Ratio, 'g', -1, 64), res.Committed, res.Foreign, r.Requested)
+}
+
+func (r Refusal) storage() string {
+	switch {
+	case r.NoPool && r.Pool == "":
+		return "has no storage pool that is running"
+	case r.NoPool:
+		return fmt.Sprintf("has no running storage pool named %s", r.Pool)
+	case r.Largest > r.Resource.Physical:
+		return fmt.Sprintf("storage pool %s %s", r.Pool, r.tooLarge("bytes", r.Largest))
+	default:
+		return fmt.Sprintf("storage pool %s %s in %d disks", r.Pool, r.notFree("bytes"), len(r.req.Disks))
+	}
+}
+
+func (r Refusal) tags() string {
+	for _, t := range r.req.RequiredTags {
+		if !slices.Contains(r.Host.Tags, t) {
+			return "has no tag " + t
+		}
+	}
+	for _, t := range r.req.ForbiddenTags {
+		if slices.Contains(r.Host.Tags, t) {
+			return "has the forbidden tag " + t
+		}
+	}
+	return "has other tags"
+}
+
+func (r Refusal) state() string {
+	word := strings.ToLower(strings.TrimPrefix(r.Host.State.String(), "VM_HOST_STATE_"))
+	if r.Host.State == vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
+		word = "pending"
+	}
+	if r.Host.Trouble == "" {
+		return "is " + strings.ReplaceAll(word, "_", " ")
+	}
+	return "is " + strings.ReplaceAll(word, "_", " ") + ": " + r.Host.Trouble
+}
+
+func (r Refusal) network() string {
+	want := r.req.Interfaces[r.Item]
+	kind := "network"
+	switch want.Kind {
+	case vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE:
+		kind = "bridge"
+	case vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN:
+		kind = "device"
+	default:
+	}
+	if want.Source != "" {
+		return fmt.Sprintf("has no running %s named %s", kind, want.Source)
+	}
+	if kind == "network" {
+		return "has neither a running network named default nor one with DHCP"
+	}
+	return "has no running " + kind
+}
+
+// Reason is the reason beyond the filter, where one is known.
+func (r Refusal) Reason() vmhostv1.ErrorReason {
+	if r.Filter != FilterState {
+		return vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED
+	}
+	switch r.Host.State {
+	case vmhostv1.VmHostState_VM_HOST_STATE_UNREACHABLE:
+		return vmhostv1.ErrorReason_HOST_UNREACHABLE
+	case vmhostv1.VmHostState_VM_HOST_STATE_AUTH_FAILED:
+		return vmhostv1.ErrorReason_HOST_AUTH_FAILED
+	case vmhostv1.VmHostState_VM_HOST_STATE_HOST_KEY_CHANGED:
+		return vmhostv1.ErrorReason_HOST_KEY_CHANGED
+	case vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK:
+		return vmhostv1.ErrorReason_NO_RACK
+	default:
+		return vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED
+	}
+}
+
+// Proto is the refusal as the API shows it.
+func (r Refusal) Proto() *vmhostv1.PlacementRefusal {
+	out := &vmhostv1.PlacementRefusal{
+		VmHost: "vmHosts/" + r.Host.ID, Filter: string(r.Filter), Message: r.Message(), Reason: r.Reason(),
+		Requested: r.Requested, StoragePool: r.Pool,
+	}
+	if r.Filter == FilterCores || r.Filter == FilterMemory || r.Filter == FilterStorage {
+		out.Free, out.Limit, out.Ratio = r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio
+	}
+	return out
+}
+
+// maxRefusals is how many refusals an answer carries; the counts have them all.
+const maxRefusals = 100
+
+// Proto is the plan as the API shows it.
+func (p *Plan) Proto() *vmhostv1.Placement {
+	out := &vmhostv1.Placement{Considered: int32(p.Considered), StoragePools: p.Pools}
+	if p.Host != nil {
+		out.VmHost, out.Load = "vmHosts/"+p.Host.ID, p.Load
+	}
+	for _, n := range p.Networks {
+		out.Networks = append(out.Networks, n.Source)
+	}
+	for _, r := range p.Refusals[:min(len(p.Refusals), maxRefusals)] {
+		out.Refusals = append(out.Refusals, r.Proto())
+	}
+	for f, n := range p.RefusedCounts {
+		if out.RefusedCounts == nil {
+			out.RefusedCounts = map[string]int32{}
+		}
+		out.RefusedCounts[string(f)] = int32(n)
+	}
+	return out
+}
+
+// Summary says in one line why nothing fits: how many hosts each filter refused
+// and, of those that came nearest, the numbers.
+func (p *Plan) Summary() string {
+	if p.Considered == 0 {
+		return "there is no host"
+	}
+	const shown = 3
+	var words []string
+	for _, r := range p.Refusals {
+		if len(words) == shown {
+			break
+		}
+		if r.Filter == FilterVMHost { // the user asked for another; that is not news
+			continue
+		}
+		words = append(words, r.Host.ID+" "+r.Message())
+	}
+	text := fmt.Sprintf("none of %d hosts fits: %s", p.Considered, strings.Join(words, "; "))
+	if p.Considered == 1 {
+		text = "the only host does not fit: " + strings.Join(words, "; ")
+	}
+	if rest := len(p.Refusals) - len(words); rest > 0 {
+		var counts []string
+		for f, n := range p.RefusedCounts {
+			counts = append(counts, fmt.Sprintf("%s %d", f, n))
+		}
+		slices.SortFunc(counts, cmp.Compare[string])
+		text += fmt.Sprintf("; and %d more (by reason: %s)", rest, strings.Join(counts, ", "))
+	}
+	return text
+}
