@@ -1,6 +1,7 @@
 package hypervisor
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -60,11 +61,11 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, fmt.Errorf("has a query string or fragment, which are not accepted: keys, sockets and host keys are fields of their own; %s", addressForms)
 	}
 	u, err := url.Parse(s)
-	if err != nil {
+	if err != nil || !strings.Contains(s, "://") {
 		return Address{}, fmt.Errorf("is no address; %s", addressForms)
 	}
 	if _, has := u.User.Password(); has {
-		return Address{}, fmt.Errorf("carries a password; send it as credential")
+		return Address{}, errors.New("carries a password; send it as credential")
 	}
 	a := Address{User: u.User.Username(), Host: u.Hostname()}
 	path := "/system"
@@ -87,7 +88,7 @@ func ParseAddress(s string) (Address, error) {
 	case "fake":
 		a.Type, a.Transport, path = vmhostv1.VmHostType_VM_HOST_TYPE_FAKE, TransportFake, ""
 		if !socketName.MatchString(a.Host) {
-			return Address{}, fmt.Errorf("needs the form fake://NAME")
+			return Address{}, errors.New("needs the form fake://NAME")
 		}
 	default:
 		return Address{}, fmt.Errorf("has an unknown scheme %q; %s", u.Scheme, addressForms)
@@ -96,11 +97,11 @@ func ParseAddress(s string) (Address, error) {
 		return Address{}, fmt.Errorf("must end in %q; %s", path, addressForms)
 	}
 	if a.User != "" && a.Transport != TransportSSH {
-		return Address{}, fmt.Errorf("names a user, which only qemu+ssh takes")
+		return Address{}, errors.New("names a user, which only qemu+ssh takes")
 	}
 	if a.Port == 0 {
 		if u.Port() != "" {
-			return Address{}, fmt.Errorf("names a port, which this scheme does not take")
+			return Address{}, errors.New("names a port, which this scheme does not take")
 		}
 		return a, nil
 	}
@@ -112,10 +113,14 @@ func ParseAddress(s string) (Address, error) {
 
 func (a *Address) setHostPort(u *url.URL) error {
 	if ip, err := netip.ParseAddr(a.Host); err == nil {
+		ip = ip.Unmap()
 		if ip.IsUnspecified() || ip.IsMulticast() {
-			return fmt.Errorf("names no single host")
+			return errors.New("names no single host")
 		}
-		a.Host = ip.Unmap().String()
+		if ip.Zone() != "" {
+			return errors.New("names an interface of some machine, which every rack would read differently")
+		}
+		a.Host = ip.String()
 	} else {
 		if len(a.Host) > 253 || !dnsName.MatchString(a.Host) {
 			return fmt.Errorf("names no host; %s", addressForms)
@@ -125,11 +130,11 @@ func (a *Address) setHostPort(u *url.URL) error {
 	if p := u.Port(); p != "" {
 		n, err := strconv.Atoi(p)
 		if err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("has a port outside 1 to 65535")
+			return errors.New("has a port outside 1 to 65535")
 		}
 		a.Port = n
 	} else if strings.HasSuffix(u.Host, ":") {
-		return fmt.Errorf("has an empty port")
+		return errors.New("has an empty port")
 	}
 	return nil
 }

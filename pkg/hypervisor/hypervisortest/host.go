@@ -1,0 +1,260 @@
+package hypervisortest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// Host is one fake host. Its methods are what happens to it without vmhost.
+type Host struct {
+	faults  faults
+	journal *journal
+
+	mu       sync.Mutex
+	spec     HostSpec
+	machines map[string]*rackv1.MachineObservation // by uuid; values are replaced, never changed
+	volumes  map[volumeKey]volume
+	line     *line // the connection that drivers share; replaced when it is lost
+	down     bool
+	stubborn bool
+	logins   int
+}
+
+type volumeKey struct{ pool, name string }
+
+type volume struct{ size, allocation int64 }
+
+// line is what one generation of connections hangs on.
+type line struct {
+	lost chan struct{}
+	subs map[*subscription]struct{} // guarded by Host.mu
+}
+
+func newLine() *line { return &line{lost: make(chan struct{}), subs: map[*subscription]struct{}{}} }
+
+func newHost(spec HostSpec, j *journal) *Host {
+	return &Host{spec: spec, journal: j, line: newLine()}
+}
+
+// Name is the host's name in its address.
+func (h *Host) Name() string { return h.spec.Name }
+
+// Address is the host's address, `fake://NAME`.
+func (h *Host) Address() string { return "fake://" + h.spec.Name }
+
+// Disconnect loses every connection; a new one can be opened at once.
+func (h *Host) Disconnect() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropLine()
+}
+
+// Crash loses every connection and refuses new ones until Recover. Machines that
+// ran are off afterwards.
+func (h *Host) Crash() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down = true
+	h.dropLine()
+	for _, m := range h.sorted() {
+		if m.GetPowerState() != vmhostv1.PowerState_POWER_STATE_OFF {
+			h.replacePower(m, vmhostv1.PowerState_POWER_STATE_OFF)
+		}
+	}
+}
+
+// Recover ends Crash.
+func (h *Host) Recover() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.down = false
+}
+
+// SetHostKey changes the key the host presents.
+func (h *Host) SetHostKey(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spec.HostKey = key
+}
+
+// SetPassword changes the password the host wants.
+func (h *Host) SetPassword(password string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spec.Password = password
+}
+
+// Logins is how often a credential was sent to the host, right or wrong.
+func (h *Host) Logins() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.logins
+}
+
+// IgnoreShutdown makes guests deaf to being asked to stop.
+func (h *Host) IgnoreShutdown(deaf bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stubborn = deaf
+}
+
+// Put adds a machine, or replaces the one of its uuid, without vmhost. A machine
+// without uid is foreign. Its disks become volumes.
+func (h *Host) Put(m *rackv1.MachineObservation) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range m.GetDisks() {
+		h.putVolume(volumeKey{d.GetStoragePool(), d.GetVolume()}, volume{d.GetSizeBytes(), d.GetSizeBytes()})
+	}
+	h.putMachine(proto.CloneOf(m))
+}
+
+// Remove takes a machine away without vmhost; its volumes stay.
+func (h *Host) Remove(uuid string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropMachine(uuid)
+}
+
+// Power changes whether a machine runs, without vmhost.
+func (h *Host) Power(uuid string, state vmhostv1.PowerState) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.machines[uuid]
+	if m == nil {
+		return fmt.Errorf("change power of machine %s: %w", uuid, hypervisor.ErrNotFound)
+	}
+	h.replacePower(m, state)
+	return nil
+}
+
+// Notify sends an event of a machine although nothing changed.
+func (h *Host) Notify(uuid string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notify(uuid)
+}
+
+// Get is a copy of one machine, nil when it is not there.
+func (h *Host) Get(uuid string) *rackv1.MachineObservation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return proto.CloneOf(h.machines[uuid])
+}
+
+// All are copies of the machines, by uuid.
+func (h *Host) All() []*rackv1.MachineObservation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := h.sorted()
+	for i, m := range out {
+		out[i] = proto.CloneOf(m)
+	}
+	return out
+}
+
+// PutVolume adds a volume without vmhost.
+func (h *Host) PutVolume(pool, name string, size int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.putVolume(volumeKey{pool, name}, volume{size, size})
+}
+
+// Volumes are the names of the volumes in a pool, sorted.
+func (h *Host) Volumes(pool string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for k := range h.volumes {
+		if k.pool == pool {
+			out = append(out, k.name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// The rest is called with h.mu held.
+
+func (h *Host) dropLine() {
+	old := h.line
+	h.line = newLine()
+	close(old.lost)
+}
+
+func (h *Host) notify(uuid string) {
+	for s := range h.line.subs {
+		s.push(hypervisor.Event{UUID: uuid})
+	}
+}
+
+func (h *Host) putMachine(m *rackv1.MachineObservation) {
+	if h.machines == nil {
+		h.machines = map[string]*rackv1.MachineObservation{}
+	}
+	h.machines[m.GetUuid()] = m
+	h.journal.putMachine(h.spec.Name, m)
+	h.notify(m.GetUuid())
+}
+
+func (h *Host) dropMachine(uuid string) {
+	if _, ok := h.machines[uuid]; !ok {
+		return
+	}
+	delete(h.machines, uuid)
+	h.journal.dropMachine(h.spec.Name, uuid)
+	h.notify(uuid)
+}
+
+func (h *Host) replacePower(m *rackv1.MachineObservation, state vmhostv1.PowerState) *rackv1.MachineObservation {
+	m = proto.CloneOf(m)
+	m.PowerState = state
+	h.putMachine(m)
+	return m
+}
+
+func (h *Host) putVolume(k volumeKey, v volume) {
+	if h.volumes == nil {
+		h.volumes = map[volumeKey]volume{}
+	}
+	h.volumes[k] = v
+	h.journal.putVolume(h.spec.Name, k, v)
+}
+
+func (h *Host) dropVolume(k volumeKey) {
+	if _, ok := h.volumes[k]; !ok {
+		return
+	}
+	delete(h.volumes, k)
+	h.journal.dropVolume(h.spec.Name, k)
+}
+
+func (h *Host) allocated(pool string) (all, ours int64) {
+	for k, v := range h.volumes {
+		if k.pool != pool {
+			continue
+		}
+		all += v.allocation
+		if strings.HasPrefix(k.name, "vmhost-") {
+			ours += v.allocation
+		}
+	}
+	return all, ours
+}
+
+func (h *Host) sorted() []*rackv1.MachineObservation {
+	out := make([]*rackv1.MachineObservation, 0, len(h.machines))
+	for _, uuid := range slices.Sorted(maps.Keys(h.machines)) {
+		out = append(out, h.machines[uuid])
+	}
+	return out
+}

@@ -1,0 +1,195 @@
+package hypervisortest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// change is a call that changes a machine: the knobs' waiting first, then the
+// effect with the host's state locked, then the answer that the knobs want.
+func (d *driver) change(ctx context.Context, m Method, uid string, effect func(h *Host, fault Fault) (*rackv1.MachineObservation, error)) (*rackv1.MachineObservation, error) {
+	defer d.host.faults.fly(uid)()
+	fault, err := d.begin(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if fault.Err != nil && !fault.AfterEffect && !fault.HalfMade {
+		return nil, fault.Err
+	}
+	d.host.mu.Lock()
+	out, err := effect(d.host, fault)
+	out = proto.CloneOf(out)
+	d.host.mu.Unlock()
+	if fault.Err != nil {
+		return nil, fault.Err
+	}
+	return out, err
+}
+
+// ours finds a machine that may be changed: by its uuid, with our uid on it.
+func (h *Host) ours(op, uid string) (*rackv1.MachineObservation, error) {
+	m := h.machines[uid]
+	if m == nil {
+		return nil, notFound(op, uid)
+	}
+	if m.GetUid() != uid {
+		return nil, &hypervisor.Error{
+			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("machine %q has that uuid and is not ours", m.GetName()),
+		}
+	}
+	return m, nil
+}
+
+// Create makes a machine.
+func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rackv1.MachineObservation, error) {
+	want := create.GetMachine()
+	return d.change(ctx, Create, want.GetUid(), func(h *Host, fault Fault) (*rackv1.MachineObservation, error) {
+		have, err := h.ours("create machine", want.GetUid())
+		if err == nil || !errors.Is(err, hypervisor.ErrNotFound) {
+			return have, err
+		}
+		for _, m := range h.machines {
+			if m.GetName() == want.GetHypervisorName() {
+				class := hypervisor.ErrExists
+				if m.GetUid() == "" {
+					class = hypervisor.ErrForeign
+				}
+				return nil, &hypervisor.Error{Class: class, Op: "create machine", Err: fmt.Errorf("machine %q has that name", m.GetName())}
+			}
+		}
+		var undo []func()
+		err = h.makeVolumes(want, &undo)
+		if err == nil {
+			err = h.checkInterfaces(want)
+		}
+		if fault.HalfMade {
+			return nil, err
+		}
+		if err != nil {
+			for _, u := range undo {
+				u()
+			}
+			return nil, err
+		}
+		made := &rackv1.MachineObservation{
+			Uuid: want.GetUid(), Name: want.GetHypervisorName(), Uid: want.GetUid(), Operation: want.GetOperation(),
+			PowerState: vmhostv1.PowerState_POWER_STATE_OFF, Cores: want.GetCores(), MemoryMib: want.GetMemoryMib(),
+			Architecture: want.GetArchitecture(), Autostart: create.GetAutostart(),
+			ConsoleLogPath: "/fake/console/" + want.GetUid() + ".log",
+		}
+		for i, disk := range want.GetDisks() {
+			disk = proto.CloneOf(disk)
+			disk.Device = fmt.Sprintf("vd%c", 'a'+i%26)
+			disk.Path = "/fake/" + disk.GetStoragePool() + "/" + disk.GetVolume()
+			made.Disks = append(made.Disks, disk)
+		}
+		for _, nic := range want.GetInterfaces() {
+			made.Interfaces = append(made.Interfaces, proto.CloneOf(nic))
+		}
+		h.putMachine(made)
+		return made, nil
+	})
+}
+
+// makeVolumes makes those that are missing. One of the machine's own names that
+// is there was left by a create that broke, and is made anew.
+func (h *Host) makeVolumes(want *vmhostv1.Machine, undo *[]func()) error {
+	for _, disk := range want.GetDisks() {
+		pool, ok := h.spec.pool(disk.GetStoragePool())
+		if !ok {
+			return &hypervisor.Error{Class: hypervisor.ErrNotFound, Op: "create volume", Err: fmt.Errorf("no storage pool %q", disk.GetStoragePool())}
+		}
+		key := volumeKey{disk.GetStoragePool(), disk.GetVolume()}
+		h.dropVolume(key)
+		v := volume{size: disk.GetSizeBytes()}
+		if !pool.Thin {
+			v.allocation = v.size
+		}
+		if all, _ := h.allocated(pool.Name); v.allocation > pool.CapacityBytes-all {
+			return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume", Err: fmt.Errorf("no room for %d bytes in storage pool %q", v.size, pool.Name)}
+		}
+		h.putVolume(key, v)
+		*undo = append(*undo, func() { h.dropVolume(key) })
+	}
+	return nil
+}
+
+func (h *Host) checkInterfaces(want *vmhostv1.Machine) error {
+	for _, nic := range want.GetInterfaces() {
+		if !h.spec.hasNetwork(nic) {
+			return &hypervisor.Error{Class: hypervisor.ErrNotFound, Op: "attach interface", Err: fmt.Errorf("no network or bridge %q", nic.GetSource())}
+		}
+	}
+	return nil
+}
+
+// Delete removes a machine with its own volumes.
+func (d *driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
+	_, err := d.change(ctx, Delete, machine.GetUid(), func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
+		if _, err := h.ours("delete machine", machine.GetUid()); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+			return nil, err
+		}
+		h.dropMachine(machine.GetUid())
+		for _, disk := range machine.GetDisks() {
+			h.dropVolume(volumeKey{disk.GetStoragePool(), disk.GetVolume()})
+		}
+		return nil, nil //nolint:nilnil // Delete has no machine to show
+	})
+	return err
+}
+
+// SetPower changes whether a machine runs.
+func (d *driver) SetPower(ctx context.Context, uid string, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
+	if action == rackv1.PowerAction_POWER_ACTION_STOP {
+		if err := d.askGuest(ctx, uid, grace); err != nil {
+			return nil, err
+		}
+	}
+	return d.change(ctx, SetPower, uid, func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
+		m, err := h.ours("change power", uid)
+		if err != nil {
+			return nil, err
+		}
+		on := m.GetPowerState() == vmhostv1.PowerState_POWER_STATE_ON
+		switch action {
+		case rackv1.PowerAction_POWER_ACTION_START:
+			if !on {
+				m = h.replacePower(m, vmhostv1.PowerState_POWER_STATE_ON)
+			}
+		case rackv1.PowerAction_POWER_ACTION_STOP:
+			if m.GetPowerState() != vmhostv1.PowerState_POWER_STATE_OFF {
+				m = h.replacePower(m, vmhostv1.PowerState_POWER_STATE_OFF)
+			}
+		case rackv1.PowerAction_POWER_ACTION_RESET:
+			if !on {
+				return nil, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "reset machine", Err: errors.New("machine is not running")}
+			}
+			h.notify(uid)
+		default:
+			return nil, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "change power", Err: fmt.Errorf("unknown action %v", action)}
+		}
+		return m, nil
+	})
+}
+
+// askGuest waits for a guest that is deaf to being asked.
+func (d *driver) askGuest(ctx context.Context, uid string, grace time.Duration) error {
+	d.host.mu.Lock()
+	m := d.host.machines[uid]
+	deaf := d.host.stubborn && m.GetUid() == uid && m.GetPowerState() == vmhostv1.PowerState_POWER_STATE_ON
+	d.host.mu.Unlock()
+	if !deaf || grace <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	return d.wait(ctx, SetPower, timer.C, nil)
+}
