@@ -35,10 +35,10 @@ help: ## show this list
 
 ##@ Run
 
-up: ## start vmhost on this machine, with real libvirt and LXD hosts if it has none
+up: build ## real libvirt hosts, vmhost, and a machine that boots from the network
 	deploy/up.sh
 
-down: ## stop what `make up` started
+down: ## end what `make up` started and remove its state
 	deploy/down.sh
 
 build: ## static binaries into bin/
