@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var errBoom = errors.New("boom")
 
 func newGroup() *lifecycle.Group {
-	return lifecycle.New(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return lifecycle.New(slog.New(slog.DiscardHandler))
 }
 
 func untilDone(ctx context.Context) error {
