@@ -1,0 +1,362 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+const (
+	// maxQueue bounds the composes that wait for the turn.
+	maxQueue = 4096
+	// maxBatch is how many composes are decided together: as many as fit a
+	// transaction.
+	maxBatch = 20
+	// opsPerCompose is how many writes one compose needs at most: machine, name,
+	// reference, operation, event, request, and the ledger of its host.
+	opsPerCompose = 7
+	// maxConflicts is how often a compose is decided again before its caller is
+	// told to come back. Every conflict means that somebody else got something
+	// done, so that many in a row need a fleet of regions on one host.
+	maxConflicts = 64
+	// batchTimeout bounds the work for one batch: it does not end with the call
+	// of whoever has the turn, since others wait for it as well.
+	batchTimeout = 20 * time.Second
+)
+
+// pending is a compose that waits for its commit.
+type pending struct {
+	*want
+	conflicts int
+	done      chan struct{}
+	op        *vmhostv1.Operation
+	err       error
+}
+
+func (p *pending) finish(op *vmhostv1.Operation, err error) {
+	p.op, p.err = op, err
+	close(p.done)
+}
+
+// Plan says where a machine would go and why other hosts would be refused. It
+// records nothing. That no host fits is no error here.
+func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Placement, error) {
+	w, err := newWant("", req)
+	if err != nil {
+		return nil, err
+	}
+	v, err := l.store.View(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if err := w.chooseMACs(v, &l.index); err != nil {
+		return nil, err
+	}
+	w.place.Explain = true
+	plan, _, err := l.place(v, l.hosts.at(v), w, nil)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Proto(), nil
+}
+
+// Compose places a machine and commits it: capacity, machine, name, operation,
+// request_id and event in one transaction. The answer is the operation that makes
+// it. Errors: NO_CAPACITY, ALREADY_EXISTS, NOT_FOUND, INVALID_FIELD,
+// REQUEST_ID_REUSED, CONFLICT, STORE_UNAVAILABLE.
+func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error) {
+	w, err := newWant(principal, req)
+	if err != nil {
+		return nil, err
+	}
+	p := &pending{want: w, done: make(chan struct{})}
+	if !l.enqueue(p) {
+		return nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT, "%d composes are waiting already", maxQueue).
+			WithHint("try again in a second")
+	}
+	for {
+		select {
+		case <-p.done:
+			return p.op, p.err
+		default:
+		}
+		select {
+		case <-p.done:
+			return p.op, p.err
+		case l.turn <- struct{}{}:
+			l.lead(ctx)
+			<-l.turn
+		case <-ctx.Done():
+			if l.withdraw(p) {
+				return nil, context.Cause(ctx)
+			}
+			// Somebody is deciding on it right now, and that does not take long.
+			<-p.done
+			return p.op, p.err
+		}
+	}
+}
+
+func (l *Ledger) enqueue(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) >= maxQueue {
+		return false
+	}
+	l.queue = append(l.queue, p)
+	return true
+}
+
+func (l *Ledger) withdraw(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.queue, p)
+	if i < 0 {
+		return false
+	}
+	l.queue = slices.Delete(l.queue, i, i+1)
+	return true
+}
+
+func (l *Ledger) take() []*pending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(l.queue), maxBatch)
+	batch := slices.Clone(l.queue[:n])
+	l.queue = slices.Delete(l.queue, 0, n)
+	return batch
+}
+
+// lead decides on and commits one batch of the queue. The first look is at what
+// this process has seen; whoever would be refused by that is decided on again on
+// a linearizable view.
+func (l *Ledger) lead(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	defer cancel()
+	batch := l.take()
+	fresh := false
+	for len(batch) > 0 {
+		v := l.store.Cached()
+		if fresh {
+			var err error
+			if v, err = l.store.View(ctx); err != nil {
+				for _, p := range batch {
+					p.finish(nil, unavailable(err))
+				}
+				return
+			}
+		}
+		d := l.decide(v, batch)
+		again := l.commit(ctx, d)
+		for _, r := range d.refused {
+			if fresh {
+				r.pending.finish(nil, r.err)
+			} else {
+				again = append(again, r.pending)
+			}
+		}
+		fresh = len(d.refused) > 0 && !fresh
+		batch = append(again, d.postponed...)
+	}
+}
+
+// commit does what was decided and answers those who must be decided on again.
+func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
+	if len(d.placed) == 0 {
+		return nil
+	}
+	for host, led := range d.ledgers {
+		store.Put(d.tx, store.Ledgers, led, host)
+	}
+	_, err := l.store.Commit(ctx, d.tx)
+	if err == nil {
+		for _, p := range d.placed {
+			l.index.noteMachine(p.machine)
+			p.finish(p.operation, nil)
+		}
+		return nil
+	}
+	if !errors.Is(err, store.ErrConflict) {
+		for _, p := range d.placed {
+			p.finish(nil, unavailable(err))
+		}
+		return nil
+	}
+	worst := 0
+	for _, p := range d.placed {
+		p.conflicts++
+		worst = max(worst, p.conflicts)
+		if p.conflicts <= maxConflicts {
+			again = append(again, p.pending)
+			continue
+		}
+		p.finish(nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT,
+			"lost the race for host %s %d times", p.machine.GetResource().GetVmHost(), p.conflicts).WithHint("try again"))
+	}
+	// The first retries are immediate: mostly the winner is another batch. Then
+	// two that keep colliding are pulled apart.
+	if worst > 2 {
+		pause := time.NewTimer(time.Duration(rand.Int64N(int64(min(worst, 20)) * int64(time.Millisecond)))) //nolint:gosec // jitter
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+	}
+	return again
+}
+
+// decision is what was decided on one view, not yet committed.
+type decision struct {
+	tx        *store.Txn
+	placed    []placed
+	refused   []refusal
+	postponed []*pending
+	ledgers   map[string]*storev1.StoredLedger
+}
+
+type placed struct {
+	*pending
+	machine   *storev1.StoredMachine
+	operation *vmhostv1.Operation
+}
+
+type refusal struct {
+	pending *pending
+	err     error
+}
+
+// claims is what earlier composes of the same batch take.
+type claims struct {
+	names    map[string]bool // keys of names
+	requests map[string]bool // keys of requests
+	macs     map[string]bool
+	pools    map[string]bool
+}
+
+func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
+	d := &decision{tx: store.NewTxn(), ledgers: map[string]*storev1.StoredLedger{}}
+	taken := &claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}}
+	hosts := l.hosts.at(v)
+	for _, p := range batch {
+		if d.tx.Len()+len(d.ledgers)+opsPerCompose > store.MaxOps {
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		before, err := p.id.Operation(v)
+		if err != nil || before != nil {
+			p.finish(before, err)
+			continue
+		}
+		if !p.id.IsZero() && taken.requests[p.id.Key()] || slices.ContainsFunc(p.macs, func(m string) bool { return m != "" && taken.macs[m] }) {
+			// The other one of this batch first; what it came to decides.
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		if err := p.chooseMACs(v, &l.index); err != nil {
+			d.refused = append(d.refused, refusal{p, err})
+			continue
+		}
+		plan, hostname, err := l.place(v, hosts, p.want, taken.names)
+		if err == nil && plan.Host == nil {
+			err = noCapacity(plan)
+		}
+		if err != nil {
+			d.refused = append(d.refused, refusal{p, err})
+			continue
+		}
+		l.claim(v, d, p, plan, hostname, taken)
+		hosts[plan.Index] = plan.Host.Take(p.place.Cores, p.place.MemoryMiB, p.place.Disks, plan.Pools)
+	}
+	return d
+}
+
+// place checks what the request names and chooses a host and, if none was asked
+// for, a hostname.
+func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names map[string]bool) (*placement.Plan, string, error) {
+	pool := w.place.ResourcePool
+	if _, ok := store.ResourcePools.Get(v, pool); !ok {
+		return nil, "", apierror.NotFound("resourcePools/"+pool).WithField("resource_pool", "does not exist")
+	}
+	if w.place.Zone != "" {
+		if _, ok := store.Zones.Get(v, w.place.Zone); !ok {
+			return nil, "", apierror.NotFound("zones/"+w.place.Zone).WithField("zone", "does not exist")
+		}
+	}
+	if w.place.VMHost != "" {
+		if _, ok := store.VmHosts.Get(v, w.place.VMHost); !ok {
+			return nil, "", apierror.NotFound("vmHosts/"+w.place.VMHost).WithField("vm_host", "does not exist")
+		}
+	}
+	nameTaken := func(name string) bool {
+		_, ok := store.Names.Get(v, pool, name)
+		return ok || names[store.Names.Key(pool, name)]
+	}
+	hostname := w.hostname
+	if hostname == "" {
+		hostname = madeUp(nameTaken)
+	} else if nameTaken(hostname) {
+		return nil, "", apierror.New(codes.AlreadyExists, vmhostv1.ErrorReason_ALREADY_EXISTS,
+			"a machine named %s exists in resource pool %s", hostname, pool).
+			With("hostname", hostname).With("resource_pool", "resourcePools/"+pool).
+			WithField("hostname", "is taken").WithHint("choose another hostname, or leave it out and have one made up")
+	}
+	req := w.place
+	req.HypervisorName = hypervisorName(hostname, pool)
+	req.NameTaken = func(host string) bool { return l.index.nameTaken(v, host, req.HypervisorName) }
+	plan := placement.Choose(hosts, req)
+	return &plan, hostname, nil
+}
+
+// claim adds a placed compose to the transaction.
+func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.Plan, hostname string, taken *claims) {
+	pool, host := p.place.ResourcePool, plan.Host.ID
+	machine := p.want.machine(plan, hostname)
+	op := p.record(machine, plan.Host.UID)
+	operation := "operations/" + p.want.operation
+
+	if _, ok := d.ledgers[host]; !ok {
+		spec, _ := store.VmHosts.Get(v, host)
+		led, _ := store.Ledgers.Get(v, host)
+		d.tx.IfRevision(store.VmHosts.Key(host), spec.Revision)
+		d.tx.IfPresent(store.Observed.Key(host))
+		d.tx.IfRevision(store.Ledgers.Key(host), led.Revision)
+		d.ledgers[host] = cloneLedger(led.Value)
+	}
+	add(d.ledgers[host], machine.GetCommitment())
+	if !taken.pools[pool] {
+		taken.pools[pool] = true
+		d.tx.IfPresent(store.ResourcePools.Key(pool))
+	}
+	d.tx.IfAbsent(store.Names.Key(pool, hostname))
+	store.Put(d.tx, store.Machines, machine, p.uid)
+	store.Put(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)
+	store.Put(d.tx, store.References, &storev1.StoredReference{}, "pools", pool, "machines", p.uid)
+	store.Put(d.tx, store.Operations, op, p.want.operation)
+	store.AddEvent(d.tx, &vmhostv1.Event{
+		Type: "machine.composing", Resource: machine.GetResource().GetName(), VmHost: "vmHosts/" + host,
+		Operation: operation, Principal: p.principal,
+		Message:    "composing " + hostname + " on " + host,
+		Attributes: map[string]string{"hostname": hostname},
+	})
+	p.id.RecordOperation(d.tx, operation)
+
+	taken.names[store.Names.Key(pool, hostname)] = true
+	if !p.id.IsZero() {
+		taken.requests[p.id.Key()] = true
+	}
+	for _, m := range p.macs {
+		taken.macs[m] = true
+	}
+	d.placed = append(d.placed, placed{pending: p, machine: machine, operation: op.GetResource()})
+}

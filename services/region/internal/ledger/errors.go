@@ -1,0 +1,49 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+)
+
+// maxNamed is how many hosts a NO_CAPACITY error names; a plan names more.
+const maxNamed = 5
+
+// noCapacity says per host which resource, limit and ratio refused.
+func noCapacity(plan *placement.Plan) error {
+	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%s", plan.Summary()).
+		With("considered", strconv.Itoa(plan.Considered)).
+		WithHint("ask for less, raise the host's overcommit ratio, free something or add a host; a dry run explains every host")
+	for filter, n := range plan.RefusedCounts {
+		e.With("refused_"+string(filter), strconv.Itoa(n))
+	}
+	for i, r := range plan.Refusals[:min(len(plan.Refusals), maxNamed)] {
+		p := r.Proto()
+		text := "vm_host=" + r.Host.ID + " filter=" + p.GetFilter()
+		if p.GetRequested() > 0 {
+			text += fmt.Sprintf(" requested=%d free=%d limit=%d ratio=%g", p.GetRequested(), p.GetFree(), p.GetLimit(), p.GetRatio())
+		}
+		if p.GetStoragePool() != "" {
+			text += " storage_pool=" + p.GetStoragePool()
+		}
+		e.With("refusal_"+strconv.Itoa(i+1), text)
+	}
+	return e
+}
+
+// unavailable says that the store did not answer, and that it is not known
+// whether anything was done.
+func unavailable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return apierror.New(codes.Unavailable, vmhostv1.ErrorReason_STORE_UNAVAILABLE, "the state store does not answer: %w", err).
+		WithHint("send the same request with the same request_id again")
+}

@@ -1,0 +1,153 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// index finds who has a name on a hypervisor, and who has a MAC. It may be a
+// little behind the store, so what it finds is looked up in a view.
+type index struct {
+	mu    sync.Mutex
+	names map[string]map[string]string // host, name on the hypervisor: uuid
+	macs  map[string]string            // MAC: key of the record that has it
+}
+
+func (x *index) run(ctx context.Context, s *store.Store) error {
+	for {
+		sub := s.Subscribe(ctx)
+		x.rebuild(sub.View)
+		for batch := range sub.C {
+			x.apply(batch.Changes)
+		}
+		if err := sub.Err(); !errors.Is(err, store.ErrLagged) {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // ended because it was told to
+			}
+			return fmt.Errorf("follow the store: %w", err)
+		}
+	}
+}
+
+func (x *index) rebuild(v *store.View) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.names, x.macs = map[string]map[string]string{}, map[string]string{}
+	for uid, m := range store.Machines.All(v) {
+		x.putMachine(store.Machines.Key(uid), m.Value)
+	}
+	for id, m := range store.Seen.All(v) {
+		x.putSeen(id, m.Value)
+	}
+}
+
+func (x *index) apply(changes []store.Change) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range changes {
+		switch c.Family {
+		case store.Machines.Name():
+			if old, ok := c.Old.(*storev1.StoredMachine); ok {
+				x.dropMACs(c.Key, old.GetResource().GetInterfaces())
+			}
+			if m, ok := c.New.(*storev1.StoredMachine); ok {
+				x.putMachine(c.Key, m)
+			}
+		case store.Seen.Name():
+			id := store.Seen.ID(c.Key)
+			if old, ok := c.Old.(*storev1.StoredSeenMachine); ok {
+				x.dropMACs(c.Key, old.GetObservation().GetInterfaces())
+				host, uuid := splitSeen(id)
+				if name := old.GetObservation().GetName(); x.names[host][name] == uuid {
+					delete(x.names[host], name)
+				}
+			}
+			if m, ok := c.New.(*storev1.StoredSeenMachine); ok {
+				x.putSeen(id, m)
+			}
+		default:
+		}
+	}
+}
+
+func (x *index) putMachine(key string, m *storev1.StoredMachine) {
+	for _, i := range m.GetResource().GetInterfaces() {
+		x.macs[i.GetMac()] = key
+	}
+}
+
+func (x *index) putSeen(id string, m *storev1.StoredSeenMachine) {
+	host, uuid := splitSeen(id)
+	if x.names[host] == nil {
+		x.names[host] = map[string]string{}
+	}
+	x.names[host][m.GetObservation().GetName()] = uuid
+	for _, i := range m.GetObservation().GetInterfaces() {
+		// The record of a machine of ours comes first: it says whose MAC it is.
+		if _, known := x.macs[i.GetMac()]; !known && i.GetMac() != "" {
+			x.macs[i.GetMac()] = store.Seen.Key(id)
+		}
+	}
+}
+
+func (x *index) dropMACs(key string, interfaces []*vmhostv1.MachineInterface) {
+	for _, i := range interfaces {
+		if x.macs[i.GetMac()] == key {
+			delete(x.macs, i.GetMac())
+		}
+	}
+}
+
+// nameTaken says whether something on the host has the name now.
+func (x *index) nameTaken(v *store.View, host, name string) bool {
+	x.mu.Lock()
+	uuid, ok := x.names[host][name]
+	x.mu.Unlock()
+	if !ok {
+		return false
+	}
+	seen, ok := store.Seen.Get(v, host, uuid)
+	return ok && seen.Value.GetObservation().GetName() == name
+}
+
+// macOwner is the key of the record that has the MAC; empty when none has.
+func (x *index) macOwner(v *store.View, mac string) string {
+	x.mu.Lock()
+	key := x.macs[mac]
+	x.mu.Unlock()
+	if key == "" {
+		return ""
+	}
+	if uid := store.Machines.ID(key); uid != key {
+		if m, ok := store.Machines.Get(v, uid); ok && has(m.Value.GetResource().GetInterfaces(), mac) {
+			return key
+		}
+		return ""
+	}
+	if m, ok := store.Seen.Get(v, store.Seen.ID(key)); ok && has(m.Value.GetObservation().GetInterfaces(), mac) {
+		return key
+	}
+	return ""
+}
+
+func has(interfaces []*vmhostv1.MachineInterface, mac string) bool {
+	return slices.ContainsFunc(interfaces, func(i *vmhostv1.MachineInterface) bool { return i.GetMac() == mac })
+}
+
+// noteMachine adds a machine that was committed just now, before the store's
+// subscription brings it.
+func (x *index) noteMachine(m *storev1.StoredMachine) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.macs == nil {
+		return // nobody runs the index
+	}
+	x.putMachine(store.Machines.Key(m.GetResource().GetUid()), m)
+}

@@ -1,0 +1,112 @@
+// Package ledger takes capacity and gives it back: the only writer of `ledger/`,
+// and always in one transaction with the machine it is for.
+//
+// Invariants:
+//
+//   - A commitment is made only against the revisions it was decided on: the
+//     host's spec and ledger, the name, the request_id. When one of them changed,
+//     everything is decided again on the newer state (P1, P2).
+//   - Whatever is not deterministic is in the records from the start: uid, MACs,
+//     volume names, hostname.
+//   - A refusal is decided on a linearizable view, so that capacity somebody gave
+//     back before the call is not missed.
+//
+// Composes that wait at the same time share a transaction: whoever has the turn
+// commits for those in the queue. That is for speed and against livelock within
+// a process; between processes the compares decide. The package starts no
+// goroutine; Run keeps an index of names and MACs that are in use on hypervisors
+// until its context ends.
+package ledger
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// Ledger places machines and commits their capacity.
+type Ledger struct {
+	store *store.Store
+	log   *slog.Logger
+
+	turn  chan struct{} // holds one token while somebody commits
+	mu    sync.Mutex
+	queue []*pending
+
+	hosts cache
+	index index
+}
+
+// New makes a ledger over the store.
+func New(s *store.Store, log *slog.Logger) *Ledger {
+	return &Ledger{
+		store: s,
+		log:   log.With("component", "ledger"),
+		turn:  make(chan struct{}, 1),
+	}
+}
+
+// Run keeps the index until ctx ends. Without it composes are as safe, but a name
+// or MAC that a foreign machine has is noticed only by the hypervisor.
+func (l *Ledger) Run(ctx context.Context) error { return l.index.run(ctx, l.store) }
+
+// WithTurn runs fn while no compose of this process commits, so that a change of
+// a ledger does not lose its race again and again on a busy host.
+func (l *Ledger) WithTurn(ctx context.Context, fn func() error) error {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.turn }()
+	return fn()
+}
+
+// Hosts are the fleet's hosts as placement sees them, sorted by id. They must not
+// be modified.
+func (l *Ledger) Hosts(v *store.View) []*placement.Host { return l.hosts.at(v) }
+
+// cache keeps hosts by the revisions of the records they were made from.
+type cache struct {
+	mu       sync.Mutex
+	byID     map[string]cachedHost
+	revision int64
+	list     []*placement.Host
+}
+
+type cachedHost struct {
+	spec, observed, ledger int64
+	host                   *placement.Host
+}
+
+// at answers a list that the caller may change; the hosts in it not.
+func (c *cache) at(v *store.View) []*placement.Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.list == nil || c.revision != v.Revision {
+		c.fill(v)
+	}
+	return append([]*placement.Host(nil), c.list...)
+}
+
+func (c *cache) fill(v *store.View) {
+	fresh := make(map[string]cachedHost, len(c.byID))
+	list := make([]*placement.Host, 0, len(c.list))
+	for id, spec := range store.VmHosts.All(v) {
+		observed, _ := store.Observed.Get(v, id)
+		ledger, _ := store.Ledgers.Get(v, id)
+		h := c.byID[id]
+		if h.host == nil || h.spec != spec.Revision || h.observed != observed.Revision || h.ledger != ledger.Revision {
+			h = cachedHost{
+				spec: spec.Revision, observed: observed.Revision, ledger: ledger.Revision,
+				host: placement.NewHost(spec.Value, observed.Value, ledger.Value),
+			}
+		}
+		fresh[id] = h
+		list = append(list, h.host)
+	}
+	c.byID, c.list, c.revision = fresh, list, v.Revision
+}

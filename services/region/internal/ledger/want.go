@@ -1,0 +1,190 @@
+package ledger
+
+import (
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"time"
+
+	petname "github.com/dustinkirkland/golang-petname"
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/request"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+const (
+	defaultMemoryMiB = 2048
+	defaultDiskBytes = 8_000_000_000
+	defaultPool      = "default"
+	sectorBytes      = 512
+)
+
+// want is a compose request with every default filled in and everything random
+// chosen, so that deciding again gives the same machine.
+type want struct {
+	req       *vmhostv1.ComposeMachineRequest
+	principal string
+	id        request.ID
+	place     placement.Request
+	uid       string
+	operation string
+	hostname  string // empty: made up when placed
+	macs      []string
+	now       time.Time
+}
+
+// newWant normalizes a request that has passed validation of its single fields.
+func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error) {
+	id, err := request.New(principal, "ComposeMachine", in)
+	if err != nil {
+		return nil, err
+	}
+	req := proto.CloneOf(in)
+	w := &want{req: req, principal: principal, id: id, hostname: req.GetHostname(), now: time.Now()}
+	w.place = placement.Request{
+		Cores: max(req.GetCores(), 1), MemoryMiB: req.GetMemoryMib(), Architecture: req.GetArchitecture(),
+		RequiredTags: req.GetRequiredTags(), ForbiddenTags: req.GetForbiddenTags(),
+	}
+	if w.place.MemoryMiB == 0 {
+		w.place.MemoryMiB = defaultMemoryMiB
+	}
+	if w.place.ResourcePool, err = idOf("resource_pool", "resourcePools/", req.GetResourcePool()); err != nil {
+		return nil, err
+	}
+	if w.place.ResourcePool == "" {
+		w.place.ResourcePool = defaultPool
+	}
+	if w.place.Zone, err = idOf("zone", "zones/", req.GetZone()); err != nil {
+		return nil, err
+	}
+	if w.place.VMHost, err = idOf("vm_host", "vmHosts/", req.GetVmHost()); err != nil {
+		return nil, err
+	}
+	if err := w.disks(); err != nil {
+		return nil, err
+	}
+	if err := w.interfaces(); err != nil {
+		return nil, err
+	}
+	machine, err := uuid.NewRandom()
+	if err != nil {
+		return nil, fmt.Errorf("choose a machine uid: %w", err)
+	}
+	operation, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("choose an operation uid: %w", err)
+	}
+	w.uid, w.operation = machine.String(), operation.String()
+	return w, nil
+}
+
+func idOf(field, collection, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	id, ok := strings.CutPrefix(name, collection)
+	if !ok || id == "" || strings.Contains(id, "/") {
+		return "", apierror.InvalidField(field, "must have the form %s{id}", collection)
+	}
+	return id, nil
+}
+
+func (w *want) disks() error {
+	disks := w.req.GetDisks()
+	switch {
+	case w.req.GetDiskless() && len(disks) > 0:
+		return apierror.InvalidField("diskless", "is set, but disks are asked for")
+	case w.req.GetDiskless():
+		return nil
+	case len(disks) == 0:
+		disks = []*vmhostv1.DiskRequest{{SizeBytes: defaultDiskBytes}}
+	}
+	for i, d := range disks {
+		if d.GetSizeBytes() <= 0 || d.GetSizeBytes() > 1<<60 {
+			return apierror.InvalidField(fmt.Sprintf("disks[%d].size_bytes", i), "must be more than 0")
+		}
+		size := (d.GetSizeBytes() + sectorBytes - 1) / sectorBytes * sectorBytes
+		w.place.Disks = append(w.place.Disks, placement.Disk{SizeBytes: size, Pool: d.GetStoragePool()})
+	}
+	return nil
+}
+
+func (w *want) interfaces() error {
+	if len(w.req.GetInterfaces()) == 0 {
+		w.req.Interfaces = []*vmhostv1.InterfaceRequest{{}}
+	}
+	mine := map[string]bool{}
+	for i, n := range w.req.GetInterfaces() {
+		mac := strings.ToLower(n.GetMac())
+		if mac != "" && mine[mac] {
+			return apierror.InvalidField(fmt.Sprintf("interfaces[%d].mac", i), "is given twice")
+		}
+		mine[mac] = true
+		w.macs = append(w.macs, mac)
+		w.place.Interfaces = append(w.place.Interfaces, placement.Interface{Source: n.GetSource(), Kind: n.GetKind()})
+	}
+	return nil
+}
+
+// chooseMACs fills in the MACs that the request left open, and refuses one that
+// another machine has.
+func (w *want) chooseMACs(v *store.View, x *index) error {
+	for i, mac := range w.macs {
+		if mac == "" {
+			chosen, err := newMAC(v, x)
+			if err != nil {
+				return err
+			}
+			w.macs[i] = chosen
+			continue
+		}
+		if owner := x.macOwner(v, mac); owner != "" {
+			field := fmt.Sprintf("interfaces[%d].mac", i)
+			return apierror.InvalidField(field, "is that of another machine, %s", strings.TrimPrefix(owner, store.Root))
+		}
+	}
+	return nil
+}
+
+// newMAC is one of QEMU's range that nobody has.
+func newMAC(v *store.View, x *index) (string, error) {
+	const tries = 100
+	for range tries {
+		var b [3]byte
+		_, _ = rand.Read(b[:]) // never fails
+		mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", b[0], b[1], b[2])
+		if x.macOwner(v, mac) == "" {
+			return mac, nil
+		}
+	}
+	return "", fmt.Errorf("no free MAC found in %d tries", tries)
+}
+
+// madeUp is a hostname of two words that is free according to taken.
+func madeUp(taken func(string) bool) string {
+	const tries = 20
+	for range tries {
+		if name := petname.Generate(2, "-"); len(name) <= 63 && !taken(name) {
+			return name
+		}
+	}
+	// Most pairs are in use in a large pool; a suffix makes sure.
+	return petname.Generate(2, "-") + "-" + strings.ToLower(rand.Text()[:6])
+}
+
+func hypervisorName(hostname, pool string) string {
+	if pool == defaultPool {
+		return hostname
+	}
+	return hostname + "." + pool
+}
+
+func splitSeen(id string) (host, uuid string) {
+	host, uuid, _ = strings.Cut(id, "/")
+	return host, uuid
+}
