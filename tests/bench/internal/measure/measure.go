@@ -1,0 +1,148 @@
+// Package measure compares two ways of doing the same work on one machine.
+//
+// A figure has two sides: ours and the floor or peer it is held against. They
+// run in turns, A B A B and so on, so that whatever else the machine does falls
+// on both; what is told is the median of the runs, and how far they spread. A
+// figure's ratio is the quotient of the two medians that are printed.
+//
+// The package starts no goroutine. It does not know what is measured.
+package measure
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+)
+
+// Side is one of the two things that are compared. Each call is one run and
+// answers with its value in the figure's unit.
+type Side func(ctx context.Context) (float64, error)
+
+// Target is what a figure's ratio should be: at most, or at least, a limit. The
+// zero Target is none.
+type Target struct {
+	AtMost, AtLeast float64
+}
+
+// String is the target as it is printed.
+func (t Target) String() string {
+	switch {
+	case t.AtMost > 0:
+		return fmt.Sprintf("<=%g", t.AtMost)
+	case t.AtLeast > 0:
+		return fmt.Sprintf(">=%g", t.AtLeast)
+	}
+	return "none"
+}
+
+// Met says whether the ratio is within the target.
+func (t Target) Met(ratio float64) bool {
+	switch {
+	case t.AtMost > 0:
+		return ratio <= t.AtMost
+	case t.AtLeast > 0:
+		return ratio >= t.AtLeast
+	}
+	return true
+}
+
+// Pair is what is compared. Ratio is A's median over B's.
+type Pair struct {
+	Name string
+	Unit string
+	A    Side
+	// Vs says in one word what B is.
+	Vs     string
+	B      Side
+	Target Target
+}
+
+// Result is a figure as it is written to the file.
+type Result struct {
+	Name    string  `json:"name"`
+	Value   float64 `json:"value"`
+	Unit    string  `json:"unit"`
+	Vs      string  `json:"vs"`
+	VsValue float64 `json:"vs_value"`
+	Ratio   float64 `json:"ratio"`
+	Min     float64 `json:"min"`
+	Max     float64 `json:"max"`
+
+	vsMin, vsMax float64
+	target       Target
+}
+
+// Runner is how pairs are measured.
+type Runner struct {
+	// Reps is how often each side runs.
+	Reps int
+	// Settle is called before the two sides take their turns.
+	Settle func(ctx context.Context)
+}
+
+// Run measures a pair: one run of each that does not count, since what is cold
+// is not what is asked for, then the others in turns.
+func (r Runner) Run(ctx context.Context, p Pair) (Result, error) {
+	var a, b []float64
+	for i := range r.Reps + 1 {
+		r.Settle(ctx)
+		va, err := p.A(ctx)
+		if err != nil {
+			return Result{}, fmt.Errorf("%s: %w", p.Name, err)
+		}
+		vb, err := p.B(ctx)
+		if err != nil {
+			return Result{}, fmt.Errorf("%s, %s: %w", p.Name, p.Vs, err)
+		}
+		if i > 0 {
+			a, b = append(a, va), append(b, vb)
+		}
+	}
+	out := Result{
+		Name: p.Name, Unit: p.Unit, Vs: p.Vs, Value: round(Median(a)), VsValue: round(Median(b)),
+		Min: round(slices.Min(a)), Max: round(slices.Max(a)),
+		vsMin: round(slices.Min(b)), vsMax: round(slices.Max(b)), target: p.Target,
+	}
+	out.Ratio = round(out.Value / out.VsValue)
+	return out, nil
+}
+
+// Met says whether the figure is within its target.
+func (r Result) Met() bool { return r.target.Met(r.Ratio) }
+
+// Print writes the figure's one line.
+func (r Result) Print(w io.Writer) error {
+	verdict := "met"
+	if !r.Met() {
+		verdict = "MISSED"
+	}
+	_, err := fmt.Fprintf(w, "bench %s %v %s vs %s %v ratio %v  (spread %v..%v vs %v..%v, target %s %s)\n",
+		r.Name, r.Value, r.Unit, r.Vs, r.VsValue, r.Ratio, r.Min, r.Max, r.vsMin, r.vsMax, r.target, verdict)
+	return err
+}
+
+// Median is the middle value, the lower of the two middle ones of an even count.
+func Median[T cmp.Ordered](values []T) T { return Percentile(values, 50) }
+
+// Percentile is the value that p percent of the values are not above.
+func Percentile[T cmp.Ordered](values []T, p float64) T {
+	s := slices.Sorted(slices.Values(values))
+	i := int(math.Ceil(p/100*float64(len(s)))) - 1
+	return s[min(max(i, 0), len(s)-1)]
+}
+
+// Milliseconds is a duration as the figures tell it.
+func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// round keeps four digits: what is behind them is noise.
+func round(v float64) float64 {
+	if v == 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+		return v
+	}
+	scale := math.Pow(10, 3-math.Floor(math.Log10(math.Abs(v))))
+	return math.Round(v*scale) / scale
+}
