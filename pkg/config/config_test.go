@@ -111,9 +111,9 @@ func TestFaultsNameWhatIsWrong(t *testing.T) {
 		args       []string
 		want       string
 	}{
-		{name: "unknown key", file: "nmaes: [a]", want: "line 1: unknown key nmaes"},
-		{name: "unknown nested key", file: "log:\n  levle: x", want: "line 2: unknown key log.levle"},
-		{name: "unknown key in a list", file: "peers: [{nmae: x}]", want: "unknown key peers.0.nmae"},
+		{name: "unknown key", file: "nomes: [a]", want: "line 1: unknown key nomes"},
+		{name: "unknown nested key", file: "log:\n  lovel: x", want: "line 2: unknown key log.lovel"},
+		{name: "unknown key in a list", file: "peers: [{nome: x}]", want: "unknown key peers.0.nome"},
 		{name: "both of two unknown keys", file: "x: 1\ny: 2", want: "unknown key x\nline 2: unknown key y"},
 		{name: "value for a tree", file: "log: debug", want: "log has keys of its own, such as level"},
 		{name: "duplicate key", file: "ratio: 1\nratio: 2", want: "already defined"},
@@ -124,7 +124,7 @@ func TestFaultsNameWhatIsWrong(t *testing.T) {
 		{name: "bad duration", env: map[string]string{"PROG_GRACE": "5"}, want: `"5" is not a duration`},
 		{name: "bad map", args: []string{"--labels=x"}, want: `flag --labels: "x" is not key=value`},
 		{name: "bad bool", args: []string{"--debug=maybe"}, want: `flag --debug: "maybe" is not a valid bool`},
-		{name: "unknown flag", args: []string{"--nmaes=a"}, want: "nmaes"},
+		{name: "unknown flag", args: []string{"--nomes=a"}, want: "nomes"},
 		{name: "secret as a flag", args: []string{"--secret=a"}, want: "secret"},
 		{name: "argument", args: []string{"serve"}, want: `unexpected argument "serve"`},
 		{name: "no such file", args: []string{"--config=g.yaml"}, want: "read configuration"},

@@ -61,7 +61,7 @@ func walk(v reflect.Value, path []string) ([]field, error) {
 			if name == "" {
 				return nil, fmt.Errorf("configuration field %s.%s has no yaml tag", v.Type(), sf.Name)
 			}
-			here = append(append([]string{}, path...), name)
+			here = below(path, name)
 		}
 		if isTree(sf.Type) {
 			nested, err := walk(v.Field(i), here)

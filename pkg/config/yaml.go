@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -49,17 +51,17 @@ func unknownKeys(node *yaml.Node, t reflect.Type, path []string) []error {
 	switch {
 	case t.Kind() == reflect.Slice && node.Kind == yaml.SequenceNode:
 		for i, item := range node.Content {
-			faults = append(faults, unknownKeys(item, t.Elem(), append(path[:len(path):len(path)], fmt.Sprint(i)))...)
+			faults = append(faults, unknownKeys(item, t.Elem(), below(path, strconv.Itoa(i)))...)
 		}
 	case t.Kind() == reflect.Map && node.Kind == yaml.MappingNode:
 		for i := 0; i+1 < len(node.Content); i += 2 {
-			faults = append(faults, unknownKeys(node.Content[i+1], t.Elem(), append(path[:len(path):len(path)], node.Content[i].Value))...)
+			faults = append(faults, unknownKeys(node.Content[i+1], t.Elem(), below(path, node.Content[i].Value))...)
 		}
 	case isTree(t) && node.Kind == yaml.MappingNode:
 		known := children(t)
 		for i := 0; i+1 < len(node.Content); i += 2 {
 			key := node.Content[i]
-			here := append(path[:len(path):len(path)], key.Value)
+			here := below(path, key.Value)
 			sf, ok := known[key.Value]
 			if !ok {
 				faults = append(faults, fmt.Errorf("line %d: unknown key %s", key.Line, strings.Join(here, ".")))
@@ -73,6 +75,9 @@ func unknownKeys(node *yaml.Node, t reflect.Type, path []string) []error {
 	}
 	return faults
 }
+
+// below extends a path without touching the caller's.
+func below(path []string, key string) []string { return append(slices.Clone(path), key) }
 
 // children are the keys of a struct, those of inlined structs included.
 func children(t reflect.Type) map[string]reflect.StructField {
