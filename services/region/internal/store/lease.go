@@ -35,7 +35,8 @@ func (s *Store) Lease(ctx context.Context, ttl time.Duration) (*Lease, error) {
 	lost := make(chan struct{})
 	go func() { // ends with kctx, or when the client gives the lease up
 		defer close(lost)
-		for range alive { //nolint:revive // only the end of the channel matters
+		for range alive { // only the end of the channel matters
+			continue
 		}
 	}()
 	return &Lease{ID: resp.ID, Lost: lost, client: s.client, cancel: cancel}, nil

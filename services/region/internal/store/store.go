@@ -51,7 +51,7 @@ type Store struct {
 	mu       sync.Mutex
 	advanced chan struct{} // closed and replaced whenever current moves
 	subs     map[*Subscription]struct{}
-	watching context.Context // of the watch under way, for RequestProgress
+	progress func() error    // asks etcd how far the watch under way is; nil without one
 
 	readIndex readIndex
 }
@@ -117,7 +117,7 @@ func (s *Store) wait(ctx context.Context, revision int64) error {
 	defer timer.Stop()
 	for {
 		s.mu.Lock()
-		advanced, watching := s.advanced, s.watching
+		advanced, progress := s.advanced, s.progress
 		s.mu.Unlock()
 		if s.current.Load().Revision >= revision {
 			return nil
@@ -125,8 +125,8 @@ func (s *Store) wait(ctx context.Context, revision int64) error {
 		select {
 		case <-advanced:
 		case <-timer.C:
-			if watching != nil {
-				if err := s.client.RequestProgress(watching); err != nil && ctx.Err() == nil {
+			if progress != nil {
+				if err := progress(); err != nil && ctx.Err() == nil {
 					s.log.DebugContext(ctx, "progress request failed", "error", err)
 				}
 			}
@@ -145,7 +145,7 @@ func (s *Store) Run(ctx context.Context) error {
 	for {
 		err := s.listAndWatch(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // ended because it was told to
+			return nil
 		}
 		s.log.WarnContext(ctx, "store watch ended, listing again", "error", err)
 		select {
@@ -165,11 +165,11 @@ func (s *Store) listAndWatch(ctx context.Context) error {
 	defer cancel()
 	watch := s.client.Watch(wctx, Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithProgressNotify())
 	s.mu.Lock()
-	s.watching = wctx
+	s.progress = func() error { return s.client.RequestProgress(wctx) }
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.watching = nil
+		s.progress = nil
 		s.mu.Unlock()
 	}()
 	for resp := range watch {
