@@ -51,7 +51,7 @@ type Store struct {
 	mu       sync.Mutex
 	advanced chan struct{} // closed and replaced whenever current moves
 	subs     map[*Subscription]struct{}
-	progress func() error    // asks etcd how far the watch under way is; nil without one
+	progress func() error // asks etcd how far the watch under way is; nil without one
 
 	readIndex readIndex
 }
