@@ -1,0 +1,113 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	lv "github.com/digitalocean/go-libvirt"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+const opDelete = "delete machine"
+
+// Delete turns a machine off hard and removes it with the volumes listed in its
+// disks, and no other.
+func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
+	id, err := parseUUID(machine.GetUid())
+	if err != nil {
+		return err
+	}
+	one, err := d.own(ctx, id, opDelete)
+	if err != nil {
+		return err
+	}
+	if one != nil {
+		if err := d.removeDomain(ctx, one.dom); err != nil {
+			return err
+		}
+	}
+	if len(machine.GetDisks()) == 0 {
+		return nil
+	}
+	// Read after the domain is gone, so that it is not among the users.
+	s, err := d.snapshot(ctx, listing)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range machine.GetDisks() {
+		if k.GetStoragePool() == "" || k.GetVolume() == "" {
+			continue
+		}
+		// One volume that cannot go does not keep the others.
+		if err := d.removeVolume(ctx, machine.GetUid(), k, s.domains); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeDomain turns a domain of ours off and removes it, and answers when the
+// host was seen without it.
+func (d *Driver) removeDomain(ctx context.Context, dom lv.Domain) error {
+	for range 3 {
+		if err := d.destroy(ctx, dom); err != nil {
+			return err
+		}
+		// A transient domain is gone with its process.
+		err := d.undefine(ctx, dom)
+		if err != nil && number(err) == lv.ErrOk {
+			return err
+		}
+		there, ferr := d.find(ctx, dom.UUID)
+		if ferr != nil {
+			return ferr
+		}
+		if there == nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		dom = *there // undefined while it ran: started by somebody in between
+	}
+	return &hypervisor.Error{Class: hypervisor.ErrBusy, Op: opDelete, Err: fmt.Errorf("domain %q is started again each time it is turned off", dom.Name)}
+}
+
+// destroy turns a domain off hard. QEMU may take seconds to end, and libvirt
+// waits for it.
+func (d *Driver) destroy(ctx context.Context, dom lv.Domain) error {
+	state, err := d.state(ctx, dom)
+	if err != nil || off(state) {
+		return err
+	}
+	err = do(ctx, d.conn, "turn off domain "+dom.Name, slow, func(a api) error { return a.DomainDestroyFlags(dom, 0) })
+	if err == nil || number(err) == lv.ErrOk {
+		return err
+	}
+	// It may have ended by itself; the number for that is also that of others.
+	if state, serr := d.state(ctx, dom); serr == nil && off(state) {
+		return nil
+	}
+	return err
+}
+
+// undefine removes a domain's definition and what libvirt keeps with it. Old
+// libvirtds do not know all the flags.
+func (d *Driver) undefine(ctx context.Context, dom lv.Domain) error {
+	var err error
+	for _, flags := range []lv.DomainUndefineFlagsValues{
+		lv.DomainUndefineManagedSave | lv.DomainUndefineSnapshotsMetadata | lv.DomainUndefineNvram | lv.DomainUndefineCheckpointsMetadata,
+		lv.DomainUndefineManagedSave | lv.DomainUndefineSnapshotsMetadata | lv.DomainUndefineNvram,
+		lv.DomainUndefineManagedSave | lv.DomainUndefineSnapshotsMetadata,
+	} {
+		err = do(ctx, d.conn, "undefine domain "+dom.Name, slow, func(a api) error { return a.DomainUndefineFlags(dom, flags) })
+		if n := number(err); n != lv.ErrInvalidArg && !errors.Is(err, hypervisor.ErrUnsupported) {
+			return err
+		}
+	}
+	return err
+}

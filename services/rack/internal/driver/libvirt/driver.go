@@ -1,0 +1,61 @@
+package libvirt
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+)
+
+// Driver is one connection to one libvirtd.
+type Driver struct {
+	conn *conn
+	cfg  Config
+	log  *slog.Logger
+	// background ends with the connection; stop ends it.
+	background context.Context //nolint:containedctx // the life of the connection
+	stop       context.CancelFunc
+	wg         sync.WaitGroup
+
+	library *library
+	// snapshots is held while the host is read; last is what was read.
+	snapshots chan struct{}
+	last      *snapshot
+	facts     facts
+	leases    leases
+	listeners listeners
+}
+
+var _ hypervisor.Driver = (*Driver)(nil)
+
+// newDriver starts what a connection needs in the background.
+func newDriver(ctx context.Context, c *conn, cfg Config, name string) (*Driver, error) {
+	d := &Driver{
+		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", name),
+		library: newLibrary(), snapshots: make(chan struct{}, 1),
+		leases: newLeases(), listeners: newListeners(),
+	}
+	// The connection outlives the call that opened it.
+	d.background, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := d.subscribe(ctx); err != nil {
+		d.end(errClosed)
+		return nil, err
+	}
+	d.wg.Go(func() { c.ping(d.background, cfg.PingInterval, cfg.PingTimeout) })
+	d.wg.Go(func() { d.pollLeases(d.background) })
+	return d, nil
+}
+
+// Close ends the connection and waits for the driver's own goroutines, none of
+// which waits for libvirtd.
+func (d *Driver) Close() error {
+	d.end(errClosed)
+	return nil
+}
+
+func (d *Driver) end(cause error) {
+	d.conn.fail(cause)
+	d.stop()
+	d.wg.Wait()
+}

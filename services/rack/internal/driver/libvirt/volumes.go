@@ -1,0 +1,297 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	lv "github.com/digitalocean/go-libvirt"
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+const (
+	// sector is the smallest unit that QEMU gives a disk.
+	sector = 512
+	// extent is how much a pool of devices may round a volume up to.
+	extent = 256 << 20
+	// qcow2Room is what a new, empty qcow2 file needs at most.
+	qcow2Room = 4 << 20
+)
+
+// volumeKind is how a pool's volumes are made and attached.
+type volumeKind struct {
+	format string
+	thin   bool
+	// byPath: the disk names the volume's path; block: which is a device.
+	byPath, block bool
+}
+
+func kindOf(poolType string) volumeKind {
+	switch poolType {
+	case "dir", "fs", "netfs":
+		return volumeKind{format: "qcow2", thin: true, byPath: true}
+	case "logical", "disk", "zfs":
+		return volumeKind{format: "raw", thin: thinPools[poolType], byPath: true, block: true}
+	default:
+		return volumeKind{format: "raw", thin: thinPools[poolType]}
+	}
+}
+
+// madeVolume is a volume of a machine that is there.
+type madeVolume struct {
+	handle  lv.StorageVol
+	source  volumeSource
+	created bool // by this call
+}
+
+// volumePrefix starts the name of every volume of a machine. The uid in it was
+// made up by the region for this machine alone, so a volume with it is ours.
+func volumePrefix(uid string) string { return "vmhost-" + strings.ToLower(uid) + "-" }
+
+func roundUp(size int64) uint64 { return (uint64(size) + sector - 1) / sector * sector }
+
+// usablePool finds a pool by the list of pools, the only proof that it is not
+// there.
+func (d *Driver) usablePool(ctx context.Context, name string) (pool, error) {
+	op := "find storage pool " + name
+	if err := d.readPools(ctx); err != nil {
+		return pool{}, err
+	}
+	for _, p := range d.facts.pools() {
+		if p.name != name {
+			continue
+		}
+		if !p.active {
+			return p, &hypervisor.Error{
+				Class: hypervisor.ErrRefused, Op: op, Err: fmt.Errorf("storage pool %q is not running", name),
+				Hint: "start it on the host: virsh pool-start " + name,
+			}
+		}
+		return p, nil
+	}
+	return pool{}, &hypervisor.Error{
+		Class: hypervisor.ErrNotFound, Op: op, Err: fmt.Errorf("the host has no storage pool %q", name),
+		Hint: "refresh the host and choose one of its storage pools",
+	}
+}
+
+// findVolume looks for a volume in the list of its pool's; nil when it is not
+// there.
+func (d *Driver) findVolume(ctx context.Context, p pool, name string) (*lv.StorageVol, error) {
+	list, err := call(ctx, d.conn, "list volumes of storage pool "+p.name, fast, func(a api) ([]lv.StorageVol, error) {
+		list, _, err := a.StoragePoolListAllVolumes(p.handle, 1, 0)
+		return list, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range list {
+		if v.Name == name {
+			return &v, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // absent is no error
+}
+
+// makeVolume makes the volume of a disk, or takes the one that a broken create
+// of the same machine left behind.
+func (d *Driver) makeVolume(ctx context.Context, uid string, k *vmhostv1.MachineDisk) (*madeVolume, error) {
+	p, err := d.usablePool(ctx, k.GetStoragePool())
+	if err != nil {
+		return nil, err
+	}
+	v, err := d.findVolume(ctx, p, k.GetVolume())
+	if err != nil {
+		return nil, err
+	}
+	if v != nil {
+		return d.takeVolume(ctx, p, *v, uid, k)
+	}
+	handle, err := d.createVolume(ctx, p, k)
+	if err == nil {
+		out, perr := d.placed(ctx, p, handle)
+		if perr != nil {
+			return &madeVolume{handle: handle, created: true}, perr
+		}
+		out.created = true
+		return out, nil
+	}
+	if number(err) == lv.ErrOk || classed(err) {
+		return nil, err
+	}
+	// A libvirtd that was killed while it made the volume has left a file that it
+	// does not know of. Reading the pool anew shows it; nothing on disk changes.
+	if rerr := do(ctx, d.conn, "read storage pool "+p.name+" anew", slow, func(a api) error { return a.StoragePoolRefresh(p.handle, 0) }); rerr != nil {
+		return nil, err
+	}
+	if v, ferr := d.findVolume(ctx, p, k.GetVolume()); ferr == nil && v != nil {
+		return d.takeVolume(ctx, p, *v, uid, k)
+	}
+	return nil, d.outOfSpace(ctx, p, k, err)
+}
+
+func classed(err error) bool {
+	e, ok := errors.AsType[*hypervisor.Error](err)
+	return ok && e.Class != nil && !errors.Is(err, hypervisor.ErrExists)
+}
+
+func (d *Driver) createVolume(ctx context.Context, p pool, k *vmhostv1.MachineDisk) (lv.StorageVol, error) {
+	kind, size := kindOf(p.kind), roundUp(k.GetSizeBytes())
+	if !kind.thin && p.available < size {
+		return lv.StorageVol{}, &hypervisor.Error{
+			Class: hypervisor.ErrCapacity, Op: "create volume " + k.GetVolume(),
+			Err: fmt.Errorf("storage pool %q has %d bytes free, the disk needs %d", p.name, p.available, size),
+		}
+	}
+	x := &libvirtxml.StorageVolume{
+		Name:       k.GetVolume(),
+		Capacity:   &libvirtxml.StorageVolumeSize{Unit: "bytes", Value: size},
+		Allocation: &libvirtxml.StorageVolumeSize{Unit: "bytes"},
+		Target:     &libvirtxml.StorageVolumeTarget{Format: &libvirtxml.StorageVolumeTargetFormat{Type: kind.format}},
+	}
+	if !kind.thin {
+		x.Allocation.Value = size
+	}
+	text, err := x.Marshal()
+	if err != nil {
+		return lv.StorageVol{}, classify("write the XML of volume "+k.GetVolume(), err)
+	}
+	return call(ctx, d.conn, "create volume "+k.GetVolume(), slow, func(a api) (lv.StorageVol, error) {
+		return a.StorageVolCreateXML(p.handle, text, 0)
+	})
+}
+
+// outOfSpace classes a failed creation by what is left in the pool: libvirt has
+// no number for it.
+func (d *Driver) outOfSpace(ctx context.Context, p pool, k *vmhostv1.MachineDisk, cause error) error {
+	need := roundUp(k.GetSizeBytes())
+	if kindOf(p.kind).thin {
+		need = qcow2Room
+	}
+	free, err := call(ctx, d.conn, "read storage pool "+p.name, fast, func(a api) (uint64, error) {
+		_, _, _, free, err := a.StoragePoolGetInfo(p.handle)
+		return free, err
+	})
+	if err == nil && free < need {
+		return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume " + k.GetVolume(), Err: cause}
+	}
+	return cause
+}
+
+// takeVolume uses a volume that is there, if it is ours and as large as asked.
+func (d *Driver) takeVolume(ctx context.Context, p pool, v lv.StorageVol, uid string, k *vmhostv1.MachineDisk) (*madeVolume, error) {
+	op := "create volume " + v.Name
+	foreign := func(why string) error {
+		return &hypervisor.Error{Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("storage pool %q has a volume %q %s", p.name, v.Name, why)}
+	}
+	if !strings.HasPrefix(v.Name, volumePrefix(uid)) {
+		return nil, foreign("that vmhost did not make for this machine")
+	}
+	capacity, err := call(ctx, d.conn, "read volume "+v.Name, fast, func(a api) (uint64, error) {
+		_, capacity, _, err := a.StorageVolGetInfo(v)
+		return capacity, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	slack := uint64(0)
+	if kindOf(p.kind).block {
+		slack = extent
+	}
+	if want := roundUp(k.GetSizeBytes()); capacity < want || capacity > want+slack {
+		return nil, foreign(fmt.Sprintf("of %d bytes, where this machine's has %d", capacity, want))
+	}
+	return d.placed(ctx, p, v)
+}
+
+// placed says where a volume that is there can be attached from.
+func (d *Driver) placed(ctx context.Context, p pool, v lv.StorageVol) (*madeVolume, error) {
+	kind := kindOf(p.kind)
+	out := &madeVolume{handle: v, source: volumeSource{pool: p.name, volume: v.Name, block: kind.block, format: kind.format}}
+	if !kind.byPath {
+		return out, nil
+	}
+	where, err := call(ctx, d.conn, "find volume "+v.Name, fast, func(a api) (string, error) { return a.StorageVolGetPath(v) })
+	if err != nil {
+		return nil, err
+	}
+	out.source.path = where
+	return out, nil
+}
+
+func (d *Driver) deleteVolume(ctx context.Context, v lv.StorageVol) error {
+	return do(ctx, d.conn, "delete volume "+v.Name, slow, func(a api) error { return a.StorageVolDelete(v, 0) })
+}
+
+// removeVolume removes the volume of a disk and answers when the pool was seen
+// without it. domains are those of the host: a volume that another one uses
+// stays.
+func (d *Driver) removeVolume(ctx context.Context, uid string, k *vmhostv1.MachineDisk, domains []*seen) error {
+	op := "delete volume " + k.GetVolume()
+	p, err := d.usablePool(ctx, k.GetStoragePool())
+	switch {
+	case errors.Is(err, hypervisor.ErrNotFound):
+		return nil // the list of pools is without it, and so without its volumes
+	case errors.Is(err, hypervisor.ErrRefused):
+		// What is in a stopped pool cannot be seen, so it is not known to be gone.
+		return &hypervisor.Error{
+			Class: hypervisor.ErrBusy, Op: op, Err: fmt.Errorf("storage pool %q is not running", k.GetStoragePool()),
+			Hint: "start it on the host: virsh pool-start " + k.GetStoragePool(),
+		}
+	case err != nil:
+		return err
+	}
+	v, err := d.findVolume(ctx, p, k.GetVolume())
+	if err != nil || v == nil {
+		return err
+	}
+	if !strings.HasPrefix(v.Name, volumePrefix(uid)) {
+		return &hypervisor.Error{
+			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("storage pool %q has a volume %q that vmhost did not make for this machine", p.name, v.Name),
+		}
+	}
+	if user := userOf(p, v.Name, domains); user != "" {
+		return &hypervisor.Error{
+			Class: hypervisor.ErrBusy, Op: op, Err: fmt.Errorf("domain %q uses the volume", user),
+			Hint: "detach the volume from that domain, which vmhost did not make",
+		}
+	}
+	err = d.deleteVolume(ctx, *v)
+	if err != nil && number(err) == lv.ErrOk {
+		return err
+	}
+	still, ferr := d.findVolume(ctx, p, k.GetVolume())
+	switch {
+	case ferr != nil:
+		return ferr
+	case still == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	return &hypervisor.Error{Class: hypervisor.ErrBusy, Op: op, Err: errors.New("the volume is still there")}
+}
+
+// userOf is the domain that uses a volume, empty when none does.
+func userOf(p pool, name string, domains []*seen) string {
+	file := ""
+	if p.path != "" {
+		file = path.Join(p.path, name)
+	}
+	for _, one := range domains {
+		if one.record.domain == nil {
+			continue
+		}
+		for _, k := range one.record.domain.disks {
+			if (k.pool == p.name && k.volume == name) || (k.path != "" && k.path == file) {
+				return one.dom.Name
+			}
+		}
+	}
+	return ""
+}
