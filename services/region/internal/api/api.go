@@ -1,0 +1,104 @@
+// Package api is the public API of a region: one file per service, one for how
+// resources are shown, and one for what all mutations have in common.
+//
+// Reads answer from a linearizable snapshot of the store. A mutation of records
+// is one transaction, which also records its request_id with the answer; what
+// needs a hypervisor is handed to the ledger or to the operations engine, which
+// answer with an operation. Credentials go into the store encrypted and come out
+// of it to nobody here (promise P8).
+//
+// The package owns one goroutine, Run, which feeds WatchEvents. It holds no other
+// state, decides no placement and talks to no rack.
+package api
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// Composer places machines and commits capacity to them.
+type Composer interface {
+	// Plan says where a machine would go.
+	Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Placement, error)
+	// Compose takes the capacity and records machine and operation.
+	Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error)
+}
+
+// Operations begins, awaits and cancels work on hypervisors.
+type Operations interface {
+	Delete(ctx context.Context, principal string, req *vmhostv1.DeleteMachineRequest) (*vmhostv1.Operation, error)
+	Power(ctx context.Context, principal string, verb vmhostv1.OperationVerb, name string, grace time.Duration, requestID string) (*vmhostv1.Operation, error)
+	Query(ctx context.Context, principal, name string) (*vmhostv1.Operation, error)
+	Refresh(ctx context.Context, principal string, req *vmhostv1.RefreshVmHostRequest) (*vmhostv1.Operation, error)
+	Check(ctx context.Context, principal string, req *vmhostv1.CheckVmHostRequest) (*vmhostv1.Operation, error)
+	Cancel(ctx context.Context, name string) (*vmhostv1.Operation, error)
+	Wait(ctx context.Context, name string, timeout time.Duration) (*vmhostv1.Operation, error)
+}
+
+// Encrypter encrypts what is kept in the store under a key.
+type Encrypter interface {
+	Encrypt(key string, plaintext []byte) ([]byte, error)
+}
+
+// Config is what the API is made of.
+type Config struct {
+	// Store is the state.
+	Store *store.Store
+	// Secrets encrypts credentials.
+	Secrets Encrypter
+	// Composer and Operations do what needs a hypervisor.
+	Composer   Composer
+	Operations Operations
+	// Key authenticates page tokens and hides what request ids were used for; the
+	// same in every region of a deployment.
+	Key []byte
+	// RackEndpoints and CASPKI are what a join token tells a rack.
+	RackEndpoints []string
+	CASPKI        string
+	// Log gets faults of Run.
+	Log *slog.Logger
+}
+
+// Server is the public API.
+type Server struct {
+	base   *base
+	cfg    Config
+	events *eventHub
+}
+
+// base is what every service has.
+type base struct {
+	store *store.Store
+	pager *query.Pager
+	key   []byte
+}
+
+// New makes the API. Run must be going for WatchEvents to tell anything.
+func New(cfg Config) *Server {
+	b := &base{store: cfg.Store, pager: query.NewPager(cfg.Key), key: cfg.Key}
+	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log)}
+}
+
+// Register registers every service.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	vmhostv1.RegisterVmHostServiceServer(r, &vmHosts{base: s.base, secrets: s.cfg.Secrets, operations: s.cfg.Operations})
+	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, composer: s.cfg.Composer, operations: s.cfg.Operations})
+	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
+	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
+	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})
+	vmhostv1.RegisterRackServiceServer(r, &racks{base: s.base, endpoints: s.cfg.RackEndpoints, caSPKI: s.cfg.CASPKI})
+	vmhostv1.RegisterEventServiceServer(r, &events{base: s.base, hub: s.events})
+}
+
+// Run feeds WatchEvents until ctx ends.
+func (s *Server) Run(ctx context.Context) error { return s.events.run(ctx) }
+
+// Drain ends all watches, so that the server can stop.
+func (s *Server) Drain() { s.events.drain() }

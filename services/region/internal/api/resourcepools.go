@@ -1,0 +1,120 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+type resourcePools struct {
+	vmhostv1.UnimplementedResourcePoolServiceServer
+	*base
+}
+
+func showResourcePool(r store.Record[*storev1.StoredResourcePool]) *vmhostv1.ResourcePool {
+	p := proto.CloneOf(r.Value.GetResource())
+	p.Etag = etag(r.Revision)
+	return p
+}
+
+// CreateResourcePool adds a resource pool.
+func (s *resourcePools) CreateResourcePool(ctx context.Context, req *vmhostv1.CreateResourcePoolRequest) (*vmhostv1.ResourcePool, error) {
+	id := req.GetResourcePoolId()
+	if err := checkName("resource_pool.name", req.GetResourcePool().GetName(), resourcePoolsCollection, id); err != nil {
+		return nil, err
+	}
+	uid, err := newUID()
+	if err != nil {
+		return nil, err
+	}
+	return mutate(ctx, s.base, vmhostv1.ResourcePoolService_CreateResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.ResourcePool, error) {
+		if _, ok := store.ResourcePools.Get(v, id); ok {
+			return nil, alreadyExists(resourcePoolsCollection + id)
+		}
+		now := timestamppb.Now()
+		p := &vmhostv1.ResourcePool{Name: resourcePoolsCollection + id, Uid: uid, CreateTime: now, UpdateTime: now, Description: req.GetResourcePool().GetDescription()}
+		tx.IfAbsent(store.ResourcePools.Key(id))
+		store.Put(tx, store.ResourcePools, &storev1.StoredResourcePool{Resource: p}, id)
+		addEvent(ctx, tx, "resource_pool.created", p.GetName(), "")
+		return proto.CloneOf(p), nil
+	})
+}
+
+// GetResourcePool is one pool.
+func (s *resourcePools) GetResourcePool(ctx context.Context, req *vmhostv1.GetResourcePoolRequest) (*vmhostv1.ResourcePool, error) {
+	r, err := get(ctx, s.base, store.ResourcePools, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return showResourcePool(r), nil
+}
+
+// ListResourcePools are all pools.
+func (s *resourcePools) ListResourcePools(ctx context.Context, req *vmhostv1.ListResourcePoolsRequest) (*vmhostv1.ListResourcePoolsResponse, error) {
+	page, next, err := answerList[*vmhostv1.ResourcePool](ctx, s.base, vmhostv1.ResourcePoolService_ListResourcePools_FullMethodName, req, "name",
+		itemsOf(store.ResourcePools, resourcePoolsCollection, func(_ *store.View, r store.Record[*storev1.StoredResourcePool]) proto.Message {
+			return showResourcePool(r)
+		}))
+	if err != nil {
+		return nil, err
+	}
+	return &vmhostv1.ListResourcePoolsResponse{ResourcePools: page, NextPageToken: next}, nil
+}
+
+// UpdateResourcePool changes what the mask names.
+func (s *resourcePools) UpdateResourcePool(ctx context.Context, req *vmhostv1.UpdateResourcePoolRequest) (*vmhostv1.ResourcePool, error) {
+	name := req.GetResourcePool().GetName()
+	if err := needName("resource_pool.name", name, resourcePoolsCollection); err != nil {
+		return nil, err
+	}
+	if _, err := fields(req.GetUpdateMask(), []string{"description"}, []string{"uid", "create_time", "update_time"}); err != nil {
+		return nil, err
+	}
+	return mutate(ctx, s.base, vmhostv1.ResourcePoolService_UpdateResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.ResourcePool, error) {
+		r, ok := store.ResourcePools.Get(v, idOf(name))
+		if !ok {
+			return nil, apierror.NotFound(name)
+		}
+		if err := checkEtag(name, req.GetResourcePool().GetEtag(), r.Revision); err != nil {
+			return nil, err
+		}
+		stored := proto.CloneOf(r.Value)
+		stored.Resource.Description = req.GetResourcePool().GetDescription()
+		stored.Resource.UpdateTime = timestamppb.Now()
+		tx.IfRevision(store.ResourcePools.Key(idOf(name)), r.Revision)
+		store.Put(tx, store.ResourcePools, stored, idOf(name))
+		addEvent(ctx, tx, "resource_pool.updated", name, "")
+		return showResourcePool(store.Record[*storev1.StoredResourcePool]{Value: stored, Revision: r.Revision}), nil
+	})
+}
+
+// DeleteResourcePool removes a resource pool that nothing uses.
+func (s *resourcePools) DeleteResourcePool(ctx context.Context, req *vmhostv1.DeleteResourcePoolRequest) (*vmhostv1.DeleteResourcePoolResponse, error) {
+	name, id := req.GetName(), idOf(req.GetName())
+	return mutate(ctx, s.base, vmhostv1.ResourcePoolService_DeleteResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.DeleteResourcePoolResponse, error) {
+		r, ok := store.ResourcePools.Get(v, id)
+		if !ok {
+			return nil, apierror.NotFound(name)
+		}
+		if err := checkEtag(name, req.GetEtag(), r.Revision); err != nil {
+			return nil, err
+		}
+		if id == defaultID {
+			return nil, staysForever(name)
+		}
+		if users := users(v, "pools", id); len(users) > 0 {
+			return nil, inUse(name, users, "move them to another pool first")
+		}
+		tx.IfRevision(store.ResourcePools.Key(id), r.Revision)
+		tx.IfNone(store.References.Prefix("pools", id))
+		tx.Delete(store.ResourcePools.Key(id))
+		addEvent(ctx, tx, "resource_pool.deleted", name, "")
+		return &vmhostv1.DeleteResourcePoolResponse{}, nil
+	})
+}

@@ -1,0 +1,191 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// forgetBatch is how many machines one transaction forgets: each takes a few
+// writes, and a transaction holds store.MaxOps.
+const forgetBatch = 25
+
+// DeleteVmHost takes a host out of the fleet. Nothing is sent to any rack but
+// that it stops driving the host (promise P5).
+//
+// The records of many machines do not fit in one transaction. They go first, a
+// batch at a time and each batch with its part of the ledger, and the host goes
+// last: a crash in between leaves a cordoned host with fewer machines, and the
+// call can be repeated.
+func (s *vmHosts) DeleteVmHost(ctx context.Context, req *vmhostv1.DeleteVmHostRequest) (*vmhostv1.DeleteVmHostResponse, error) {
+	if req.GetForget() && !req.GetValidateOnly() {
+		if err := s.forgetMachines(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	name, id := req.GetName(), idOf(req.GetName())
+	return mutate(ctx, s.base, vmhostv1.VmHostService_DeleteVmHost_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.DeleteVmHostResponse, error) {
+		r, ok := store.VmHosts.Get(v, id)
+		if !ok {
+			return nil, apierror.NotFound(name)
+		}
+		// Forgetting has cordoned the host, which is no change of others.
+		if !req.GetForget() || req.GetValidateOnly() {
+			if err := checkEtag(name, req.GetEtag(), r.Revision); err != nil {
+				return nil, err
+			}
+		}
+		found := machinesOn(v, name)
+		if err := deletable(name, found, req); err != nil {
+			return nil, err
+		}
+		if len(found) > 0 && !req.GetValidateOnly() {
+			return nil, store.ErrConflict // one was composed while others were forgotten
+		}
+		place, err := placeOf(r.Value.GetResource())
+		if err != nil {
+			return nil, err
+		}
+		ledger, _ := store.Ledgers.Get(v, id)
+		tx.IfRevision(store.VmHosts.Key(id), r.Revision)
+		tx.IfRevision(store.Ledgers.Key(id), ledger.Revision) // no compose meanwhile
+		place.give(tx, hostPlace{})
+		tx.Delete(store.VmHosts.Key(id))
+		tx.Delete(store.Observed.Key(id))
+		tx.Delete(store.Ledgers.Key(id))
+		tx.Delete(store.Assignments.Key(id))
+		tx.Delete(store.Secrets.Key(secretParts(id)...))
+		tx.DeletePrefix(store.Seen.Prefix(id))
+		addEvent(ctx, tx, "vm_host.deleted", name, name)
+		return &vmhostv1.DeleteVmHostResponse{}, nil
+	})
+}
+
+// hostMachine is a machine of ours on a host.
+type hostMachine struct {
+	uid    string
+	record store.Record[*storev1.StoredMachine]
+}
+
+func machinesOn(v *store.View, host string) []hostMachine {
+	var found []hostMachine
+	for uid, m := range store.Machines.All(v) {
+		if m.Value.GetResource().GetVmHost() == host {
+			found = append(found, hostMachine{uid, m})
+		}
+	}
+	return found
+}
+
+// deletable refuses to take out a host whose machines would be lost sight of
+// against the user's will, or in the middle of work.
+func deletable(name string, found []hostMachine, req *vmhostv1.DeleteVmHostRequest) error {
+	var names []string
+	for _, m := range found {
+		names = append(names, m.record.Value.GetResource().GetName())
+		if operation := m.record.Value.GetResource().GetOperation(); operation != "" && req.GetForget() {
+			return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is being worked on by %s", m.record.Value.GetResource().GetName(), operation).
+				With("operation", operation).WithHint("wait for it, or cancel it with `vmhostctl operation cancel %s`", idOf(operation))
+		}
+	}
+	if len(found) > 0 && !req.GetForget() {
+		return inUse(name, names, "delete its machines first; or set forget to drop their records and leave them running on the hypervisor")
+	}
+	return nil
+}
+
+// forgetMachines drops the records of all machines on a host, a batch at a time.
+func (s *vmHosts) forgetMachines(ctx context.Context, req *vmhostv1.DeleteVmHostRequest) error {
+	const method = vmhostv1.VmHostService_DeleteVmHost_FullMethodName
+	view, err := s.store.View(ctx)
+	if err != nil {
+		return err
+	}
+	id, err := s.requestOf(ctx, method, req)
+	if err != nil {
+		return err
+	}
+	if _, found, err := repeated[*vmhostv1.DeleteVmHostResponse](ctx, view, id); found || err != nil {
+		return err // done before: mutate gives that answer
+	}
+	// Without the request_id: only the removal of the host is what is recorded as
+	// done and answered again.
+	batch := &vmhostv1.DeleteVmHostRequest{Name: req.GetName(), Forget: true}
+	for first, left := true, 1; left > 0; first = false {
+		if _, err := mutate(ctx, s.base, method, batch, func(v *store.View, tx *store.Txn) (*vmhostv1.DeleteVmHostResponse, error) {
+			left, err = forgetSome(v, tx, req, first)
+			return &vmhostv1.DeleteVmHostResponse{}, err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetSome adds the removal of one batch to tx and says how many are left. The
+// first batch also checks the etag and cordons the host.
+func forgetSome(v *store.View, tx *store.Txn, req *vmhostv1.DeleteVmHostRequest, first bool) (left int, err error) {
+	id := idOf(req.GetName())
+	host, ok := store.VmHosts.Get(v, id)
+	if !ok {
+		return 0, apierror.NotFound(req.GetName())
+	}
+	if first {
+		if err := checkEtag(req.GetName(), req.GetEtag(), host.Revision); err != nil {
+			return 0, err
+		}
+	}
+	found := machinesOn(v, req.GetName())
+	if err := deletable(req.GetName(), found, req); err != nil {
+		return 0, err
+	}
+	if len(found) == 0 {
+		return 0, nil
+	}
+	tx.IfRevision(store.VmHosts.Key(id), host.Revision)
+	if !host.Value.GetResource().GetCordoned() {
+		cordoned := proto.CloneOf(host.Value)
+		cordoned.Resource.Cordoned = true
+		store.Put(tx, store.VmHosts, cordoned, id)
+	}
+	record, _ := store.Ledgers.Get(v, id)
+	ledger := proto.CloneOf(record.Value)
+	if ledger == nil {
+		ledger = &storev1.StoredLedger{}
+	}
+	tx.IfRevision(store.Ledgers.Key(id), record.Revision)
+	batch := found[:min(len(found), forgetBatch)]
+	for _, m := range batch {
+		forget(tx, ledger, m)
+	}
+	store.Put(tx, store.Ledgers, ledger, id)
+	return len(found) - len(batch), nil
+}
+
+// forget removes the records of one machine and what it holds.
+func forget(tx *store.Txn, ledger *storev1.StoredLedger, m hostMachine) {
+	resource, held := m.record.Value.GetResource(), m.record.Value.GetCommitment()
+	pool := idOf(resource.GetResourcePool())
+	tx.IfRevision(store.Machines.Key(m.uid), m.record.Revision)
+	tx.Delete(store.Machines.Key(m.uid))
+	tx.Delete(store.Names.Key(pool, resource.GetHostname()))
+	tx.Delete(store.References.Key("pools", pool, "machines", m.uid))
+	if ledger.GetTotal() == nil {
+		return
+	}
+	total := ledger.GetTotal()
+	total.Cores -= held.GetCores()
+	total.MemoryMib -= held.GetMemoryMib()
+	for storagePool, n := range held.GetStorageBytes() {
+		if total.StorageBytes[storagePool] -= n; total.StorageBytes[storagePool] <= 0 {
+			delete(total.StorageBytes, storagePool)
+		}
+	}
+	ledger.Machines--
+}

@@ -1,0 +1,115 @@
+package api
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// conditionReachable is the condition that says whether a host is reached.
+const conditionReachable = "Reachable"
+
+// showVmHost is a host as the API shows it: what the operator asked for, what
+// the hypervisor reported, what is committed, and who drives it.
+func showVmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
+	h := proto.CloneOf(r.Value.GetResource())
+	id := idOf(h.GetName())
+	h.Etag = etag(r.Revision)
+	h.Credential = nil // never there; and if it were, not shown
+	if h.GetCredentialKind() == "" {
+		h.CredentialKind = credentialNone
+	}
+	observed := observationOf(v, h)
+	ledger, _ := store.Ledgers.Get(v, id)
+	h.Usage = placement.Usage(placement.NewHost(r.Value, observed, ledger.Value))
+	h.Observation = proto.CloneOf(observed.GetObservation())
+	for _, c := range observed.GetConditions() {
+		h.Conditions = append(h.Conditions, proto.CloneOf(c))
+	}
+	h.State = observed.GetState()
+	rack := driverOf(v, h)
+	if rack != "" {
+		h.AssignedRack = racksCollection + rack
+	}
+	if connected(v, rack) {
+		if h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
+			h.State = vmhostv1.VmHostState_VM_HOST_STATE_PENDING
+		}
+		return h
+	}
+	if observed == nil && hasSessions(v) {
+		h.State = vmhostv1.VmHostState_VM_HOST_STATE_PENDING // a rack is being chosen
+		return h
+	}
+	h.State = vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK
+	setCondition(h, noRack(h))
+	return h
+}
+
+func noRack(h *vmhostv1.VmHost) *vmhostv1.Condition {
+	c := &vmhostv1.Condition{
+		Type:    conditionReachable,
+		Reason:  vmhostv1.ErrorReason_NO_RACK.String(),
+		Message: "no rack that could drive the host is connected",
+		Hint:    "start a rack near it; `vmhostctl rack list` shows which are connected",
+	}
+	if h.GetAssignedRack() != "" {
+		c.Message = h.GetAssignedRack() + ", which drives the host, is not connected"
+		c.Hint = "start it again; after a while another rack that can reach the host takes over"
+	}
+	return c
+}
+
+// setCondition replaces the condition of the same type.
+func setCondition(h *vmhostv1.VmHost, c *vmhostv1.Condition) {
+	for i, old := range h.GetConditions() {
+		if old.GetType() == c.GetType() {
+			h.Conditions[i] = c
+			return
+		}
+	}
+	h.Conditions = append(h.Conditions, c)
+}
+
+// observationOf is what was reported of this host, and not of one that had its
+// id before; nil when nothing was.
+func observationOf(v *store.View, h *vmhostv1.VmHost) *storev1.StoredVmHostObservation {
+	r, ok := store.Observed.Get(v, idOf(h.GetName()))
+	if !ok || r.Value.GetVmHostUid() != h.GetUid() {
+		return nil
+	}
+	return r.Value
+}
+
+// driverOf is the id of the rack that is assigned to the host, empty when none
+// is.
+func driverOf(v *store.View, h *vmhostv1.VmHost) string {
+	a, ok := store.Assignments.Get(v, idOf(h.GetName()))
+	if !ok || a.Value.GetVmHostUid() != h.GetUid() {
+		return ""
+	}
+	return a.Value.GetRack()
+}
+
+func connected(v *store.View, rack string) bool {
+	if rack == "" {
+		return false
+	}
+	_, ok := store.Sessions.Get(v, rack)
+	return ok
+}
+
+func hasSessions(v *store.View) bool {
+	for range store.Sessions.All(v) {
+		return true
+	}
+	return false
+}
+
+// hostReady says whether what is known of a host's machines is known now.
+func hostReady(v *store.View, h *vmhostv1.VmHost) bool {
+	return observationOf(v, h).GetState() == vmhostv1.VmHostState_VM_HOST_STATE_READY && connected(v, driverOf(v, h))
+}
