@@ -61,7 +61,9 @@ func (o Ops) Run(ctx context.Context) error {
 		err = errors.Join(err, srv.Close())
 		o.Log.WarnContext(ctx, "operators' listener was closed with requests under way", KeyError, err)
 	}
-	_ = <-served // http.ErrServerClosed
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve operators: %w", err)
+	}
 	return nil
 }
 
