@@ -1,0 +1,71 @@
+package display
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+)
+
+// JSON writes a message as proto JSON, indented, with a line break at the end.
+// Fields without a value are there with their default, so that a program can
+// rely on `machines` and `nextPageToken`.
+func JSON(w io.Writer, m proto.Message) error {
+	data, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, data, "", "  "); err != nil {
+		return fmt.Errorf("indent json: %w", err)
+	}
+	out.WriteByte('\n')
+	return write(w, out.Bytes())
+}
+
+// JSONLine writes a message as proto JSON on one line.
+func JSONLine(w io.Writer, m proto.Message) error {
+	data, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	return write(w, append(data, '\n'))
+}
+
+// YAML writes a message as the YAML of its proto JSON.
+func YAML(w io.Writer, m proto.Message) error {
+	data, err := marshal(m)
+	if err != nil {
+		return err
+	}
+	out, err := yaml.JSONToYAML(data)
+	if err != nil {
+		return fmt.Errorf("write yaml: %w", err)
+	}
+	return write(w, out)
+}
+
+// protojson puts spaces in at random so that nobody relies on its bytes; ours
+// are compacted, because people compare them.
+func marshal(m proto.Message) ([]byte, error) {
+	data, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("write json: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Compact(&out, data); err != nil {
+		return nil, fmt.Errorf("compact json: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+func write(w io.Writer, data []byte) error {
+	if _, err := w.Write(data); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
+)
+
+// labelled is a resource that is a name and a description: zones and pools.
+type labelled interface {
+	proto.Message
+	GetName() string
+	GetUid() string
+	GetEtag() string
+	GetDescription() string
+	GetCreateTime() *timestamppb.Timestamp
+	GetUpdateTime() *timestamppb.Timestamp
+}
+
+// listed is a list's response with all pages in it, and its items.
+type listed[T any] struct {
+	response proto.Message
+	items    []T
+}
+
+// label is a kind of labelled resource and the calls that serve it.
+type label[T labelled] struct {
+	noun, plural, collection, long string
+
+	list   func(ctx context.Context, api *region, f listFlags) (listed[T], error)
+	get    func(ctx context.Context, api *region, name string) (T, error)
+	create func(ctx context.Context, api *region, id, description string, f *changeFlags) (T, error)
+	update func(ctx context.Context, api *region, name, description string, f *changeFlags) (T, error)
+	remove func(ctx context.Context, api *region, name string, f *changeFlags) error
+}
+
+func labelCommand[T labelled](a *app, l label[T]) *cobra.Command {
+	return noun(l.noun, strings.ToUpper(l.plural[:1])+l.plural[1:], l.long,
+		l.listCommand(a), l.getCommand(a), l.createCommand(a), l.updateCommand(a), l.deleteCommand(a))
+}
+
+func (l label[T]) listCommand(a *app) *cobra.Command {
+	var f listFlags
+	c := &cobra.Command{
+		Use: "list", Short: "List " + l.plural, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			found, err := l.list(ctx, api, f)
+			if err != nil {
+				return fail(err, "list %s", l.plural)
+			}
+			return printList(a, found.response, found.items, T.GetName, labelColumns[T](a.now()))
+		},
+	}
+	f.register(c, `name = "`+l.collection+`/a"`, "name desc")
+	return c
+}
+
+func (l label[T]) getCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "get NAME", Short: "Show a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			item, err := l.get(ctx, api, full(l.collection, args[0]))
+			if err != nil {
+				return fail(err, "show %s %s", l.noun, args[0])
+			}
+			return a.printBlock(item, item.GetName(), func(b *display.Block) {
+				b.Add("Name", display.ID(item.GetName()))
+				b.Add("Description", item.GetDescription())
+				b.Add("Uid", item.GetUid())
+				b.Add("Created", display.Time(a.now(), item.GetCreateTime()))
+				b.Add("Changed", display.Time(a.now(), item.GetUpdateTime()))
+			})
+		},
+	}
+}
+
+func (l label[T]) createCommand(a *app) *cobra.Command {
+	var f changeFlags
+	var description string
+	c := &cobra.Command{
+		Use: "create NAME", Short: "Add a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Example: "  vmhostctl " + l.noun + " create a --description 'first floor'",
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			item, err := l.create(ctx, api, args[0], description, &f)
+			if err != nil {
+				return fail(err, "create %s %s", l.noun, args[0])
+			}
+			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
+		},
+	}
+	c.Flags().StringVar(&description, "description", "", "free text")
+	f.register(c)
+	return c
+}
+
+func (l label[T]) updateCommand(a *app) *cobra.Command {
+	var f changeFlags
+	var description string
+	c := &cobra.Command{
+		Use: "update NAME --description TEXT", Short: "Change a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		DisableFlagsInUseLine: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			item, err := l.update(ctx, api, full(l.collection, args[0]), description, &f)
+			if err != nil {
+				return fail(err, "update %s %s", l.noun, args[0])
+			}
+			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
+		},
+	}
+	c.Flags().StringVar(&description, "description", "", "free text")
+	_ = c.MarkFlagRequired("description") // only fails for a flag that is not there
+	f.register(c)
+	return c
+}
+
+func (l label[T]) deleteCommand(a *app) *cobra.Command {
+	var f changeFlags
+	c := &cobra.Command{
+		Use: "delete NAME", Short: "Remove a " + l.noun + " that nothing uses", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			name := full(l.collection, args[0])
+			if err := l.remove(ctx, api, name, &f); err != nil {
+				return fail(err, "delete %s %s", l.noun, args[0])
+			}
+			return a.gone(l.noun, name, "deleted", &f)
+		},
+	}
+	f.register(c)
+	return c
+}
+
+func (l label[T]) ids(ctx context.Context, api *region) ([]string, error) {
+	found, err := l.list(ctx, api, listFlags{limit: completionLimit})
+	ids := make([]string, 0, len(found.items))
+	for _, item := range found.items {
+		ids = append(ids, describe(display.ID(item.GetName()), item.GetDescription()))
+	}
+	return ids, err
+}
+
+// changed prints the result of a change that is done.
+func (a *app) changed(m proto.Message, name string, f *changeFlags, people func() error) error {
+	if f.dryRun {
+		fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
+	}
+	if err := a.print(m, name, people); err != nil {
+		return err
+	}
+	if f.dryRun {
+		return f.checked()
+	}
+	return nil
+}
+
+func labelColumns[T labelled](now time.Time) []display.Column[T] {
+	return []display.Column[T]{
+		{Head: "NAME", Cell: func(t T) string { return display.ID(t.GetName()) }},
+		{Head: "DESCRIPTION", Cell: func(t T) string { return t.GetDescription() }},
+		{Head: "AGE", Cell: func(t T) string { return display.Age(now, t.GetCreateTime()) }},
+		{Head: "UID", Wide: true, Cell: func(t T) string { return t.GetUid() }},
+	}
+}

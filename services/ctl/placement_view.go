@@ -1,0 +1,94 @@
+package ctl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
+)
+
+// printPlan shows what a dry run of a compose gave: where the machine would go,
+// and why each other host was refused. That none fits is a failure.
+func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) error {
+	plan := &vmhostv1.ComposePlan{}
+	if err := op.GetResponse().UnmarshalTo(plan); err != nil {
+		return fail(err, "%s: read the plan", what)
+	}
+	p := plan.GetPlacement()
+	if err := a.print(plan, p.GetVmHost(), func() error { return a.explain(p) }); err != nil {
+		return err
+	}
+	if p.GetVmHost() == "" {
+		e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "no host fits: %s", refusedText(p)).
+			WithHint("ask for less, allow more hosts, or add one")
+		return fail(e, "%s", what)
+	}
+	if f.detailed {
+		return errQuiet{exitChanges}
+	}
+	return nil
+}
+
+// verdictRow is one host of a placement.
+type verdictRow struct{ host, fits, filter, message string }
+
+func (a *app) explain(p *vmhostv1.Placement) error {
+	b := &display.Block{Palette: a.palette()}
+	if p.GetVmHost() != "" {
+		b.AddState("Would go to", display.ID(p.GetVmHost()), fmt.Sprintf("(then %.0f%% loaded)", p.GetLoad()*100))
+		b.Add("Storage pools", strings.Join(p.GetStoragePools(), ", "))
+		b.Add("Networks", strings.Join(p.GetNetworks(), ", "))
+	} else {
+		b.AddState("Would go to", "no", "host: none fits")
+	}
+	b.Add("Looked at", count(int(p.GetConsidered()), "host")+refusedSuffix(p))
+	if err := b.Write(a.stdout); err != nil {
+		return err
+	}
+	var rows []verdictRow
+	if p.GetVmHost() != "" {
+		rows = append(rows, verdictRow{display.ID(p.GetVmHost()), "yes", "", ""})
+	}
+	for _, r := range p.GetRefusals() {
+		message := r.GetMessage()
+		if r.GetReason() != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+			message += " (" + r.GetReason().String() + ")"
+		}
+		rows = append(rows, verdictRow{display.ID(r.GetVmHost()), "no", r.GetFilter(), message})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.stdout)
+	return printTable(a, rows, []display.Column[verdictRow]{
+		{Head: "HOST", Cell: func(r verdictRow) string { return r.host }},
+		{Head: "FITS", State: true, Cell: func(r verdictRow) string { return r.fits }},
+		{Head: "FILTER", Cell: func(r verdictRow) string { return r.filter }},
+		{Head: "WHY", Cell: func(r verdictRow) string { return r.message }},
+	})
+}
+
+func refusedSuffix(p *vmhostv1.Placement) string {
+	if len(p.GetRefusedCounts()) == 0 {
+		return ""
+	}
+	return "; " + refusedText(p)
+}
+
+// refusedText counts the refusals of each filter.
+func refusedText(p *vmhostv1.Placement) string {
+	var parts []string
+	for _, filter := range slices.Sorted(maps.Keys(p.GetRefusedCounts())) {
+		parts = append(parts, fmt.Sprintf("%d by %s", p.GetRefusedCounts()[filter], filter))
+	}
+	if len(parts) == 0 {
+		return "there are no hosts"
+	}
+	return "refused " + strings.Join(parts, ", ")
+}

@@ -1,0 +1,172 @@
+package ctl
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
+)
+
+func (a *app) vmHostUpdate() *cobra.Command {
+	var f changeFlags
+	var spec hostFlags
+	var address, etag string
+	c := &cobra.Command{
+		Use: "update NAME", Short: "Change what is asked of a host", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Long:    "Changes what is given and nothing else. --tag replaces all tags; --tag '' takes\nthem away. A new address, credential or host key is tried at once.",
+		Example: "  vmhostctl vm-host update h1 --overcommit cores=4\n  vmhostctl vm-host update h2 --accept-host-key",
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			what := "update VM host " + display.ID(args[0])
+			h := &vmhostv1.VmHost{Name: full(vmHosts, args[0]), Etag: etag}
+			paths, err := spec.apply(ctx, a, c, h)
+			if err != nil {
+				return err
+			}
+			if c.Flags().Changed("address") {
+				h.Address = address
+				paths = append(paths, "address")
+			}
+			if spec.acceptHostKey {
+				if err := a.acceptKeyOf(c, api, h, what); err != nil {
+					return err
+				}
+				paths = append(paths, "host_key")
+			}
+			if len(paths) == 0 {
+				return usage(a.helpHintOf("vm-host update"), "nothing to change was given")
+			}
+			changed, err := change(ctx, api.vmHosts.UpdateVmHost, &vmhostv1.UpdateVmHostRequest{
+				VmHost: h, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}, RequestId: f.id(), ValidateOnly: f.dryRun,
+			})
+			if err != nil {
+				return fail(err, "%s", what)
+			}
+			return a.changedHost(changed, &f)
+		},
+	}
+	c.Flags().StringVar(&address, "address", "", "where the hypervisor answers, see `vmhostctl vm-host add --help`")
+	c.Flags().StringVar(&etag, "etag", "", "refuse when the host has changed since this version")
+	spec.register(a, c)
+	f.register(c)
+	return c
+}
+
+// acceptKeyOf takes the key that the host presents, at its new address or the
+// one that it has.
+func (a *app) acceptKeyOf(c *cobra.Command, api *region, h *vmhostv1.VmHost, what string) error {
+	ctx, _, err := a.connect(c.Context())
+	if err != nil {
+		return err
+	}
+	asked := &vmhostv1.VmHost{Address: h.GetAddress(), Rack: h.GetRack(), Zone: h.GetZone()}
+	if asked.GetAddress() == "" {
+		now, err := call(ctx, api.vmHosts.GetVmHost, &vmhostv1.GetVmHostRequest{Name: h.GetName()})
+		if err != nil {
+			return fail(err, "%s", what)
+		}
+		asked.Address, asked.Rack, asked.Zone = now.GetAddress(), first(asked.GetRack(), now.GetRack()), first(asked.GetZone(), now.GetZone())
+	}
+	if err := a.ensureHostKey(ctx, api, asked, true, what); err != nil {
+		return err
+	}
+	if asked.GetHostKey() == "" {
+		return usage("leave --accept-host-key out", "%s presents no host key", asked.GetAddress())
+	}
+	h.HostKey = asked.GetHostKey()
+	return nil
+}
+
+func (a *app) vmHostCheck() *cobra.Command {
+	var f changeFlags
+	var login loginFlags
+	var zone, rack, key string
+	c := &cobra.Command{
+		Use: "check ADDRESS", Short: "Try an address before it is added", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Long:    "Has a rack reach an address and shows, one by one, what stands between it and a\nworking host. Nothing is recorded. Without --host-key only the key that the host\npresents is shown, and no credential is sent.",
+		Example: "  vmhostctl vm-host check qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…",
+		RunE: func(c *cobra.Command, args []string) error {
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			what := "check " + args[0]
+			request := &vmhostv1.CheckVmHostRequest{
+				Address: args[0], HostKey: key, Rack: full(racks, rack), Zone: full(zones, zone), RequestId: f.id(), ValidateOnly: f.dryRun,
+			}
+			if request.Credential, err = login.credential(ctx, a); err != nil {
+				return err
+			}
+			op, err := change(ctx, api.vmHosts.CheckVmHost, request)
+			if err != nil {
+				return fail(err, "%s", what)
+			}
+			if op, err = a.finish(ctx, op, what, &f); err != nil {
+				return err
+			}
+			result := &vmhostv1.CheckVmHostResult{}
+			if err := op.GetResponse().UnmarshalTo(result); err != nil {
+				return fail(err, "%s", what)
+			}
+			return a.printCheck(result, args[0])
+		},
+	}
+	c.Flags().StringVar(&zone, "zone", "", "zone whose racks are preferred")
+	c.Flags().StringVar(&rack, "rack", "", "rack to try from")
+	c.Flags().StringVar(&key, "host-key", "", "`KEY` that is expected of the host")
+	login.register(c)
+	f.registerWait(c)
+	a.completeFlag(c, "zone", completeZones)
+	a.completeFlag(c, "rack", completeRacks)
+	return c
+}
+
+// printCheck shows what was tried. It fails when something failed.
+func (a *app) printCheck(r *vmhostv1.CheckVmHostResult, address string) error {
+	type item = *vmhostv1.CheckItem
+	err := a.print(r, address, func() error {
+		if err := printTable(a, r.GetItems(), []display.Column[item]{
+			{Head: "CHECK", Cell: item.GetCheck},
+			{Head: "STATUS", State: true, Cell: func(i item) string { return display.Word(i.GetStatus(), "CHECK_STATUS_") }},
+			{Head: "FOUND", Cell: item.GetMessage},
+		}); err != nil {
+			return err
+		}
+		b := &display.Block{Palette: a.palette()}
+		var todo []display.Note
+		for _, i := range r.GetItems() {
+			if i.GetHint() != "" {
+				todo = append(todo, display.Note{Head: i.GetCheck(), Hint: i.GetHint()})
+			}
+		}
+		b.AddNotes("To do", todo)
+		if r.GetHostKey() != "" {
+			b.AddNotes("Host key", []display.Note{{Head: r.GetFingerprint(), Message: r.GetHostKey()}})
+		}
+		return b.Write(a.stdout)
+	})
+	if err != nil {
+		return err
+	}
+	for _, i := range r.GetItems() {
+		if i.GetStatus() == vmhostv1.CheckStatus_CHECK_STATUS_FAILED {
+			e := apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "%s: %s", i.GetCheck(), i.GetMessage())
+			e.Hint = first(i.GetHint(), "put that right, then check again")
+			return &failure{what: "cannot use " + address + " as it is", err: e, code: exitFailed}
+		}
+	}
+	return nil
+}
+
+// helpHintOf names the help of a command.
+func (a *app) helpHintOf(command string) string {
+	return fmt.Sprintf("see `vmhostctl %s --help`", command)
+}

@@ -1,0 +1,136 @@
+package ctl
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// hostFlags say what an operator asks for of a host.
+type hostFlags struct {
+	zone, pool, rack, storagePool string
+	displayName, macvlan          string
+	tags                          []string
+	overcommit                    string
+	hostKey                       string
+	acceptHostKey                 bool
+	login                         loginFlags
+}
+
+func (f *hostFlags) register(a *app, c *cobra.Command) {
+	c.Flags().StringVar(&f.zone, "zone", "", "failure domain of the host")
+	c.Flags().StringVar(&f.pool, "pool", "", "resource pool whose machines it takes")
+	c.Flags().StringArrayVar(&f.tags, "tag", nil, "word that requests can ask for; repeat for more")
+	c.Flags().StringVar(&f.overcommit, "overcommit", "", "limits as multiples of what is there, 0 to 10: `cores=2,memory=1.5,storage=1`")
+	c.Flags().StringVar(&f.storagePool, "default-storage-pool", "", "storage pool for disks that name none")
+	c.Flags().StringVar(&f.macvlan, "default-macvlan-mode", "", "how macvlan interfaces are attached: bridge, private, vepa or passthru")
+	c.Flags().StringVar(&f.rack, "rack", "", "rack that must drive the host")
+	c.Flags().StringVar(&f.displayName, "display-name", "", "name for people")
+	c.Flags().StringVar(&f.hostKey, "host-key", "", "`KEY` the host must present: a line such as 'ssh-ed25519 AAAA…', or SHA256:…")
+	c.Flags().BoolVar(&f.acceptHostKey, "accept-host-key", false, "trust the key that the host presents now, and show it")
+	c.MarkFlagsMutuallyExclusive("host-key", "accept-host-key")
+	f.login.register(c)
+	a.completeFlag(c, "zone", completeZones)
+	a.completeFlag(c, "pool", completePools)
+	a.completeFlag(c, "rack", completeRacks)
+	a.completeWords(c, "default-macvlan-mode", "bridge", "private", "vepa", "passthru")
+}
+
+// apply puts what was given into the host, and names the fields it changed.
+func (f *hostFlags) apply(ctx context.Context, a *app, c *cobra.Command, h *vmhostv1.VmHost) (paths []string, err error) {
+	given := func(flag, path string) bool {
+		if !c.Flags().Changed(flag) {
+			return false
+		}
+		paths = append(paths, path)
+		return true
+	}
+	if given("zone", "zone") {
+		h.Zone = full(zones, f.zone)
+	}
+	if given("pool", "resource_pool") {
+		h.ResourcePool = full(resourcePools, f.pool)
+	}
+	if given("tag", "tags") {
+		h.Tags = withoutEmpty(f.tags)
+	}
+	if c.Flags().Changed("overcommit") {
+		var changed []string
+		if h.Overcommit, changed, err = parseOvercommit(f.overcommit); err != nil {
+			return nil, err
+		}
+		paths = append(paths, changed...)
+	}
+	if given("default-storage-pool", "default_storage_pool") {
+		h.DefaultStoragePool = f.storagePool
+	}
+	if given("default-macvlan-mode", "default_macvlan_mode") {
+		if h.DefaultMacvlanMode, err = parseMacvlan(f.macvlan); err != nil {
+			return nil, err
+		}
+	}
+	if given("rack", "rack") {
+		h.Rack = full(racks, f.rack)
+	}
+	if given("display-name", "display_name") {
+		h.DisplayName = f.displayName
+	}
+	if given("host-key", "host_key") {
+		h.HostKey = f.hostKey
+	}
+	if h.Credential, err = f.login.credential(ctx, a); err != nil {
+		return nil, err
+	}
+	if h.Credential != nil {
+		paths = append(paths, "credential")
+	}
+	return paths, nil
+}
+
+func withoutEmpty(words []string) []string {
+	var out []string
+	for _, w := range words {
+		if w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// parseOvercommit reads `cores=2,memory=1.5`. What is left out stays as it is.
+func parseOvercommit(s string) (*vmhostv1.OvercommitRatios, []string, error) {
+	const hint = "write for example --overcommit cores=2,memory=1.5,storage=1"
+	o := &vmhostv1.OvercommitRatios{}
+	into := map[string]**float64{"cores": &o.Cores, "memory": &o.Memory, "storage": &o.Storage}
+	var paths []string
+	for part := range strings.SplitSeq(s, ",") {
+		key, value, _ := strings.Cut(part, "=")
+		field, ok := into[key]
+		if !ok {
+			return nil, nil, usage(hint, "--overcommit has no %q: there are cores, memory and storage", key)
+		}
+		if *field != nil {
+			return nil, nil, usage(hint, "--overcommit names %s twice", key)
+		}
+		ratio, err := strconv.ParseFloat(value, 64)
+		if err != nil || math.IsNaN(ratio) || ratio < 0 || ratio > 10 {
+			return nil, nil, usage(hint, "--overcommit %s is %q, which is no number from 0 to 10", key, value)
+		}
+		*field = &ratio
+		paths = append(paths, "overcommit."+key)
+	}
+	return o, paths, nil
+}
+
+func parseMacvlan(s string) (vmhostv1.MacvlanMode, error) {
+	mode, ok := vmhostv1.MacvlanMode_value["MACVLAN_MODE_"+strings.ToUpper(s)]
+	if !ok || mode == 0 {
+		return 0, usage("use bridge, private, vepa or passthru", "there is no macvlan mode %q", s)
+	}
+	return vmhostv1.MacvlanMode(mode), nil
+}
