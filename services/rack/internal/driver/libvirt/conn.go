@@ -134,9 +134,15 @@ func call[T any](ctx context.Context, c *conn, op string, w weight, fn func(api)
 	}()
 	select {
 	case r := <-done:
-		if errors.Is(r.err, lv.ErrInterrupted) {
-			c.fail(r.err)
-			return zero, c.gone(op)
+		if r.err != nil && number(r.err) == lv.ErrOk {
+			if errors.Is(r.err, lv.ErrInterrupted) {
+				c.fail(r.err)
+			}
+			select {
+			case <-c.dead:
+				return zero, c.gone(op)
+			default:
+			}
 		}
 		return r.value, classify(op, r.err)
 	case <-c.dead:

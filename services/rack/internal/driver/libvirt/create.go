@@ -31,6 +31,11 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 		return nil, err
 	}
 	machine := m.GetMachine()
+	unlock, err := d.changing.lock(ctx, id, opCreate)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	there, err := d.ownOrFree(ctx, id, domainName(machine))
 	if err != nil {
 		return nil, err

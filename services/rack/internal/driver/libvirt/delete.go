@@ -20,6 +20,11 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
+	unlock, err := d.changing.lock(ctx, id, opDelete)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	one, err := d.own(ctx, id, opDelete)
 	if err != nil {
 		return err

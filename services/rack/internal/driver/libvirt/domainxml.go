@@ -14,8 +14,8 @@ import (
 
 const (
 	logFolder = "/var/log/libvirt/qemu/"
-	// q35 leaves one slot for devices that are plugged in later; these are the
-	// others.
+	// spareSlots are for devices that are plugged in later: q35 by itself leaves
+	// one.
 	spareSlots = 8
 	// libvirt 7.1 knows <cpu mode='maximum'>.
 	maximumCPUSince = 7_001_000
@@ -160,8 +160,12 @@ func interfaceOf(i *vmhostv1.MachineInterface) (libvirtxml.DomainInterface, erro
 
 // addDevices adds what every machine has.
 func addDevices(list *libvirtxml.DomainDeviceList, consoleLog string) {
-	list.Controllers = append(list.Controllers, libvirtxml.DomainController{Type: "usb", Model: "none"})
-	for range spareSlots {
+	root := uint(0)
+	list.Controllers = append(list.Controllers,
+		libvirtxml.DomainController{Type: "usb", Model: "none"},
+		libvirtxml.DomainController{Type: "pci", Index: &root, Model: "pcie-root"})
+	// Each disk and interface takes one, and so do balloon and rng.
+	for range spareSlots + len(list.Disks) + len(list.Interfaces) + 2 {
 		list.Controllers = append(list.Controllers, libvirtxml.DomainController{Type: "pci", Model: "pcie-root-port"})
 	}
 	port := uint(0)

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	lv "github.com/digitalocean/go-libvirt"
+
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 )
 
@@ -23,6 +25,8 @@ type Driver struct {
 	snapshots chan struct{}
 	last      *snapshot
 	facts     facts
+	// changing holds the machines that a create or delete is at work on.
+	changing keyed
 	leases    leases
 	listeners listeners
 }
@@ -33,7 +37,7 @@ var _ hypervisor.Driver = (*Driver)(nil)
 func newDriver(ctx context.Context, c *conn, cfg Config, name string) (*Driver, error) {
 	d := &Driver{
 		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", name),
-		library: newLibrary(), snapshots: make(chan struct{}, 1),
+		changing: newKeyed(), library: newLibrary(), snapshots: make(chan struct{}, 1),
 		leases: newLeases(), listeners: newListeners(),
 	}
 	// The connection outlives the call that opened it.
@@ -58,4 +62,37 @@ func (d *Driver) end(cause error) {
 	d.conn.fail(cause)
 	d.stop()
 	d.wg.Wait()
+}
+
+// keyed lets one caller at a time work on a machine.
+type keyed struct {
+	mu   *sync.Mutex
+	busy map[lv.UUID]chan struct{}
+}
+
+func newKeyed() keyed { return keyed{mu: &sync.Mutex{}, busy: map[lv.UUID]chan struct{}{}} }
+
+// lock waits for its turn, no longer than ctx, and answers how to end it.
+func (k keyed) lock(ctx context.Context, id lv.UUID, op string) (func(), error) {
+	for {
+		k.mu.Lock()
+		busy, ok := k.busy[id]
+		if !ok {
+			mine := make(chan struct{})
+			k.busy[id] = mine
+			k.mu.Unlock()
+			return func() {
+				k.mu.Lock()
+				delete(k.busy, id)
+				k.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		k.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: ctx.Err()}
+		}
+	}
 }

@@ -17,6 +17,8 @@ import (
 const (
 	// sector is the smallest unit that QEMU gives a disk.
 	sector = 512
+	// kibibyte is what libvirt rounds the size of a qcow2 file up to.
+	kibibyte = 1 << 10
 	// extent is how much a pool of devices may round a volume up to.
 	extent = 256 << 20
 	// qcow2Room is what a new, empty qcow2 file needs at most.
@@ -199,7 +201,7 @@ func (d *Driver) takeVolume(ctx context.Context, p pool, v lv.StorageVol, uid st
 	if err != nil {
 		return nil, err
 	}
-	slack := uint64(0)
+	slack := uint64(kibibyte)
 	if kindOf(p.kind).block {
 		slack = extent
 	}

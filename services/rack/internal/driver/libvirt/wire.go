@@ -62,11 +62,25 @@ func (g *guardedConn) Read(p []byte) (int, error) {
 	}
 	if err != nil {
 		err = errors.New("read from libvirt: " + err.Error())
-		if fn := g.failed.Load(); fn != nil {
-			(*fn)(err)
-		}
+		g.lost(err)
 	}
 	return n, err
+}
+
+// Write is that of the connection.
+func (g *guardedConn) Write(p []byte) (int, error) {
+	n, err := g.Conn.Write(p)
+	if err != nil {
+		err = errors.New("write to libvirt: " + err.Error())
+		g.lost(err)
+	}
+	return n, err
+}
+
+func (g *guardedConn) lost(err error) {
+	if fn := g.failed.Load(); fn != nil {
+		(*fn)(err)
+	}
 }
 
 // follow keeps count of messages.

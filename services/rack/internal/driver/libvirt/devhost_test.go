@@ -1,0 +1,322 @@
+package libvirt
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	lv "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// devhost is a real libvirt host of deploy/devhosts.
+type devhost struct{ socket, ip, ssh, tls string }
+
+// env reads a variable of deploy/devhosts/devhosts.sh env, or skips.
+func env(t testing.TB, name string) string {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		t.Skipf("%s is not set: needs the hosts of deploy/devhosts/devhosts.sh up, and its env", name)
+	}
+	return v
+}
+
+func readEnvFile(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(env(t, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func theDevhost(t testing.TB) devhost {
+	t.Helper()
+	return devhost{socket: env(t, "DEVHOSTS_H1_SOCKET"), ip: env(t, "DEVHOSTS_H1_IP"), ssh: env(t, "DEVHOSTS_H1_SSH"), tls: env(t, "DEVHOSTS_H1_TLS")}
+}
+
+func mustParse(t testing.TB, s string) hypervisor.Address {
+	t.Helper()
+	a, err := hypervisor.ParseAddress(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func sshKey(t testing.TB) *vmhostv1.Credential {
+	t.Helper()
+	return &vmhostv1.Credential{Kind: &vmhostv1.Credential_SshPrivateKey{SshPrivateKey: readEnvFile(t, "DEVHOSTS_SSH_KEY")}}
+}
+
+func sshPassword(t testing.TB) *vmhostv1.Credential {
+	t.Helper()
+	return &vmhostv1.Credential{Kind: &vmhostv1.Credential_Password{Password: env(t, "DEVHOSTS_SSH_PASSWORD")}}
+}
+
+func tlsCredential(t testing.TB) *vmhostv1.Credential {
+	t.Helper()
+	return &vmhostv1.Credential{Kind: &vmhostv1.Credential_Tls{Tls: &vmhostv1.TlsCredential{
+		CertificatePem: readEnvFile(t, "DEVHOSTS_TLS_CERT"), PrivateKeyPem: readEnvFile(t, "DEVHOSTS_TLS_KEY"), CaPem: readEnvFile(t, "DEVHOSTS_TLS_CA"),
+	}}}
+}
+
+// knownHostKeys are the confirmed keys of the host, by type.
+func knownHostKeys(t testing.TB, ip string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for line := range strings.Lines(readEnvFile(t, "DEVHOSTS_KNOWN_HOSTS")) {
+		f := strings.Fields(line)
+		if len(f) >= 3 && (f[0] == ip || strings.HasPrefix(f[0], ip+",") || strings.HasSuffix(f[0], ","+ip)) {
+			out[f[1]] = f[1] + " " + f[2]
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("no key of %s in DEVHOSTS_KNOWN_HOSTS", ip)
+	}
+	return out
+}
+
+func timeout(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func openTarget(t testing.TB, o *Opener, target hypervisor.Target) *Driver {
+	t.Helper()
+	d, err := o.Open(timeout(t, 20*time.Second), target)
+	if err != nil {
+		t.Fatalf("open %s: %v", target.Address, err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	return d.(*Driver)
+}
+
+// raw is a connection beside the driver: what somebody else does to the host.
+type raw struct{ *lv.Libvirt }
+
+func rawConnection(t testing.TB, socket string) raw {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lv.NewWithDialer(fixedDialer{guard(conn, nil)})
+	if err := l.ConnectToURI(lv.QEMUSystem); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return raw{l}
+}
+
+func (r raw) domain(t testing.TB, id string) lv.Domain {
+	t.Helper()
+	dom, err := r.DomainLookupByUUID(lv.UUID(uuid.MustParse(id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dom
+}
+
+// dump is everything the host holds of a domain.
+func (r raw) dump(t testing.TB, id string) string {
+	t.Helper()
+	dom := r.domain(t, id)
+	live, err := r.DomainGetXMLDesc(dom, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := r.DomainGetXMLDesc(dom, lv.DomainXMLInactive|lv.DomainXMLSecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, _, err := r.DomainGetState(dom, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, err := r.DomainGetAutostart(dom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("state %d autostart %d\n%s\n%s", state, start, live, kept)
+}
+
+// define defines a domain and removes it at the end.
+func (r raw) define(t testing.TB, d *libvirtxml.Domain) {
+	t.Helper()
+	text, err := d.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dom, err := r.DomainDefineXML(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.DomainDestroy(dom)
+		_ = r.DomainUndefine(dom)
+	})
+}
+
+func foreignDomain(id, name string, cores int32, memoryMiB int64) *libvirtxml.Domain {
+	return &libvirtxml.Domain{
+		Type: "qemu", Name: name, UUID: id,
+		Memory:  &libvirtxml.DomainMemory{Value: uint(memoryMiB), Unit: "MiB"},
+		VCPU:    &libvirtxml.DomainVCPU{Value: uint(cores)},
+		OS:      &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"}},
+		Devices: &libvirtxml.DomainDeviceList{},
+	}
+}
+
+func (r raw) addVolume(t testing.TB, pool, name string, size int64) {
+	t.Helper()
+	p, err := r.StoragePoolLookupByName(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := (&libvirtxml.StorageVolume{
+		Name: name, Capacity: &libvirtxml.StorageVolumeSize{Value: uint64(size)}, Allocation: &libvirtxml.StorageVolumeSize{},
+		Target: &libvirtxml.StorageVolumeTarget{Format: &libvirtxml.StorageVolumeTargetFormat{Type: "qcow2"}},
+	}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.StorageVolCreateXML(p, text, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.StorageVolDelete(v, 0) })
+}
+
+func (r raw) volumes(t testing.TB, pool string) []string {
+	t.Helper()
+	p, err := r.StoragePoolLookupByName(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := r.StoragePoolListAllVolumes(p, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, v := range list {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
+// proxy stands between a driver and a real server, to lose connections and to
+// hang as the server would.
+type proxy struct {
+	listener net.Listener
+	mu       sync.Mutex
+	conns    map[net.Conn]bool
+	stopped  chan struct{} // closed while traffic flows
+}
+
+func newProxy(t testing.TB, network, to string) *proxy {
+	t.Helper()
+	at := "127.0.0.1:0"
+	if network == "unix" {
+		dir, err := os.MkdirTemp("", "vmhost")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		at = filepath.Join(dir, "sock")
+	}
+	l, err := net.Listen(network, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, conns: map[net.Conn]bool{}, stopped: make(chan struct{})}
+	close(p.stopped)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial(network, to)
+			if err != nil {
+				_ = conn.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.conns[conn], p.conns[server] = true, true
+			p.mu.Unlock()
+			wg.Go(func() { p.copy(server, conn) })
+			wg.Go(func() { p.copy(conn, server) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.flow()
+		p.drop()
+		wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) copy(to, from net.Conn) {
+	defer func() { _, _ = to.Close(), from.Close() }()
+	b := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(b)
+		p.mu.Lock()
+		flows := p.stopped
+		p.mu.Unlock()
+		<-flows
+		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// drop loses all connections.
+func (p *proxy) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	clear(p.conns)
+}
+
+// hang stops all traffic.
+func (p *proxy) hang() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = make(chan struct{})
+}
+
+func (p *proxy) flow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.stopped:
+	default:
+		close(p.stopped)
+	}
+}
+
+func (p *proxy) address(a hypervisor.Address) hypervisor.Address {
+	tcp := p.listener.Addr().(*net.TCPAddr)
+	a.Host, a.Port = tcp.IP.String(), tcp.Port
+	return a
+}
+
