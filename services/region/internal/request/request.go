@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -95,7 +96,7 @@ func (i ID) Operation(v *store.View) (*vmhostv1.Operation, error) {
 	if err != nil || used == nil {
 		return nil, err
 	}
-	uid := used.GetOperation()[len("operations/"):]
+	uid := strings.TrimPrefix(used.GetOperation(), "operations/")
 	rec, ok := store.Operations.Get(v, uid)
 	if !ok {
 		return &vmhostv1.Operation{Name: used.GetOperation()}, nil

@@ -1,0 +1,88 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// ours is a machine that vmhost may change; one that was only discovered is
+// refused (P5).
+func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], error) {
+	uid := strings.TrimPrefix(name, "machines/")
+	m, ok := store.Machines.Get(v, uid)
+	if ok {
+		return m, nil
+	}
+	if host, uuid, found := findDiscovered(v, uid); found {
+		return m, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT,
+			"%s was discovered on host %s, vmhost did not make it and does not change it", name, host).
+			With("resource", name).With("vm_host", "vmHosts/"+host).With("hypervisor_uuid", uuid).
+			WithHint("change it on the hypervisor itself")
+	}
+	return m, apierror.NotFound(name)
+}
+
+// findDiscovered finds a machine without a record by the uid that follows from
+// its host's.
+func findDiscovered(v *store.View, uid string) (host, uuid string, found bool) {
+	for id, h := range store.VmHosts.All(v) {
+		for u := range store.Seen.All(v, id) {
+			if inventory.DiscoveredUID(h.Value.GetResource().GetUid(), u) == uid {
+				return id, u, true
+			}
+		}
+	}
+	return "", "", false
+}
+
+// checkEtag refuses a machine that has changed since its etag was read. An etag
+// is the mod revision of the record in base 36.
+func checkEtag(m store.Record[*storev1.StoredMachine], sent string) error {
+	present := strconv.FormatInt(m.Revision, 36)
+	if sent == "" || sent == present {
+		return nil
+	}
+	name := m.Value.GetResource().GetName()
+	return apierror.New(codes.Aborted, vmhostv1.ErrorReason_ETAG_MISMATCH, "%s has changed since it was read", name).
+		With("resource", name).With("etag", present).
+		WithHint("read it again, and decide whether to go on")
+}
+
+func busyWith(m *vmhostv1.Machine, op *vmhostv1.Operation) error {
+	verb := strings.ToLower(strings.TrimPrefix(op.GetVerb().String(), "OPERATION_VERB_"))
+	e := apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is busy with %s (%s)", m.GetName(), op.GetName(), verb).
+		With("resource", m.GetName()).With("operation", op.GetName())
+	return e.WithHint("wait for that operation, or cancel it")
+}
+
+func phaseWord(p vmhostv1.MachinePhase) string {
+	return strings.ToLower(strings.TrimPrefix(p.String(), "MACHINE_PHASE_"))
+}
+
+// wireMachine is what a rack needs of a machine, and nothing else.
+func wireMachine(r *vmhostv1.Machine) *vmhostv1.Machine {
+	return &vmhostv1.Machine{
+		Name: r.GetName(), Uid: r.GetUid(), Hostname: r.GetHostname(), HypervisorName: r.GetHypervisorName(),
+		HypervisorUuid: r.GetHypervisorUuid(), Disks: r.GetDisks(), VmHost: r.GetVmHost(),
+	}
+}
+
+// unavailable says that the store did not answer, and that it is not known
+// whether anything was done.
+func unavailable(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	return apierror.New(codes.Unavailable, vmhostv1.ErrorReason_STORE_UNAVAILABLE, "the state store does not answer: %w", err).
+		WithHint("send the same request with the same request_id again")
+}
