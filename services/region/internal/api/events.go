@@ -30,7 +30,9 @@ type events struct {
 // ListEvents are the events that are kept, newest first.
 func (s *events) ListEvents(ctx context.Context, req *vmhostv1.ListEventsRequest) (*vmhostv1.ListEventsResponse, error) {
 	page, next, err := answerOrdered[*vmhostv1.Event](ctx, s.base, vmhostv1.EventService_ListEvents_FullMethodName, req, "", "id desc",
-		itemsOf(store.Events, "", func(_ *store.View, r store.Record[*storev1.StoredEvent]) proto.Message { return proto.CloneOf(r.Value.GetResource()) }))
+		itemsOf(store.Events, "", func(_ *store.View, r store.Record[*storev1.StoredEvent]) proto.Message {
+			return proto.CloneOf(r.Value.GetResource())
+		}))
 	if err != nil {
 		return nil, err
 	}

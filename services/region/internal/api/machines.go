@@ -2,16 +2,20 @@ package api
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // defaultGrace is how long a guest may take to stop when the request does not
@@ -71,35 +75,35 @@ func (s *machines) checkCompose(ctx context.Context, req *vmhostv1.ComposeMachin
 	if err != nil {
 		return err
 	}
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return err
 	}
 	unused := store.NewTxn()
-	if err := mustExist(view, unused, store.ResourcePools, "resource_pool", resourcePoolsCollection+pool); err != nil {
+	if err := mustExist(v, unused, store.ResourcePools, "resource_pool", resourcePoolsCollection+pool); err != nil {
 		return err
 	}
 	if zone != "" {
-		if err := mustExist(view, unused, store.Zones, "zone", zonesCollection+zone); err != nil {
+		if err := mustExist(v, unused, store.Zones, "zone", zonesCollection+zone); err != nil {
 			return err
 		}
 	}
 	if host == "" {
 		return nil
 	}
-	return mustExist(view, unused, store.VmHosts, "vm_host", vmHostsCollection+host)
+	return mustExist(v, unused, store.VmHosts, "vm_host", vmHostsCollection+host)
 }
 
 // GetMachine is one machine.
 func (s *machines) GetMachine(ctx context.Context, req *vmhostv1.GetMachineRequest) (*vmhostv1.Machine, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r, ok := store.Machines.Get(view, idOf(req.GetName())); ok {
-		return showMachine(view, r), nil
+	if r, ok := store.Machines.Get(v, idOf(req.GetName())); ok {
+		return view.Machine(v, r), nil
 	}
-	if m, ok := findDiscovered(view, idOf(req.GetName())); ok {
+	if m, ok := view.FindDiscovered(v, idOf(req.GetName())); ok {
 		return m, nil
 	}
 	return nil, apierror.NotFound(req.GetName())
@@ -117,15 +121,15 @@ func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesR
 // own finds a machine of ours. One that was only found is refused: nothing is
 // done to it (promise P5).
 func (s *machines) own(ctx context.Context, name string) (store.Record[*storev1.StoredMachine], error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return store.Record[*storev1.StoredMachine]{}, err
 	}
-	r, ok := store.Machines.Get(view, idOf(name))
+	r, ok := store.Machines.Get(v, idOf(name))
 	if ok {
 		return r, nil
 	}
-	if m, found := findDiscovered(view, idOf(name)); found {
+	if m, found := view.FindDiscovered(v, idOf(name)); found {
 		return r, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "%s (%s on %s) was not made by vmhost and is never changed", name, m.GetHypervisorName(), m.GetVmHost()).
 			With("resource", name).With("vm_host", m.GetVmHost()).
 			WithHint("change it on its hypervisor")
@@ -172,11 +176,11 @@ func (s *machines) DeleteMachine(ctx context.Context, req *vmhostv1.DeleteMachin
 
 // requestUsed says whether a request_id was recorded before.
 func (s *machines) requestUsed(ctx context.Context, requestID string) (bool, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return false, err
 	}
-	_, ok := store.Requests.Get(view, requestKey(ctx, requestID)...)
+	_, ok := store.Requests.Get(v, requestKey(ctx, requestID)...)
 	return ok, nil
 }
 
@@ -233,4 +237,22 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 		return nil, err
 	}
 	return s.operations.Query(ctx, principal(ctx), req.GetName())
+}
+
+// machineItems are all machines, ours and discovered.
+func machineItems(v *store.View) iter.Seq[query.Item] {
+	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message { return view.Machine(v, r) })
+	return func(yield func(query.Item) bool) {
+		for item := range ours(v) {
+			if !yield(item) {
+				return
+			}
+		}
+		for host, seen := range view.AllDiscovered(v) {
+			name := machinesCollection + view.DiscoveredUID(host.GetUid(), seen.Value.GetObservation().GetUuid())
+			if !yield(query.Item{Name: name, Build: func() proto.Message { return view.Discovered(v, host, seen) }}) {
+				return
+			}
+		}
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,6 +18,7 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // commitTries is how often a mutation is decided anew when others changed the
@@ -47,15 +47,15 @@ func mutate[R proto.Message](ctx context.Context, b *base, method string, req mu
 	}
 	wait := backoff.Backoff{Min: 5 * time.Millisecond, Max: 100 * time.Millisecond}
 	for try := 1; ; try++ {
-		view, err := b.store.View(ctx)
+		v, err := b.store.View(ctx)
 		if err != nil {
 			return none, err
 		}
-		if answer, found, err := repeated[R](ctx, view, id); found || err != nil {
+		if answer, found, err := repeated[R](ctx, v, id); found || err != nil {
 			return answer, err
 		}
 		tx := store.NewTxn()
-		answer, err := decide(view, tx)
+		answer, err := decide(v, tx)
 		if err != nil || req.GetValidateOnly() {
 			return answer, err
 		}
@@ -121,8 +121,8 @@ func (b *base) hideCredential(req mutationRequest) (proto.Message, error) {
 }
 
 // repeated finds the answer that a request_id had before.
-func repeated[R proto.Message](ctx context.Context, view *store.View, id request.ID) (answer R, found bool, err error) {
-	used, err := id.Lookup(view)
+func repeated[R proto.Message](ctx context.Context, v *store.View, id request.ID) (answer R, found bool, err error) {
+	used, err := id.Lookup(v)
 	if err != nil || used == nil {
 		return answer, false, err
 	}
@@ -136,27 +136,24 @@ func repeated[R proto.Message](ctx context.Context, view *store.View, id request
 	}
 	// The answer was recorded by the transaction that made it true, so that its
 	// revision is the resource's.
-	record, _ := store.Requests.Get(view, requestKey(ctx, id.RequestID())...)
+	record, _ := store.Requests.Get(v, requestKey(ctx, id.RequestID())...)
 	setEtag(answer, record.CreateRevision)
 	return answer, true, nil
 }
 
-// etag is the version of a record.
-func etag(revision int64) string { return strconv.FormatInt(revision, 36) }
-
 func setEtag(m proto.Message, revision int64) {
 	f := m.ProtoReflect().Descriptor().Fields().ByName("etag")
 	if f != nil && f.Kind() == protoreflect.StringKind {
-		m.ProtoReflect().Set(f, protoreflect.ValueOfString(etag(revision)))
+		m.ProtoReflect().Set(f, protoreflect.ValueOfString(view.Etag(revision)))
 	}
 }
 
 // checkEtag refuses a change of a version that is not the present one.
 func checkEtag(name, sent string, revision int64) error {
-	if sent == "" || sent == etag(revision) {
+	if sent == "" || sent == view.Etag(revision) {
 		return nil
 	}
 	return apierror.New(codes.Aborted, vmhostv1.ErrorReason_ETAG_MISMATCH, "%s has changed since it was read", name).
-		With("resource", name).With("etag", etag(revision)).
+		With("resource", name).With("etag", view.Etag(revision)).
 		WithHint("read it again, and decide whether the change is still right")
 }

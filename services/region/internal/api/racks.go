@@ -17,6 +17,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 const (
@@ -37,7 +38,7 @@ type racks struct {
 // showRack is a rack with its session and the hosts that it drives.
 func showRack(v *store.View, r store.Record[*storev1.StoredRack]) *vmhostv1.Rack {
 	rack := proto.CloneOf(r.Value.GetResource())
-	rack.Etag = etag(r.Revision)
+	rack.Etag = view.Etag(r.Revision)
 	id := idOf(rack.GetName())
 	rack.Connected = false
 	if session, ok := store.Sessions.Get(v, id); ok {
@@ -58,15 +59,15 @@ func showRack(v *store.View, r store.Record[*storev1.StoredRack]) *vmhostv1.Rack
 
 // GetRack is one rack.
 func (s *racks) GetRack(ctx context.Context, req *vmhostv1.GetRackRequest) (*vmhostv1.Rack, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, ok := store.Racks.Get(view, idOf(req.GetName()))
+	r, ok := store.Racks.Get(v, idOf(req.GetName()))
 	if !ok {
 		return nil, apierror.NotFound(req.GetName())
 	}
-	return showRack(view, r), nil
+	return showRack(v, r), nil
 }
 
 // ListRacks are all racks.
@@ -97,12 +98,12 @@ func (s *racks) CreateJoinToken(ctx context.Context, req *vmhostv1.CreateJoinTok
 	answer := &vmhostv1.JoinToken{
 		Id: id, Rack: racksCollection + req.GetRackId(), Zone: zonesCollection + zone, ExpireTime: timestamppb.New(time.Now().Add(ttl)),
 	}
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
 	tx := store.NewTxn()
-	if err := mustExist(view, tx, store.Zones, "zone", answer.GetZone()); err != nil {
+	if err := mustExist(v, tx, store.Zones, "zone", answer.GetZone()); err != nil {
 		return nil, err
 	}
 	lease, err := s.store.GrantOnce(ctx, ttl)
@@ -122,13 +123,13 @@ func (s *racks) CreateJoinToken(ctx context.Context, req *vmhostv1.CreateJoinTok
 
 // ListJoinTokens are the tokens that can still be used.
 func (s *racks) ListJoinTokens(ctx context.Context, _ *vmhostv1.ListJoinTokensRequest) (*vmhostv1.ListJoinTokensResponse, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
 	answer := &vmhostv1.ListJoinTokensResponse{}
 	now := time.Now()
-	for _, t := range store.JoinTokens.All(view) {
+	for _, t := range store.JoinTokens.All(v) {
 		if t.Value.GetResource().GetExpireTime().AsTime().After(now) {
 			answer.JoinTokens = append(answer.JoinTokens, proto.CloneOf(t.Value.GetResource()))
 		}
@@ -138,12 +139,12 @@ func (s *racks) ListJoinTokens(ctx context.Context, _ *vmhostv1.ListJoinTokensRe
 
 // DeleteJoinToken takes a token back.
 func (s *racks) DeleteJoinToken(ctx context.Context, req *vmhostv1.DeleteJoinTokenRequest) (*vmhostv1.DeleteJoinTokenResponse, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
 	id := store.EscapeID(req.GetId())
-	r, ok := store.JoinTokens.Get(view, id)
+	r, ok := store.JoinTokens.Get(v, id)
 	if !ok {
 		return nil, apierror.NotFound("join token " + req.GetId())
 	}

@@ -10,6 +10,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 type resourcePools struct {
@@ -19,7 +20,7 @@ type resourcePools struct {
 
 func showResourcePool(r store.Record[*storev1.StoredResourcePool]) *vmhostv1.ResourcePool {
 	p := proto.CloneOf(r.Value.GetResource())
-	p.Etag = etag(r.Revision)
+	p.Etag = view.Etag(r.Revision)
 	return p
 }
 

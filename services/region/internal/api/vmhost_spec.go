@@ -10,6 +10,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/reach"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -152,11 +153,9 @@ func completeRatios(o *vmhostv1.OvercommitRatios) *vmhostv1.OvercommitRatios {
 // connected one that has the socket. When none is connected the host waits for
 // one.
 func onlyRackWithSocket(v *store.View, address hypervisor.Address) (string, error) {
-	var found []string
-	for rack, r := range store.Sessions.All(v) {
-		if slices.Contains(r.Value.GetLocalSockets(), address.Host) {
-			found = append(found, racksCollection+rack)
-		}
+	found := reach.Racks(v, address.String(), "", "")
+	for i, rack := range found {
+		found[i] = racksCollection + rack
 	}
 	switch len(found) {
 	case 0:

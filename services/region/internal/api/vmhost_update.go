@@ -11,6 +11,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // Paths of the update mask of a host.
@@ -53,7 +54,7 @@ func (s *vmHosts) UpdateVmHost(ctx context.Context, req *vmhostv1.UpdateVmHostRe
 		tx.IfRevision(store.VmHosts.Key(idOf(name)), r.Revision)
 		store.Put(tx, store.VmHosts, stored, idOf(name))
 		addEvent(ctx, tx, "vm_host.updated", name, name)
-		return showVmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 

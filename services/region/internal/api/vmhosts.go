@@ -10,6 +10,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 type vmHosts struct {
@@ -62,7 +63,7 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 		tx.IfAbsent(store.VmHosts.Key(id))
 		store.Put(tx, store.VmHosts, stored, id)
 		addEvent(ctx, tx, "vm_host.created", spec.GetName(), spec.GetName())
-		return showVmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
+		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
 	})
 }
 
@@ -88,21 +89,21 @@ func (s *vmHosts) putCredential(tx *store.Txn, spec *vmhostv1.VmHost, c *vmhostv
 
 // GetVmHost is one host.
 func (s *vmHosts) GetVmHost(ctx context.Context, req *vmhostv1.GetVmHostRequest) (*vmhostv1.VmHost, error) {
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, ok := store.VmHosts.Get(view, idOf(req.GetName()))
+	r, ok := store.VmHosts.Get(v, idOf(req.GetName()))
 	if !ok {
 		return nil, apierror.NotFound(req.GetName())
 	}
-	return showVmHost(view, r), nil
+	return view.VmHost(v, r), nil
 }
 
 // ListVmHosts are all hosts.
 func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequest) (*vmhostv1.ListVmHostsResponse, error) {
 	page, next, err := answerList[*vmhostv1.VmHost](ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req, "name",
-		itemsOf(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message { return showVmHost(v, r) }))
+		itemsOf(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message { return view.VmHost(v, r) }))
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func (s *vmHosts) setCordoned(ctx context.Context, method string, req cordonRequ
 			kind = "vm_host.cordoned"
 		}
 		addEvent(ctx, tx, kind, name, name)
-		return showVmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 
@@ -180,18 +181,18 @@ func (s *vmHosts) CheckVmHost(ctx context.Context, req *vmhostv1.CheckVmHostRequ
 	if err != nil {
 		return nil, err
 	}
-	view, err := s.store.View(ctx)
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
 	unused := store.NewTxn()
 	if rack != "" {
-		if err := mustExist(view, unused, store.Racks, "rack", racksCollection+rack); err != nil {
+		if err := mustExist(v, unused, store.Racks, "rack", racksCollection+rack); err != nil {
 			return nil, err
 		}
 	}
 	if zone != "" {
-		if err := mustExist(view, unused, store.Zones, "zone", zonesCollection+zone); err != nil {
+		if err := mustExist(v, unused, store.Zones, "zone", zonesCollection+zone); err != nil {
 			return nil, err
 		}
 	}

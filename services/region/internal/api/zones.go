@@ -11,6 +11,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 type zones struct {
@@ -20,7 +21,7 @@ type zones struct {
 
 func showZone(r store.Record[*storev1.StoredZone]) *vmhostv1.Zone {
 	z := proto.CloneOf(r.Value.GetResource())
-	z.Etag = etag(r.Revision)
+	z.Etag = view.Etag(r.Revision)
 	return z
 }
 

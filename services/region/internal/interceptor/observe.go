@@ -52,7 +52,6 @@ func observe(log *slog.Logger, metrics *Metrics) layer {
 		}
 		metrics.observe(c.method, code, reason, took)
 		attrs := []slog.Attr{
-			slog.String("request_id", c.requestID),
 			slog.String("principal", c.caller),
 			slog.String("method", c.method),
 			slog.String("code", code.String()),

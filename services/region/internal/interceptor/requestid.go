@@ -2,18 +2,12 @@ package interceptor
 
 import (
 	"context"
-	"regexp"
 
-	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/vmhost-project/vmhost/pkg/obs"
 )
-
-// requestIDKey is the metadata key of a call's id, both ways.
-const requestIDKey = "x-request-id"
-
-// plainID is what is taken over from a caller: it ends in logs and answers.
-var plainID = regexp.MustCompile(`^[-a-zA-Z0-9_.]{1,64}$`)
 
 type callKey struct{}
 
@@ -21,23 +15,16 @@ func withCall(ctx context.Context, c *call) context.Context {
 	return context.WithValue(ctx, callKey{}, c)
 }
 
-// RequestID is the id of the call that ctx belongs to, as in the log; empty
-// outside of a call.
-func RequestID(ctx context.Context) string {
-	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		return c.requestID
-	}
-	return ""
-}
-
+// requestID takes over the caller's id, or gives the call one. Every line that
+// is logged with the call's context has it.
 func requestID(ctx context.Context, c *call, next func(context.Context) error) error {
-	if sent := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(sent) == 1 && plainID.MatchString(sent[0]) {
+	if sent := metadata.ValueFromIncomingContext(ctx, obs.RequestIDHeader); len(sent) == 1 && obs.ValidRequestID(sent[0]) {
 		c.requestID = sent[0]
 	} else {
-		c.requestID = uuid.NewString()
+		c.requestID = obs.NewRequestID()
 	}
-	c.setHeader(ctx, requestIDKey, c.requestID)
-	return next(ctx)
+	c.setHeader(ctx, obs.RequestIDHeader, c.requestID)
+	return next(obs.WithRequestID(ctx, c.requestID))
 }
 
 // A header that cannot be set is one that was sent already, or a caller that

@@ -1,6 +1,13 @@
-package api
+// Package view shows resources as the API answers with them: what users asked
+// for, merged with what was observed, committed and assigned. It is the one place
+// where records of several families become one resource. It only reads
+// snapshots, and what it answers with is the caller's to change.
+package view
 
 import (
+	"strconv"
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -12,18 +19,18 @@ import (
 // conditionReachable is the condition that says whether a host is reached.
 const conditionReachable = "Reachable"
 
-// showVmHost is a host as the API shows it: what the operator asked for, what
+// VmHost is a host as the API shows it: what the operator asked for, what
 // the hypervisor reported, what is committed, and who drives it.
-func showVmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
+func VmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
 	h := proto.CloneOf(r.Value.GetResource())
-	id := idOf(h.GetName())
-	h.Etag = etag(r.Revision)
+	host := id(h.GetName())
+	h.Etag = Etag(r.Revision)
 	h.Credential = nil // never there; and if it were, not shown
 	if h.GetCredentialKind() == "" {
-		h.CredentialKind = credentialNone
+		h.CredentialKind = "none"
 	}
 	observed := observationOf(v, h)
-	ledger, _ := store.Ledgers.Get(v, id)
+	ledger, _ := store.Ledgers.Get(v, host)
 	h.Usage = placement.Usage(placement.NewHost(r.Value, observed, ledger.Value))
 	h.Observation = proto.CloneOf(observed.GetObservation())
 	for _, c := range observed.GetConditions() {
@@ -32,7 +39,7 @@ func showVmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.
 	h.State = observed.GetState()
 	rack := driverOf(v, h)
 	if rack != "" {
-		h.AssignedRack = racksCollection + rack
+		h.AssignedRack = "racks/" + rack
 	}
 	if connected(v, rack) {
 		if h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
@@ -77,7 +84,7 @@ func setCondition(h *vmhostv1.VmHost, c *vmhostv1.Condition) {
 // observationOf is what was reported of this host, and not of one that had its
 // id before; nil when nothing was.
 func observationOf(v *store.View, h *vmhostv1.VmHost) *storev1.StoredVmHostObservation {
-	r, ok := store.Observed.Get(v, idOf(h.GetName()))
+	r, ok := store.Observed.Get(v, id(h.GetName()))
 	if !ok || r.Value.GetVmHostUid() != h.GetUid() {
 		return nil
 	}
@@ -87,7 +94,7 @@ func observationOf(v *store.View, h *vmhostv1.VmHost) *storev1.StoredVmHostObser
 // driverOf is the id of the rack that is assigned to the host, empty when none
 // is.
 func driverOf(v *store.View, h *vmhostv1.VmHost) string {
-	a, ok := store.Assignments.Get(v, idOf(h.GetName()))
+	a, ok := store.Assignments.Get(v, id(h.GetName()))
 	if !ok || a.Value.GetVmHostUid() != h.GetUid() {
 		return ""
 	}
@@ -112,4 +119,13 @@ func hasSessions(v *store.View) bool {
 // hostReady says whether what is known of a host's machines is known now.
 func hostReady(v *store.View, h *vmhostv1.VmHost) bool {
 	return observationOf(v, h).GetState() == vmhostv1.VmHostState_VM_HOST_STATE_READY && connected(v, driverOf(v, h))
+}
+
+// Etag is the version of a record, from its mod revision.
+func Etag(revision int64) string { return strconv.FormatInt(revision, 36) }
+
+// id is the last part of a resource name.
+func id(name string) string {
+	_, last, _ := strings.Cut(name, "/")
+	return last
 }

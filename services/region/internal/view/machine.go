@@ -1,4 +1,4 @@
-package api
+package view
 
 import (
 	"iter"
@@ -10,7 +10,6 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -18,19 +17,19 @@ import (
 // known.
 const conditionObserved = "Observed"
 
-// showMachine is a machine of ours as the API shows it: every decision made,
+// Machine is a machine of ours as the API shows it: every decision made,
 // merged with what its host shows.
-func showMachine(v *store.View, r store.Record[*storev1.StoredMachine]) *vmhostv1.Machine {
+func Machine(v *store.View, r store.Record[*storev1.StoredMachine]) *vmhostv1.Machine {
 	m := proto.CloneOf(r.Value.GetResource())
-	m.Etag = etag(r.Revision)
-	id := idOf(m.GetVmHost())
-	host, ok := store.VmHosts.Get(v, id)
+	m.Etag = Etag(r.Revision)
+	hostID := id(m.GetVmHost())
+	host, ok := store.VmHosts.Get(v, hostID)
 	if !ok {
 		return m
 	}
 	spec := host.Value.GetResource()
 	m.Zone = spec.GetZone()
-	seen, isSeen := store.Seen.Get(v, id, m.GetUid())
+	seen, isSeen := store.Seen.Get(v, hostID, m.GetUid())
 	if isSeen {
 		observe(m, seen.Value.GetObservation())
 	}
@@ -38,12 +37,12 @@ func showMachine(v *store.View, r store.Record[*storev1.StoredMachine]) *vmhostv
 	return m
 }
 
-// showDiscovered is a machine that vmhost did not make.
-func showDiscovered(v *store.View, host *vmhostv1.VmHost, r store.Record[*storev1.StoredSeenMachine]) *vmhostv1.Machine {
+// Discovered is a machine that vmhost did not make.
+func Discovered(v *store.View, host *vmhostv1.VmHost, r store.Record[*storev1.StoredSeenMachine]) *vmhostv1.Machine {
 	o := r.Value.GetObservation()
-	uid := discoveredUID(host, o.GetUuid())
+	uid := DiscoveredUID(host.GetUid(), o.GetUuid())
 	m := &vmhostv1.Machine{
-		Name: machinesCollection + uid, Uid: uid, Etag: etag(r.Revision),
+		Name: "machines/" + uid, Uid: uid, Etag: Etag(r.Revision),
 		CreateTime: proto.CloneOf(r.Value.GetFirstSeenTime()), UpdateTime: proto.CloneOf(r.Value.GetChangeTime()),
 		Hostname: o.GetName(), Origin: vmhostv1.MachineOrigin_MACHINE_ORIGIN_DISCOVERED,
 		VmHost: host.GetName(), Zone: host.GetZone(), ResourcePool: host.GetResourcePool(),
@@ -64,10 +63,10 @@ func showDiscovered(v *store.View, host *vmhostv1.VmHost, r store.Record[*storev
 	return m
 }
 
-// discoveredUID is the uid of a domain that was found: it stays the same as long
+// DiscoveredUID is the uid of a domain that was found: it stays the same as long
 // as host and domain do.
-func discoveredUID(host *vmhostv1.VmHost, domain string) string {
-	space, err := uuid.Parse(host.GetUid())
+func DiscoveredUID(hostUID, domain string) string {
+	space, err := uuid.Parse(hostUID)
 	if err != nil {
 		space = uuid.Nil
 	}
@@ -108,7 +107,7 @@ func judge(m *vmhostv1.Machine, v *store.View, host *vmhostv1.VmHost, isSeen boo
 		m.Conditions = append(m.Conditions, &vmhostv1.Condition{
 			Type: conditionObserved, Reason: vmhostv1.ErrorReason_HOST_UNREACHABLE.String(),
 			Message: host.GetName() + " is not reached now; what is shown is how the machine was last seen",
-			Hint:    "look at the host with `vmhostctl vm-host get " + idOf(host.GetName()) + "`",
+			Hint:    "look at the host with `vmhostctl vm-host get " + id(host.GetName()) + "`",
 		})
 	case !isSeen && m.GetPhase() == vmhostv1.MachinePhase_MACHINE_PHASE_READY:
 		m.Conditions = append(m.Conditions, &vmhostv1.Condition{
@@ -119,11 +118,11 @@ func judge(m *vmhostv1.Machine, v *store.View, host *vmhostv1.VmHost, isSeen boo
 	}
 }
 
-// discovered are the machines on hosts that have no record.
-func discovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]] {
+// AllDiscovered are the machines on hosts that have no record.
+func AllDiscovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]] {
 	return func(yield func(*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]) bool) {
-		for id, host := range store.VmHosts.All(v) {
-			for domain, seen := range store.Seen.All(v, id) {
+		for hostID, host := range store.VmHosts.All(v) {
+			for domain, seen := range store.Seen.All(v, hostID) {
 				if isOurs(v, host.Value.GetResource().GetName(), domain) {
 					continue
 				}
@@ -141,30 +140,12 @@ func isOurs(v *store.View, host, domain string) bool {
 	return ok && m.Value.GetResource().GetVmHost() == host
 }
 
-// findDiscovered is the discovered machine of a uid.
-func findDiscovered(v *store.View, uid string) (*vmhostv1.Machine, bool) {
-	for host, seen := range discovered(v) {
-		if discoveredUID(host, seen.Value.GetObservation().GetUuid()) == uid {
-			return showDiscovered(v, host, seen), true
+// FindDiscovered is the discovered machine of a uid.
+func FindDiscovered(v *store.View, uid string) (*vmhostv1.Machine, bool) {
+	for host, seen := range AllDiscovered(v) {
+		if DiscoveredUID(host.GetUid(), seen.Value.GetObservation().GetUuid()) == uid {
+			return Discovered(v, host, seen), true
 		}
 	}
 	return nil, false
-}
-
-// machineItems are all machines, ours and discovered.
-func machineItems(v *store.View) iter.Seq[query.Item] {
-	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message { return showMachine(v, r) })
-	return func(yield func(query.Item) bool) {
-		for item := range ours(v) {
-			if !yield(item) {
-				return
-			}
-		}
-		for host, seen := range discovered(v) {
-			name := machinesCollection + discoveredUID(host, seen.Value.GetObservation().GetUuid())
-			if !yield(query.Item{Name: name, Build: func() proto.Message { return showDiscovered(v, host, seen) }}) {
-				return
-			}
-		}
-	}
 }
