@@ -65,19 +65,9 @@ func Dial(o Options) (*Client, error) {
 	if o.Endpoint == "" {
 		return nil, errors.New("dial region: no endpoint")
 	}
-	creds, err := Credentials(o.CAPEM, o.CASPKI)
+	opts, err := DialOptions(o.CAPEM, o.CASPKI)
 	if err != nil {
 		return nil, fmt.Errorf("dial region: %w", err)
-	}
-	config, err := ServiceConfig()
-	if err != nil {
-		return nil, fmt.Errorf("dial region: %w", err)
-	}
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultServiceConfig(config),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	}
 	if o.Token != "" {
 		opts = append(opts, grpc.WithPerRPCCredentials(bearer(o.Token)))
@@ -89,6 +79,25 @@ func Dial(o Options) (*Client, error) {
 	c := New(conn)
 	c.close = conn.Close
 	return c, nil
+}
+
+// DialOptions are those of every connection to regions: TLS as Credentials makes
+// it, ServiceConfig, and a keepalive that notices a region that is gone.
+func DialOptions(caPEM []byte, caSPKI string) ([]grpc.DialOption, error) {
+	creds, err := Credentials(caPEM, caSPKI)
+	if err != nil {
+		return nil, err
+	}
+	config, err := ServiceConfig()
+	if err != nil {
+		return nil, err
+	}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultServiceConfig(config),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	}, nil
 }
 
 // New makes a client over a connection that stays the caller's.
