@@ -31,11 +31,6 @@ type machines struct {
 
 func principal(ctx context.Context) string { return interceptor.PrincipalFrom(ctx).Name }
 
-// planned is the answer to a validate_only call for work on a hypervisor.
-func planned(ctx context.Context, verb vmhostv1.OperationVerb, target, vmHost string) *vmhostv1.Operation {
-	return &vmhostv1.Operation{Verb: verb, Target: target, VmHost: vmHost, Principal: principal(ctx)}
-}
-
 // ComposeMachine makes a machine.
 func (s *machines) ComposeMachine(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error) {
 	if err := s.checkCompose(ctx, req); err != nil {
@@ -52,9 +47,9 @@ func (s *machines) ComposeMachine(ctx context.Context, req *vmhostv1.ComposeMach
 	if err != nil {
 		return nil, err
 	}
-	op := planned(ctx, vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, "", placement.GetVmHost())
-	op.Response = response
-	return op, nil
+	return &vmhostv1.Operation{
+		Verb: vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, VmHost: placement.GetVmHost(), Principal: principal(ctx), Response: response,
+	}, nil
 }
 
 // checkCompose refuses what no host could make: references to what does not
@@ -118,70 +113,9 @@ func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesR
 	return &vmhostv1.ListMachinesResponse{Machines: page, NextPageToken: next}, nil
 }
 
-// own finds a machine of ours. One that was only found is refused: nothing is
-// done to it (promise P5).
-func (s *machines) own(ctx context.Context, name string) (store.Record[*storev1.StoredMachine], error) {
-	v, err := s.store.View(ctx)
-	if err != nil {
-		return store.Record[*storev1.StoredMachine]{}, err
-	}
-	r, ok := store.Machines.Get(v, idOf(name))
-	if ok {
-		return r, nil
-	}
-	if m, found := view.FindDiscovered(v, idOf(name)); found {
-		return r, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "%s (%s on %s) was not made by vmhost and is never changed", name, m.GetHypervisorName(), m.GetVmHost()).
-			With("resource", name).With("vm_host", m.GetVmHost()).
-			WithHint("change it on its hypervisor")
-	}
-	return r, apierror.NotFound(name)
-}
-
-// notBusy refuses a machine that another operation works on.
-func notBusy(r store.Record[*storev1.StoredMachine]) error {
-	if operation := r.Value.GetResource().GetOperation(); operation != "" {
-		return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is being worked on by %s", r.Value.GetResource().GetName(), operation).
-			With("operation", operation).WithHint("wait for it, or cancel it with `vmhostctl operation cancel %s`", idOf(operation))
-	}
-	return nil
-}
-
 // DeleteMachine decomposes a machine.
 func (s *machines) DeleteMachine(ctx context.Context, req *vmhostv1.DeleteMachineRequest) (*vmhostv1.Operation, error) {
-	// A repeated request is answered by the engine, also when the machine has gone
-	// or changed since: only what can never be right is refused here.
-	if req.GetRequestId() != "" && !req.GetValidateOnly() {
-		if used, err := s.requestUsed(ctx, req.GetRequestId()); used || err != nil {
-			if err != nil {
-				return nil, err
-			}
-			return s.operations.Delete(ctx, principal(ctx), req)
-		}
-	}
-	r, err := s.own(ctx, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	if err := checkEtag(req.GetName(), req.GetEtag(), r.Revision); err != nil {
-		return nil, err
-	}
-	if req.GetValidateOnly() {
-		if err := notBusy(r); err != nil {
-			return nil, err
-		}
-		return planned(ctx, vmhostv1.OperationVerb_OPERATION_VERB_DELETE, req.GetName(), r.Value.GetResource().GetVmHost()), nil
-	}
 	return s.operations.Delete(ctx, principal(ctx), req)
-}
-
-// requestUsed says whether a request_id was recorded before.
-func (s *machines) requestUsed(ctx context.Context, requestID string) (bool, error) {
-	v, err := s.store.View(ctx)
-	if err != nil {
-		return false, err
-	}
-	_, ok := store.Requests.Get(v, requestKey(ctx, requestID)...)
-	return ok, nil
 }
 
 // StartMachine starts a machine.
@@ -209,33 +143,46 @@ type powerRequest interface {
 }
 
 func (s *machines) power(ctx context.Context, verb vmhostv1.OperationVerb, req powerRequest, grace time.Duration) (*vmhostv1.Operation, error) {
-	if req.GetRequestId() != "" && !req.GetValidateOnly() {
-		used, err := s.requestUsed(ctx, req.GetRequestId())
-		if err != nil {
-			return nil, err
-		}
-		if used {
-			return s.operations.Power(ctx, principal(ctx), verb, req.GetName(), grace, req.GetRequestId())
-		}
+	if req.GetValidateOnly() {
+		return s.planPower(ctx, verb, req.GetName())
 	}
-	r, err := s.own(ctx, req.GetName())
+	return s.operations.Power(ctx, principal(ctx), verb, req.GetName(), grace, req.GetRequestId())
+}
+
+// planPower only checks whether the machine could be started, stopped or reset.
+func (s *machines) planPower(ctx context.Context, verb vmhostv1.OperationVerb, name string) (*vmhostv1.Operation, error) {
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !req.GetValidateOnly() {
-		return s.operations.Power(ctx, principal(ctx), verb, req.GetName(), grace, req.GetRequestId())
+	m, ok := store.Machines.Get(v, idOf(name))
+	if !ok {
+		if found, discovered := view.FindDiscovered(v, idOf(name)); discovered {
+			return nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "%s (%s on %s) was not made by vmhost and is never changed", name, found.GetHypervisorName(), found.GetVmHost()).
+				With("resource", name).With("vm_host", found.GetVmHost()).WithHint("change it on its hypervisor")
+		}
+		return nil, apierror.NotFound(name)
 	}
-	if err := notBusy(r); err != nil {
-		return nil, err
+	resource := m.Value.GetResource()
+	switch {
+	case resource.GetOperation() != "":
+		return nil, busy(resource)
+	case resource.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY:
+		return nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is not ready", name).
+			With("resource", name).With("phase", resource.GetPhase().String()).WithHint("delete it to have it cleaned up")
 	}
-	return planned(ctx, verb, req.GetName(), r.Value.GetResource().GetVmHost()), nil
+	return &vmhostv1.Operation{Verb: verb, Target: name, VmHost: resource.GetVmHost(), Principal: principal(ctx)}, nil
+}
+
+// busy says which operation works on a machine.
+func busy(m *vmhostv1.Machine) error {
+	return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is being worked on by %s", m.GetName(), m.GetOperation()).
+		With("resource", m.GetName()).With("operation", m.GetOperation()).
+		WithHint("wait for it, or cancel it with `vmhostctl operation cancel %s`", idOf(m.GetOperation()))
 }
 
 // QueryMachinePower asks the hypervisor now whether the machine runs.
 func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMachinePowerRequest) (*vmhostv1.Operation, error) {
-	if _, err := s.own(ctx, req.GetName()); err != nil {
-		return nil, err
-	}
 	return s.operations.Query(ctx, principal(ctx), req.GetName())
 }
 

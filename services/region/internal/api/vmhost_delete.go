@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
@@ -89,9 +88,8 @@ func deletable(name string, found []hostMachine, req *vmhostv1.DeleteVmHostReque
 	var names []string
 	for _, m := range found {
 		names = append(names, m.record.Value.GetResource().GetName())
-		if operation := m.record.Value.GetResource().GetOperation(); operation != "" && req.GetForget() {
-			return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is being worked on by %s", m.record.Value.GetResource().GetName(), operation).
-				With("operation", operation).WithHint("wait for it, or cancel it with `vmhostctl operation cancel %s`", idOf(operation))
+		if resource := m.record.Value.GetResource(); resource.GetOperation() != "" && req.GetForget() {
+			return busy(resource)
 		}
 	}
 	if len(found) > 0 && !req.GetForget() {

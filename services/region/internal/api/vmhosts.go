@@ -112,12 +112,6 @@ func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequ
 
 // RefreshVmHost reads the host anew.
 func (s *vmHosts) RefreshVmHost(ctx context.Context, req *vmhostv1.RefreshVmHostRequest) (*vmhostv1.Operation, error) {
-	if _, err := get(ctx, s.base, store.VmHosts, req.GetName()); err != nil {
-		return nil, err
-	}
-	if req.GetValidateOnly() {
-		return planned(ctx, vmhostv1.OperationVerb_OPERATION_VERB_REFRESH, req.GetName(), req.GetName()), nil
-	}
 	return s.operations.Refresh(ctx, principal(ctx), req)
 }
 
@@ -195,9 +189,6 @@ func (s *vmHosts) CheckVmHost(ctx context.Context, req *vmhostv1.CheckVmHostRequ
 		if err := mustExist(v, unused, store.Zones, "zone", zonesCollection+zone); err != nil {
 			return nil, err
 		}
-	}
-	if req.GetValidateOnly() {
-		return planned(ctx, vmhostv1.OperationVerb_OPERATION_VERB_CHECK, "", ""), nil
 	}
 	return s.operations.Check(ctx, principal(ctx), req)
 }
