@@ -30,7 +30,7 @@ func StartEtcd(ctx context.Context, dir string) (*Etcd, error) {
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:0"}}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.QuotaBackendBytes = 8 << 30
-	cfg.Logger, cfg.LogLevel = "zap", "error"
+	cfg.Logger, cfg.LogLevel = "zap", "fatal" // what it says at its end is noise
 	server, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start etcd in %s: %w", dir, err)

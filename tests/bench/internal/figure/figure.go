@@ -1,0 +1,217 @@
+// Package figure has the figures of `make bench`: what each compares, and how it
+// is set up. What is expensive to set up is set up once, by the first figure that
+// needs it, and taken down by Env.Close.
+package figure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	golibvirt "github.com/digitalocean/go-libvirt"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/tests/bench/internal/lab"
+	"github.com/vmhost-project/vmhost/tests/bench/internal/measure"
+	"github.com/vmhost-project/vmhost/tests/bench/internal/process"
+)
+
+// Figure is one comparison.
+type Figure struct {
+	Name string
+	// About says in one line what is compared.
+	About string
+	// Pair sets it up. Notes that it leaves with Env.Note are printed below it.
+	Pair func(ctx context.Context, e *Env) (measure.Pair, error)
+}
+
+// All are the figures, in the order in which they are measured: those that leave
+// something on the host come last.
+func All() []Figure {
+	return []Figure{
+		ledgerCommit(),
+		composeAcknowledged(),
+		composeStart(),
+		jsonGet(),
+		jsonGetMany(),
+		refreshDomains(),
+		refreshVirsh(),
+	}
+}
+
+// Env is what figures are measured on.
+type Env struct {
+	// Root is the repository, Dir a folder on a real disk.
+	Root, Dir string
+	// Progress gets what the set-up says.
+	Progress io.Writer
+
+	lab     *lab.Lab
+	libvirt *golibvirt.Libvirt
+	vmhost  *process.Standalone
+	machine *vmhostv1.Machine
+	defined []string
+	notes   []string
+	closers []func(context.Context) error
+}
+
+// Note keeps a line for below the figure.
+func (e *Env) Note(format string, args ...any) {
+	e.notes = append(e.notes, fmt.Sprintf(format, args...))
+}
+
+// Notes are the lines since the last call.
+func (e *Env) Notes() []string {
+	n := e.notes
+	e.notes = nil
+	return n
+}
+
+// Close takes down what was set up, the last first.
+func (e *Env) Close(ctx context.Context) error {
+	var errs []error
+	for i := len(e.closers) - 1; i >= 0; i-- {
+		errs = append(errs, e.closers[i](ctx))
+	}
+	e.closers = nil
+	return errors.Join(errs...)
+}
+
+func (e *Env) onClose(f func(context.Context) error) { e.closers = append(e.closers, f) }
+
+// Lab is the libvirt host, and a connection to it that is not ours.
+func (e *Env) Lab(ctx context.Context) (*lab.Lab, *golibvirt.Libvirt, error) {
+	if e.lab != nil {
+		return e.lab, e.libvirt, nil
+	}
+	l, err := lab.Up(ctx, e.Root, e.Progress)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.onClose(l.Down)
+	c, err := l.Dial()
+	if err != nil {
+		return nil, nil, err
+	}
+	e.onClose(func(context.Context) error { return c.Disconnect() })
+	e.lab, e.libvirt = l, c
+	return l, c, nil
+}
+
+// hostID is the host's id in vmhost.
+const hostID = "h1"
+
+// Vmhost is the built standalone vmhost with the lab's host in it.
+func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
+	if e.vmhost != nil {
+		return e.vmhost, nil
+	}
+	l, _, err := e.Lab(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := process.StartStandalone(ctx, process.Options{
+		Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "vmhost"), Sockets: map[string]string{hostID: l.Socket},
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.onClose(func(context.Context) error { return s.Close() })
+	const ratio = 10
+	if err := s.AddHost(ctx, hostID, "qemu+unix://"+hostID+"/system", ratio); err != nil {
+		return nil, err
+	}
+	e.vmhost = s
+	return s, nil
+}
+
+// Fakes is another vmhost, whose hosts are fakes.
+func (e *Env) Fakes(ctx context.Context) (*process.Standalone, error) {
+	s, err := process.StartStandalone(ctx, process.Options{Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "fakes")})
+	if err != nil {
+		return nil, err
+	}
+	e.onClose(func(context.Context) error { return s.Close() })
+	return s, nil
+}
+
+// request is the machine that figures compose: small, so that as much as possible
+// of the time is not QEMU's.
+func request(hostname string, start bool) *vmhostv1.ComposeMachineRequest {
+	return &vmhostv1.ComposeMachineRequest{
+		Hostname: hostname, Cores: 1, MemoryMib: 128, Start: start,
+		Disks:  []*vmhostv1.DiskRequest{{SizeBytes: 1 << 30}},
+		VmHost: "vmHosts/" + hostID,
+	}
+}
+
+// Machine is a machine that was composed and does not run.
+func (e *Env) Machine(ctx context.Context) (*vmhostv1.Machine, error) {
+	if e.machine != nil {
+		return e.machine, nil
+	}
+	s, err := e.Vmhost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := compose(ctx, s, request("bench-template", false))
+	if err != nil {
+		return nil, err
+	}
+	e.onClose(func(ctx context.Context) error { return remove(ctx, s, m.GetName()) })
+	e.machine = m
+	return m, nil
+}
+
+// Defined are 200 domains on the host that somebody else made, seen by vmhost.
+func (e *Env) Defined(ctx context.Context) ([]string, error) {
+	if e.defined != nil {
+		return e.defined, nil
+	}
+	s, err := e.Vmhost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	const n = 200
+	names, undefine, err := e.lab.Define(n)
+	if err != nil {
+		return nil, err
+	}
+	e.onClose(func(context.Context) error { return undefine() })
+	if err := refreshHost(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := allListed(ctx, s, n); err != nil {
+		return nil, err
+	}
+	e.defined = names
+	return names, nil
+}
+
+// allListed makes sure that what is measured does what it should: vmhost shows
+// every domain.
+func allListed(ctx context.Context, s *process.Standalone, n int) error {
+	list, err := s.Client.Machines.ListMachines(ctx, &vmhostv1.ListMachinesRequest{
+		PageSize: 1000, Filter: `vm_host = "vmHosts/` + hostID + `" AND origin = MACHINE_ORIGIN_DISCOVERED`,
+	})
+	if err != nil {
+		return fmt.Errorf("list the discovered machines: %w", err)
+	}
+	if len(list.GetMachines()) != n {
+		return fmt.Errorf("vmhost lists %d of %d domains", len(list.GetMachines()), n)
+	}
+	return nil
+}
+
+// tail is the end of a file, to show why something did not work.
+func tail(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	const most = 4000
+	return string(b[max(0, len(b)-most):])
+}
