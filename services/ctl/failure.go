@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
@@ -50,7 +51,7 @@ func fail(err error, what string, args ...any) error {
 
 // usage says that the command line is not valid.
 func usage(hint, format string, args ...any) error {
-	e := apierror.New(codes.InvalidArgument, vmhostv1.ErrorReason_INVALID_FIELD, format, args...).WithHint("%s", hint)
+	e := apierror.New(codes.InvalidArgument, vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, format, args...).WithHint("%s", hint)
 	return &failure{what: "the command line is not valid", err: e, code: exitUsage}
 }
 
@@ -83,10 +84,13 @@ func (a *app) writeFailure(w io.Writer, f *failure) {
 	fmt.Fprintf(w, "%s %s\n", p.Bad("error:"), display.Clean(f.what))
 	why := display.Clean(f.err.Message)
 	var about []string
-	if f.err.Reason != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+	switch {
+	case f.err.Reason != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED:
 		about = append(about, f.err.Reason.String())
-	} else if f.err.Code != codes.FailedPrecondition && f.err.Code != codes.Unknown {
-		about = append(about, strings.ToUpper(f.err.Code.String()))
+	case f.err.Code == codes.InvalidArgument, f.err.Code == codes.FailedPrecondition, f.err.Code == codes.Unknown:
+		// Found here, where the code says no more than the words.
+	default:
+		about = append(about, code.Code(f.err.Code).String())
 	}
 	for _, v := range f.err.Fields {
 		about = append(about, "field "+display.Clean(v.GetField()))

@@ -62,6 +62,8 @@ func (a *app) root() *cobra.Command {
 		Args:          subcommand,
 		RunE:          showHelp,
 	}
+	// A command that holds others is not used without one of them.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
@@ -110,7 +112,7 @@ func subcommand(c *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := "see what there is: `" + c.CommandPath() + " --help`"
-	c.SuggestionsMinimumDistance = 2
+	c.SuggestionsMinimumDistance = min(2, len(args[0])/3) // in short words two letters make another word
 	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
 		hint = "did you mean `" + c.CommandPath() + " " + strings.Join(s, "` or `"+c.CommandPath()+" ") + "`?"
 	}
