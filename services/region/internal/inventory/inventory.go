@@ -199,15 +199,14 @@ func (i *Inventory) Report(ctx context.Context, rack string, r *Report) error {
 		s.put(tx, next)
 		return i.commit(ctx, tx)
 	}
-	ours := s.ours()
 	w := &writer{inventory: i, scope: s, tx: s.begin()}
 	found := 0
 	for _, uuid := range slices.Sorted(maps.Keys(r.machines)) {
 		old, known := store.Seen.Get(s.view, s.host, uuid)
-		if !known && !ours[uuid] {
+		if !known && !s.ours(uuid) {
 			found++
 		}
-		if err := w.machine(ctx, old.Value, r.machines[uuid], ours[uuid], found <= maxEvents); err != nil {
+		if err := w.machine(ctx, old.Value, r.machines[uuid], s.ours(uuid), found <= maxEvents); err != nil {
 			return err
 		}
 	}
@@ -217,7 +216,7 @@ func (i *Inventory) Report(ctx context.Context, rack string, r *Report) error {
 			continue
 		}
 		lost++
-		if err := w.gone(ctx, uuid, old.Value, ours[uuid], lost <= maxEvents); err != nil {
+		if err := w.gone(ctx, uuid, old.Value, s.ours(uuid), lost <= maxEvents); err != nil {
 			return err
 		}
 	}
@@ -226,7 +225,7 @@ func (i *Inventory) Report(ctx context.Context, rack string, r *Report) error {
 	next := s.next()
 	next.Observation = proto.CloneOf(r.observation)
 	next.Observation.ObserveTime = timestamppb.Now()
-	next.Observation.Foreign = foreign(maps.Values(r.machines), ours)
+	next.Observation.Foreign = foreign(maps.Values(r.machines), s.ours)
 	next.State = vmhostv1.VmHostState_VM_HOST_STATE_READY
 	setCondition(next, reachable())
 	dropCondition(next, conditionReport)
@@ -247,7 +246,6 @@ func (i *Inventory) Change(ctx context.Context, rack string, m *rackv1.MachineCh
 	if !ok {
 		return nil
 	}
-	ours := s.ours()
 	old, known := store.Seen.Get(s.view, s.host, uuid)
 	w := &writer{inventory: i, scope: s, tx: s.begin()}
 	change := map[string]*rackv1.MachineObservation{uuid: nil}
@@ -256,17 +254,17 @@ func (i *Inventory) Change(ctx context.Context, rack string, m *rackv1.MachineCh
 		if !known && s.full() {
 			return nil // the next whole report says so
 		}
-		if err := w.machine(ctx, old.Value, change[uuid], ours[uuid], true); err != nil {
+		if err := w.machine(ctx, old.Value, change[uuid], s.ours(uuid), true); err != nil {
 			return err
 		}
 	} else if known {
-		if err := w.gone(ctx, uuid, old.Value, ours[uuid], true); err != nil {
+		if err := w.gone(ctx, uuid, old.Value, s.ours(uuid), true); err != nil {
 			return err
 		}
 	}
-	if !ours[uuid] && s.observed.Value.GetObservation() != nil {
+	if !s.ours(uuid) && s.observed.Value.GetObservation() != nil {
 		next := s.next()
-		next.Observation.Foreign = foreign(s.withChange(change), ours)
+		next.Observation.Foreign = foreign(s.withChange(change), s.ours)
 		s.put(w.tx, next)
 	}
 	return i.commit(ctx, w.tx)

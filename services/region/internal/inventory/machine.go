@@ -15,16 +15,11 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
-// ours are the hypervisor uuids of machines whose records say that they are on
-// the host.
-func (s *scope) ours() map[string]bool {
-	out := map[string]bool{}
-	for _, m := range store.Machines.All(s.view) {
-		if r := m.Value.GetResource(); r.GetVmHost() == s.resource.GetName() {
-			out[r.GetHypervisorUuid()] = true
-		}
-	}
-	return out
+// ours says whether a record says that the machine of this hypervisor uuid is on
+// the host. Composed machines have one uid in the fleet and on the hypervisor.
+func (s *scope) ours(uuid string) bool {
+	m, ok := store.Machines.Get(s.view, uuid)
+	return ok && m.Value.GetResource().GetVmHost() == s.resource.GetName()
 }
 
 func (s *scope) full() bool {
@@ -53,11 +48,11 @@ func (s *scope) withChange(change map[string]*rackv1.MachineObservation) iter.Se
 }
 
 // foreign is what machines that are not ours use, running or not.
-func foreign(machines iter.Seq[*rackv1.MachineObservation], ours map[string]bool) *vmhostv1.ForeignUsage {
+func foreign(machines iter.Seq[*rackv1.MachineObservation], ours func(uuid string) bool) *vmhostv1.ForeignUsage {
 	out := &vmhostv1.ForeignUsage{}
 	cores := int64(0)
 	for m := range machines {
-		if ours[m.GetUuid()] {
+		if ours(m.GetUuid()) {
 			continue
 		}
 		out.Machines++

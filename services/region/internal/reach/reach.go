@@ -20,14 +20,7 @@ func Racks(v *store.View, address, zone, pinned string) []string {
 	}
 	var near, far []string
 	for id, rack := range store.Racks.All(v) {
-		if pinned != "" && id != pinned {
-			continue
-		}
-		session, ok := store.Sessions.Get(v, id)
-		if !ok || !slices.Contains(session.Value.GetDrivers(), driver(a.Type)) {
-			continue
-		}
-		if a.Transport == hypervisor.TransportUnix && !slices.Contains(session.Value.GetLocalSockets(), a.Host) {
+		if (pinned != "" && id != pinned) || !can(v, a, id) {
 			continue
 		}
 		if strings.TrimPrefix(rack.Value.GetResource().GetZone(), "zones/") == zone {
@@ -37,6 +30,24 @@ func Racks(v *store.View, address, zone, pinned string) []string {
 		}
 	}
 	return append(near, far...)
+}
+
+// Can says whether an enrolled rack is connected and can reach an address.
+func Can(v *store.View, address, rack string) bool {
+	a, err := hypervisor.ParseAddress(address)
+	if err != nil {
+		return false
+	}
+	_, enrolled := store.Racks.Get(v, rack)
+	return enrolled && can(v, a, rack)
+}
+
+func can(v *store.View, a hypervisor.Address, rack string) bool {
+	session, ok := store.Sessions.Get(v, rack)
+	if !ok || !slices.Contains(session.Value.GetDrivers(), driver(a.Type)) {
+		return false
+	}
+	return a.Transport != hypervisor.TransportUnix || slices.Contains(session.Value.GetLocalSockets(), a.Host)
 }
 
 func driver(t vmhostv1.VmHostType) string {
