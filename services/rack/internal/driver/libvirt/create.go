@@ -42,8 +42,12 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 	}
 	var undo []func(context.Context) error
 	err = d.create(ctx, m, there, &undo)
+	// What was read before is not good any more; events say so too, but later.
+	d.library.changed(id)
 	if err != nil {
-		return nil, d.undone(ctx, err, undo)
+		err = d.undone(ctx, err, undo)
+		d.library.changed(id)
+		return nil, err
 	}
 	return d.Machine(ctx, machine.GetUid())
 }

@@ -29,6 +29,7 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
+	defer d.library.changed(id)
 	if one != nil {
 		if err := d.removeDomain(ctx, one.dom); err != nil {
 			return err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"path"
 	"strconv"
 	"strings"
 
@@ -206,10 +205,10 @@ func volumeOf(d disk, pools []pool) (poolName, volume string) {
 	if d.volume != "" || d.path == "" {
 		return d.pool, d.volume
 	}
-	dir, base := path.Split(d.path)
+	cut := strings.LastIndexByte(d.path, '/')
 	for _, p := range pools {
-		if p.path != "" && path.Clean(dir) == path.Clean(p.path) {
-			return p.name, base
+		if p.path != "" && cut >= 0 && d.path[:cut] == p.path {
+			return p.name, d.path[cut+1:]
 		}
 	}
 	return "", ""

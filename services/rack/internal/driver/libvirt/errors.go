@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 
 	lv "github.com/digitalocean/go-libvirt"
@@ -57,6 +58,11 @@ func classify(op string, err error) error {
 	if e, ok := errors.AsType[*hypervisor.Error](err); ok {
 		return e
 	}
+	if e, ok := errors.AsType[lv.Error](err); ok {
+		// Errors travel as protobuf strings, which must be UTF-8; libvirt passes on
+		// whatever file names and programs contain.
+		err = lv.Error{Code: e.Code, Message: valid(e.Message)}
+	}
 	out := &hypervisor.Error{Op: op, Err: err}
 	switch n := number(err); {
 	case n != lv.ErrOk:
@@ -69,3 +75,5 @@ func classify(op string, err error) error {
 	}
 	return out
 }
+
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

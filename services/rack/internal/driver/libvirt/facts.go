@@ -122,7 +122,7 @@ func (d *Driver) readPools(ctx context.Context) error {
 			return err
 		}
 		for _, h := range list {
-			out = append(out, pool{handle: h, name: h.Name, active: active})
+			out = append(out, pool{handle: h, name: valid(h.Name), active: active})
 		}
 	}
 	group, gctx := errgroup.WithContext(ctx)
@@ -159,7 +159,7 @@ func readPoolXML(p *pool, text string) error {
 	}
 	p.kind = x.Type
 	if x.Target != nil {
-		p.path = x.Target.Path
+		p.path = strings.TrimSuffix(x.Target.Path, "/")
 	}
 	// The unit is always bytes in what libvirt writes.
 	if x.Capacity != nil {
@@ -212,7 +212,7 @@ func (d *Driver) readNetwork(ctx context.Context, h lv.Network) (network, bool, 
 	d.facts.mu.Lock()
 	kept, ok := d.facts.netXML[h.UUID]
 	d.facts.mu.Unlock()
-	if ok && kept.net.name == h.Name && time.Since(kept.at) < slowFactsFor {
+	if ok && kept.net.handle.Name == h.Name && time.Since(kept.at) < slowFactsFor {
 		return kept.net, true, nil
 	}
 	text, err := call(ctx, d.conn, "read network "+h.Name, fast, func(a api) (string, error) { return a.NetworkGetXMLDesc(h, 0) })
@@ -226,7 +226,7 @@ func (d *Driver) readNetwork(ctx context.Context, h lv.Network) (network, bool, 
 	if err != nil {
 		d.log.WarnContext(ctx, "network has XML that cannot be read", "network", h.Name, "error", err)
 	}
-	n.handle, n.name = h, h.Name
+	n.handle, n.name = h, valid(h.Name)
 	d.facts.mu.Lock()
 	defer d.facts.mu.Unlock()
 	if d.facts.netXML == nil {

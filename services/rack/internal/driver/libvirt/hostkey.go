@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/ssh"
 
@@ -80,19 +81,29 @@ func (h hostKey) algorithms() [][]string {
 
 var errKeyMismatch = errors.New("the presented host key is not the confirmed one")
 
-// keyWatch keeps the key that one handshake presented.
+// keyWatch keeps the key that one handshake presented. The handshake has a
+// goroutine of its own, which may outlive a context that ends.
 type keyWatch struct {
-	want    hostKey
-	key     ssh.PublicKey
-	matched bool
+	want hostKey
+	mu   sync.Mutex
+	key  ssh.PublicKey
 }
 
 func (w *keyWatch) check(_ string, _ net.Addr, key ssh.PublicKey) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.key = key
-	if w.matched = w.want.matches(key); !w.matched {
+	if !w.want.matches(key) {
 		return errKeyMismatch
 	}
 	return nil
+}
+
+// seen is the key that was presented, nil when it did not come to that.
+func (w *keyWatch) seen() (key ssh.PublicKey, matched bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.key, w.key != nil && w.want.matches(w.key)
 }
 
 // presentedKey reads the server's most preferred key. The handshake is ended as
@@ -100,13 +111,13 @@ func (w *keyWatch) check(_ string, _ net.Addr, key ssh.PublicKey) error {
 func presentedKey(ctx context.Context, address hypervisor.Address) (ssh.PublicKey, error) {
 	var last error
 	for _, a := range algorithmsOf {
-		seen := &keyWatch{}
-		client, err := sshHandshake(ctx, address, seen, a.algorithms, nil)
+		watch := &keyWatch{}
+		client, err := sshHandshake(ctx, address, watch, a.algorithms, nil)
 		if client != nil {
 			_ = client.Close()
 		}
-		if seen.key != nil {
-			return seen.key, nil
+		if key, _ := watch.seen(); key != nil {
+			return key, nil
 		}
 		if last = err; !noCommonAlgorithm(err) {
 			return nil, err

@@ -123,7 +123,7 @@ func (d *Driver) look(ctx context.Context, id lv.UUID) (*seen, error) {
 // observation is a domain in the protocol's form.
 func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv1.MachineObservation {
 	out := &rackv1.MachineObservation{
-		Uuid: one.uuid(), Name: one.dom.Name, PowerState: powerOf(one.state), Autostart: one.autostart, Problem: one.record.problem,
+		Uuid: one.uuid(), Name: valid(one.dom.Name), PowerState: powerOf(one.state), Autostart: one.autostart, Problem: valid(one.record.problem),
 	}
 	x := one.record.domain
 	if x == nil {
@@ -138,7 +138,7 @@ func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv
 	for _, k := range x.disks {
 		poolName, volume := volumeOf(k, pools)
 		out.Disks = append(out.Disks, &vmhostv1.MachineDisk{
-			StoragePool: poolName, Volume: volume, Device: k.device, Path: k.path, SizeBytes: int64(one.blocks[k.device].capacity),
+			StoragePool: poolName, Volume: volume, Device: k.device, Path: k.path, SizeBytes: int64(one.block(k.device).capacity),
 		})
 	}
 	for _, i := range x.interfaces {

@@ -47,6 +47,8 @@ func (d *Driver) SetPower(ctx context.Context, uid string, action rackv1.PowerAc
 	default:
 		err = &hypervisor.Error{Class: hypervisor.ErrRefused, Op: opPower, Err: errors.New("no action is said")}
 	}
+	// What was read before is not good any more; an event says so too, but later.
+	d.library.changed(id)
 	if err != nil {
 		return nil, err
 	}

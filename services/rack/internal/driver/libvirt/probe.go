@@ -66,7 +66,7 @@ func (d *Driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error)
 	out := &vmhostv1.VmHostObservation{
 		ObserveTime:       timestamppb.New(s.taken),
 		HypervisorVersion: fmt.Sprintf("QEMU %s / libvirt %s", versionOf(static.driver), versionOf(static.libvirt)),
-		Hostname:          static.hostname,
+		Hostname:          valid(static.hostname),
 		Architectures:     architectures(caps),
 		Cores:             info.cpus,
 		CpuMhz:            info.mhz,
@@ -126,7 +126,7 @@ func usage(s *snapshot, pools []pool) (ours map[string]uint64, foreign *vmhostv1
 			poolName, volume := volumeOf(k, pools)
 			if key := [2]string{poolName, volume}; volume != "" && !counted[key] {
 				counted[key] = true
-				ours[poolName] += one.blocks[k.device].allocation
+				ours[poolName] += one.block(k.device).allocation
 			}
 		}
 	}

@@ -40,8 +40,10 @@ const (
 	// and would hide the whole host.
 	bulkPatience = 5 * time.Second
 	// shareFor is how long Probe and Machines may use what the other has just
-	// read; a refresh calls both.
+	// read, since a refresh calls both. In the first trustFor no event has to be
+	// waited for: it comes within a few milliseconds, and no reader can tell.
 	shareFor = time.Second
+	trustFor = 50 * time.Millisecond
 )
 
 // record is the XML of one domain, read.
@@ -138,12 +140,24 @@ func (l *library) begin() uint64 {
 type seen struct {
 	dom       lv.Domain
 	state     lv.DomainState
-	blocks    map[string]blockStats // by target device
+	blocks    []blockStats
 	autostart bool
 	record    *record
 }
 
-type blockStats struct{ allocation, capacity uint64 }
+type blockStats struct {
+	device               string // in the guest
+	allocation, capacity uint64
+}
+
+func (s *seen) block(device string) blockStats {
+	for _, b := range s.blocks {
+		if b.device == device {
+			return b
+		}
+	}
+	return blockStats{}
+}
 
 func (s *seen) uuid() string { return uuid.UUID(s.dom.UUID).String() }
 
@@ -156,7 +170,7 @@ type snapshot struct {
 	taken   time.Time
 	news    uint64
 	domains []*seen
-	used    map[reader]bool
+	used    [2]bool // by reader
 }
 
 type reader int
@@ -183,7 +197,8 @@ func (d *Driver) snapshot(ctx context.Context, by reader) (*snapshot, error) {
 		return s, nil
 	}
 	d.last = nil
-	s := &snapshot{news: d.library.begin(), used: map[reader]bool{by: true}}
+	s := &snapshot{news: d.library.begin()}
+	s.used[by] = true
 	var (
 		stats     []lv.DomainStatsRecord
 		autostart []lv.Domain
@@ -231,8 +246,8 @@ func (d *Driver) unchanged(ctx context.Context, s *snapshot) bool {
 	d.library.mu.Lock()
 	same := d.library.hasEvents && d.library.news == s.news
 	d.library.mu.Unlock()
-	if !same {
-		return false
+	if !same || time.Since(s.taken) < trustFor {
+		return same
 	}
 	doms, err := d.list(ctx)
 	if err != nil || len(doms) != len(s.domains) {
@@ -320,40 +335,31 @@ func (d *Driver) readOne(ctx context.Context, dom lv.Domain) (*record, error) {
 	return r, nil
 }
 
-// readStats reads one row of the bulk call.
+// readStats reads one row of the bulk call. Of several rows of one device the
+// first is the disk itself.
 func readStats(r lv.DomainStatsRecord) *seen {
-	one := &seen{dom: r.Dom, blocks: map[string]blockStats{}}
-	type row struct {
-		name string
-		blockStats
-	}
-	rows := map[string]*row{}
+	one := &seen{dom: r.Dom}
+	var current *blockStats
 	for _, p := range r.Params {
 		if p.Field == lv.DomainStatsStateState {
 			one.state = lv.DomainState(toUint(p.Value.I))
 			continue
 		}
-		index, field, ok := strings.Cut(strings.TrimPrefix(p.Field, "block."), ".")
-		if !ok || !strings.HasPrefix(p.Field, "block.") {
+		rest, ok := strings.CutPrefix(p.Field, "block.")
+		if !ok {
 			continue
 		}
-		b := rows[index]
-		if b == nil {
-			b = &row{}
-			rows[index] = b
-		}
-		switch field {
-		case "name":
-			b.name, _ = p.Value.I.(string)
-		case "allocation":
-			b.allocation = toUint(p.Value.I)
-		case "capacity":
-			b.capacity = toUint(p.Value.I)
-		}
-	}
-	for _, b := range rows {
-		if _, twice := one.blocks[b.name]; !twice {
-			one.blocks[b.name] = b.blockStats
+		_, field, _ := strings.Cut(rest, ".")
+		switch {
+		case field == "name":
+			name, _ := p.Value.I.(string)
+			one.blocks = append(one.blocks, blockStats{device: name})
+			current = &one.blocks[len(one.blocks)-1]
+		case current == nil:
+		case field == "allocation":
+			current.allocation = toUint(p.Value.I)
+		case field == "capacity":
+			current.capacity = toUint(p.Value.I)
 		}
 	}
 	return one

@@ -47,17 +47,17 @@ func dialSSH(ctx context.Context, target hypervisor.Target) (*guardedConn, error
 func sshLogin(ctx context.Context, address hypervisor.Address, want hostKey, auth []ssh.AuthMethod) (*ssh.Client, error) {
 	var presented ssh.PublicKey
 	for _, algorithms := range want.algorithms() {
-		seen := &keyWatch{want: want}
-		client, err := sshHandshake(ctx, address, seen, algorithms, auth)
+		watch := &keyWatch{want: want}
+		client, err := sshHandshake(ctx, address, watch, algorithms, auth)
 		if err == nil {
 			return client, nil
 		}
-		switch {
-		case seen.matched:
+		switch key, matched := watch.seen(); {
+		case matched:
 			return nil, sshAuthError(err)
-		case seen.key != nil:
+		case key != nil:
 			if presented == nil {
-				presented = seen.key
+				presented = key
 			}
 		case !noCommonAlgorithm(err):
 			return nil, err
@@ -83,7 +83,7 @@ func sshLogin(ctx context.Context, address hypervisor.Address, want hostKey, aut
 
 // sshHandshake does one connection up to the end of logging in. The library's
 // handshake has no deadline, so the connection has.
-func sshHandshake(ctx context.Context, address hypervisor.Address, seen *keyWatch, algorithms []string, auth []ssh.AuthMethod) (*ssh.Client, error) {
+func sshHandshake(ctx context.Context, address hypervisor.Address, watch *keyWatch, algorithms []string, auth []ssh.AuthMethod) (*ssh.Client, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp", address.HostPort())
 	if err != nil {
@@ -91,7 +91,7 @@ func sshHandshake(ctx context.Context, address hypervisor.Address, seen *keyWatc
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	c, channels, requests, err := ssh.NewClientConn(conn, address.HostPort(), &ssh.ClientConfig{
-		User: address.User, Auth: auth, HostKeyCallback: seen.check, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-vmhost",
+		User: address.User, Auth: auth, HostKeyCallback: watch.check, HostKeyAlgorithms: algorithms, ClientVersion: "SSH-2.0-vmhost",
 	})
 	if !stop() || err != nil {
 		_ = conn.Close()
