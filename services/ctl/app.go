@@ -29,10 +29,11 @@ type app struct {
 	command    *cobra.Command // the one that ran, for hints
 	trace      string         // sent with every call of this run, for the region's log
 	api        *region        // nil until the first call
+	clock      func() time.Time
 }
 
 func newApp(args, env []string, stdin io.Reader, stdout, stderr io.Writer) *app {
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr, env: map[string]string{}, trace: obs.NewRequestID()}
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr, env: map[string]string{}, trace: obs.NewRequestID(), clock: time.Now}
 	a.flags.output = outputTable
 	for _, kv := range env {
 		if k, v, ok := strings.Cut(kv, "="); ok {
@@ -50,7 +51,7 @@ func (a *app) close() {
 
 func (a *app) getenv(key string) string { return a.env[key] }
 
-func (a *app) now() time.Time { return time.Now() }
+func (a *app) now() time.Time { return a.clock() }
 
 // interactive says whether somebody can be asked: a question needs a terminal
 // to be read on and one to be answered from.

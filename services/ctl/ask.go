@@ -81,7 +81,7 @@ func (a *app) confirm(ctx context.Context, yes bool, consequence, name string) e
 	}
 	if typed != name {
 		fmt.Fprintln(a.stderr, "nothing was done")
-		return errQuiet{exitUsage}
+		return quietError{exitUsage}
 	}
 	return nil
 }

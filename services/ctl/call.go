@@ -77,7 +77,7 @@ func (f *changeFlags) registerWait(c *cobra.Command) {
 
 func (f *changeFlags) registerPatience(c *cobra.Command) {
 	c.Flags().BoolVar(&f.async, "async", false, "do not wait for the end")
-	c.Flags().DurationVar(&f.wait, "wait", 0, "wait at most so long, for example 90s; 0 means until it ends")
+	c.Flags().DurationVar(&f.wait, "wait", 0, "wait at most for `DURATION`, such as 90s; 0 means until it ends")
 	c.MarkFlagsMutuallyExclusive("async", "wait")
 }
 
@@ -92,7 +92,7 @@ func (f *changeFlags) id() string {
 // checked is how a dry run ends: it is never nil, so that nothing follows it.
 func (f *changeFlags) checked() error {
 	if f.detailed {
-		return errQuiet{exitChanges}
+		return quietError{exitChanges}
 	}
-	return errQuiet{exitOK}
+	return quietError{exitOK}
 }

@@ -122,16 +122,16 @@ func completePools(ctx context.Context, api *region) ([]string, error) {
 }
 
 // contextNames are those in the file; it asks no region.
-func (a *app) contextNames(context.Context, *region) ([]string, error) {
+func (a *app) contextNames() []string {
 	f, _, err := a.contexts()
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	out := make([]string, len(f.Contexts))
 	for i, c := range f.Contexts {
 		out[i] = describe(c.Name, c.Endpoint)
 	}
-	return out, nil
+	return out
 }
 
 // completeContext is completeArg without a region.
@@ -139,9 +139,5 @@ func (a *app) completeContext(_ *cobra.Command, args []string, _ string) ([]stri
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	found, err := a.contextNames(context.Background(), nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return found, cobra.ShellCompDirectiveNoFileComp
+	return a.contextNames(), cobra.ShellCompDirectiveNoFileComp
 }

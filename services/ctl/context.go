@@ -134,7 +134,7 @@ func (a *app) contextSet() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&pin, "ca-pin", "", "trust the CA whose key has this `sha256:…` hash")
+	c.Flags().StringVar(&pin, "ca-pin", "", "trust the CA whose key has the `HASH` sha256:…")
 	c.Flags().BoolVar(&stdin, "token-stdin", false, "read the token from standard input and keep it in the file")
 	c.Flags().BoolVar(&use, "use", false, "make it the current one")
 	return c

@@ -62,8 +62,8 @@ func (a *app) eventWatch() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&filter, "filter", "", "only those that match, for example `'type = \"machine.power_changed\"'`")
-	c.Flags().StringVar(&token, "resume-token", "", "go on after this answer of an earlier watch")
+	c.Flags().StringVar(&filter, "filter", "", "only those that match `EXPRESSION`")
+	c.Flags().StringVar(&token, "resume-token", "", "go on after the answer with `TOKEN` of an earlier watch")
 	return c
 }
 

@@ -1,9 +1,8 @@
 package ctl
 
 import (
-	"google.golang.org/grpc/codes"
-
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 )
 
 // What vmhostctl ends with. Scripts rely on these; exitCodeHelp is their

@@ -25,10 +25,10 @@ func (f *failure) Error() string { return f.what + ": " + f.err.Message }
 
 func (f *failure) Unwrap() error { return f.err }
 
-// errQuiet ends with a code when everything has been said.
-type errQuiet struct{ code int }
+// quietError ends with a code when everything has been said.
+type quietError struct{ code int }
 
-func (e errQuiet) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+func (e quietError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
 // errInterrupted is why a context ends after Ctrl-C.
 var errInterrupted = errors.New("interrupted")
@@ -42,7 +42,7 @@ func fail(err error, what string, args ...any) error {
 	if _, ok := errors.AsType[*failure](err); ok {
 		return err
 	}
-	if _, ok := errors.AsType[errQuiet](err); ok || errors.Is(err, errInterrupted) {
+	if _, ok := errors.AsType[quietError](err); ok || errors.Is(err, errInterrupted) {
 		return err
 	}
 	e := apierror.FromStatus(err)
@@ -64,7 +64,7 @@ func local(err error, hint, what string, args ...any) error {
 // report writes a failure: what, why, and what to do; with -o json the
 // status after that, on one line.
 func (a *app) report(err error) int {
-	if quiet, ok := errors.AsType[errQuiet](err); ok {
+	if quiet, ok := errors.AsType[quietError](err); ok {
 		return quiet.code
 	}
 	if errors.Is(err, errInterrupted) {

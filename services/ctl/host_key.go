@@ -94,7 +94,7 @@ func (a *app) confirmKey(ctx context.Context, address hypervisor.Address, presen
 	}
 	if typed != "yes" {
 		fmt.Fprintln(a.stderr, "the key was not confirmed; nothing was done")
-		return errQuiet{exitUsage}
+		return quietError{exitUsage}
 	}
 	return nil
 }

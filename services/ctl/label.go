@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -107,7 +106,7 @@ func (l label[T]) createCommand(a *app) *cobra.Command {
 			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
 		},
 	}
-	c.Flags().StringVar(&description, "description", "", "free text")
+	c.Flags().StringVar(&description, "description", "", "free `TEXT`")
 	f.register(c)
 	return c
 }
@@ -130,7 +129,7 @@ func (l label[T]) updateCommand(a *app) *cobra.Command {
 			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
 		},
 	}
-	c.Flags().StringVar(&description, "description", "", "free text")
+	c.Flags().StringVar(&description, "description", "", "free `TEXT`")
 	_ = c.MarkFlagRequired("description") // only fails for a flag that is not there
 	f.register(c)
 	return c
@@ -163,20 +162,6 @@ func (l label[T]) ids(ctx context.Context, api *region) ([]string, error) {
 		ids = append(ids, describe(display.ID(item.GetName()), item.GetDescription()))
 	}
 	return ids, err
-}
-
-// changed prints the result of a change that is done.
-func (a *app) changed(m proto.Message, name string, f *changeFlags, people func() error) error {
-	if f.dryRun {
-		fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
-	}
-	if err := a.print(m, name, people); err != nil {
-		return err
-	}
-	if f.dryRun {
-		return f.checked()
-	}
-	return nil
 }
 
 func labelColumns[T labelled](now time.Time) []display.Column[T] {

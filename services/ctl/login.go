@@ -75,7 +75,7 @@ func (f *loginFlags) credential(ctx context.Context, a *app) (*vmhostv1.Credenti
 }
 
 func (a *app) secretFile(path string) (string, error) {
-	var r io.Reader = a.stdin
+	r := a.stdin
 	if path != "-" {
 		file, err := os.Open(path)
 		if err != nil {

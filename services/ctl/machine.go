@@ -44,7 +44,7 @@ func (a *app) machineList() *cobra.Command {
 type machineFlags struct{ pool string }
 
 func (f *machineFlags) register(a *app, c *cobra.Command) {
-	c.Flags().StringVar(&f.pool, "pool", "", "resource pool that the hostname is of")
+	c.Flags().StringVar(&f.pool, "pool", "", "resource `POOL` that the hostname is of")
 	a.completeFlag(c, "pool", completePools)
 	c.ValidArgsFunction = a.completeArg(completeMachines)
 }
@@ -82,7 +82,7 @@ func (a *app) machineStop() *cobra.Command {
 	var command *cobra.Command
 	command = a.machineAct("stop", "Stop a machine: ask the guest, and turn it off after a while",
 		func(c *cobra.Command) {
-			c.Flags().DurationVar(&grace, "grace", 0, "how long the guest may take, up to 1h; 60s when left out")
+			c.Flags().DurationVar(&grace, "grace", 0, "`DURATION` the guest may take, up to 1h; 60s when left out")
 			c.Flags().BoolVar(&hard, "hard", false, "turn it off at once")
 			c.MarkFlagsMutuallyExclusive("grace", "hard")
 		},

@@ -14,6 +14,9 @@ const composeLong = `Makes a machine: chooses the host with the most room among 
 the room, and has the machine made. What is left out is chosen: a hostname, one
 core, 2 GiB of memory, one disk of 8 GB, one interface on the default network.
 
+--nic takes network=NAME, bridge=NAME or macvlan=DEVICE; mode is for macvlan and
+one of bridge, private, vepa and passthru.
+
 --dry-run shows where it would go, and why each other host was refused.`
 
 const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4GiB --disk 20GB --start
@@ -48,18 +51,18 @@ func (a *app) machineCompose() *cobra.Command {
 			return a.compose(ctx, api, request, &f.change)
 		},
 	}
-	c.Flags().Int32Var(&f.cores, "cores", 0, "virtual cores; 1 when left out")
-	c.Flags().StringVar(&f.memory, "memory", "", "memory, `SIZE` such as 512MiB or 8GiB; 2GiB when left out")
-	c.Flags().StringArrayVar(&f.disks, "disk", nil, "`SIZE[@POOL]`, such as 10GB or 40GiB@fast; repeat for more, the first boots")
+	c.Flags().Int32Var(&f.cores, "cores", 0, "`NUMBER` of virtual cores; 1 when left out")
+	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` of memory, such as 512MiB or 8GiB; 2GiB when left out")
+	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL]`, such as 10GB or 40GiB@fast; repeat for more, the first boots")
 	c.Flags().BoolVar(&f.diskless, "diskless", false, "no disk at all")
-	c.Flags().StringArrayVar(&f.nics, "nic", nil, "`network=NAME|bridge=NAME|macvlan=DEVICE[,mac=MAC][,mode=MODE]`; repeat for more")
-	c.Flags().StringVar(&f.zone, "zone", "", "zone it must be in")
-	c.Flags().StringVar(&f.pool, "pool", "", "resource pool it belongs to")
-	c.Flags().StringVar(&f.host, "vm-host", "", "host it must be on")
-	c.Flags().StringVar(&f.arch, "arch", "", "architecture, as in uname -m")
-	c.Flags().StringArrayVar(&f.require, "require-tag", nil, "tag the host must have; repeat for more")
-	c.Flags().StringArrayVar(&f.forbid, "forbid-tag", nil, "tag the host must not have; repeat for more")
-	c.Flags().StringArrayVar(&f.tags, "tag", nil, "word to give the machine; repeat for more")
+	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface on `KIND=NAME` with [,mac=MAC][,mode=MODE]; repeat for more")
+	c.Flags().StringVar(&f.zone, "zone", "", "`ZONE` it must be in")
+	c.Flags().StringVar(&f.pool, "pool", "", "resource `POOL` it belongs to")
+	c.Flags().StringVar(&f.host, "vm-host", "", "`HOST` it must be on")
+	c.Flags().StringVar(&f.arch, "arch", "", "`ARCHITECTURE`, as in uname -m")
+	c.Flags().StringArrayVar(&f.require, "require-tag", nil, "`TAG` the host must have; repeat for more")
+	c.Flags().StringArrayVar(&f.forbid, "forbid-tag", nil, "`TAG` the host must not have; repeat for more")
+	c.Flags().StringArrayVar(&f.tags, "tag", nil, "`WORD` to give the machine; repeat for more")
 	c.Flags().BoolVar(&f.start, "start", false, "start it once it is made")
 	c.Flags().BoolVar(&f.autostart, "autostart", false, "start it whenever its host boots")
 	c.MarkFlagsMutuallyExclusive("disk", "diskless")
@@ -148,7 +151,7 @@ func parseNIC(s string) (*vmhostv1.InterfaceRequest, error) {
 		if !ok || value == "" {
 			return nil, usage(hint, "--nic %q: %q is not key=value", s, part)
 		}
-		kind := vmhostv1.InterfaceKind_INTERFACE_KIND_UNSPECIFIED
+		var kind vmhostv1.InterfaceKind
 		switch key {
 		case "network":
 			kind = vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK

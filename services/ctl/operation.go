@@ -77,7 +77,7 @@ func (a *app) operationWait() *cobra.Command {
 			return printRow(a, op, operationColumns(a.now()))
 		},
 	}
-	c.Flags().DurationVar(&f.wait, "wait", 0, "wait at most so long, for example 90s; 0 means until it ends")
+	c.Flags().DurationVar(&f.wait, "wait", 0, "wait at most for `DURATION`, such as 90s; 0 means until it ends")
 	return c
 }
 

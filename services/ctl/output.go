@@ -86,11 +86,11 @@ type listFlags struct {
 }
 
 func (f *listFlags) register(c *cobra.Command, example, sort string) {
-	c.Flags().StringVar(&f.filter, "filter", "", "only those that match, for example `'"+example+"'`")
+	c.Flags().StringVar(&f.filter, "filter", "", "only those that match `EXPRESSION`, such as '"+example+"'")
 	if sort != "" {
-		c.Flags().StringVar(&f.sort, "sort", "", "order, for example `'"+sort+"'`")
+		c.Flags().StringVar(&f.sort, "sort", "", "order by `FIELDS`, such as '"+sort+"'")
 	}
-	c.Flags().IntVar(&f.limit, "limit", 0, "at most so many; 0 means all")
+	c.Flags().IntVar(&f.limit, "limit", 0, "at most `NUMBER` of them; 0 means all")
 }
 
 const pageSize = 1000

@@ -30,7 +30,7 @@ func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) err
 		return fail(e, "%s", what)
 	}
 	if f.detailed {
-		return errQuiet{exitChanges}
+		return quietError{exitChanges}
 	}
 	return nil
 }

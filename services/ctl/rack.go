@@ -125,8 +125,8 @@ func (a *app) rackTokenCreate() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&zone, "zone", "", "zone the rack stands in; default when left out")
-	c.Flags().DurationVar(&ttl, "ttl", 0, "how long it is good, up to 24h; 10m when left out")
+	c.Flags().StringVar(&zone, "zone", "", "`ZONE` the rack stands in; default when left out")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "`DURATION` it is good for, up to 24h; 10m when left out")
 	a.completeFlag(c, "zone", completeZones)
 	return c
 }

@@ -68,16 +68,18 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	f := root.PersistentFlags()
-	f.StringVar(&a.flags.context, "context", "", "context to use instead of the current one")
-	f.StringVar(&a.flags.endpoint, "endpoint", "", "`HOST:PORT` of the region's API")
-	f.StringVar(&a.flags.caFile, "ca-file", "", "PEM `FILE` with the CA of the region")
+	f.StringVar(&a.flags.context, "context", "", "`NAME` of the context to use instead of the current one")
+	f.StringVar(&a.flags.endpoint, "endpoint", "", "where the region's API is, `HOST:PORT`")
+	f.StringVar(&a.flags.caFile, "ca-file", "", "`FILE` with the CA of the region, PEM")
 	f.StringVar(&a.flags.tokenFile, "token-file", "", "`FILE` with the bearer token")
-	f.StringVarP(&a.flags.output, "output", "o", outputTable, "`FORMAT`: table, wide, json, yaml or name")
+	f.StringVarP(&a.flags.output, "output", "o", outputTable, "`FORMAT` of what is shown: table, wide, json, yaml or name")
 	f.BoolVar(&a.flags.noHeaders, "no-headers", false, "leave out the headings of tables")
 	f.BoolVarP(&a.flags.verbose, "verbose", "v", false, "show the id of the request")
 	f.SortFlags = false
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return checkOutput(a.flags.output) }
-	a.completeFlag(root, "context", a.contextNames)
+	_ = root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return a.contextNames(), cobra.ShellCompDirectiveNoFileComp
+	})
 	a.completeWords(root, "output", outputTable, outputWide, outputJSON, outputYAML, outputName)
 
 	const fleet, here = "fleet", "here"
@@ -93,7 +95,16 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID(here)
 	root.SetCompletionCommandGroupID(here)
 	root.AddCommand(exitCodesTopic())
+	keepFlagOrder(root)
 	return root
+}
+
+// keepFlagOrder shows flags as they were added: what matters most comes first.
+func keepFlagOrder(c *cobra.Command) {
+	c.Flags().SortFlags = false
+	for _, sub := range c.Commands() {
+		keepFlagOrder(sub)
+	}
 }
 
 // noun is a command that only holds others.

@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -175,5 +174,5 @@ func worstNote(h *vmhostv1.VmHost) string {
 			return c.GetMessage()
 		}
 	}
-	return fmt.Sprintf("the host is %s", hostState(h))
+	return "the host is " + hostState(h)
 }

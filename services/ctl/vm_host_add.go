@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
-	"google.golang.org/grpc/codes"
 )
 
 const vmHostAddLong = `Adds a host and waits until it has been read. Nothing on it is changed.

@@ -53,8 +53,8 @@ func (a *app) vmHostUpdate() *cobra.Command {
 			return a.changedHost(changed, &f)
 		},
 	}
-	c.Flags().StringVar(&address, "address", "", "where the hypervisor answers, see `vmhostctl vm-host add --help`")
-	c.Flags().StringVar(&etag, "etag", "", "refuse when the host has changed since this version")
+	c.Flags().StringVar(&address, "address", "", "`ADDRESS` of the hypervisor, as for vm-host add")
+	c.Flags().StringVar(&etag, "etag", "", "refuse when the host has changed since `VERSION`")
 	spec.register(a, c)
 	f.register(c)
 	return c
@@ -119,8 +119,8 @@ func (a *app) vmHostCheck() *cobra.Command {
 			return a.printCheck(result, args[0])
 		},
 	}
-	c.Flags().StringVar(&zone, "zone", "", "zone whose racks are preferred")
-	c.Flags().StringVar(&rack, "rack", "", "rack to try from")
+	c.Flags().StringVar(&zone, "zone", "", "`ZONE` whose racks are preferred")
+	c.Flags().StringVar(&rack, "rack", "", "`RACK` to try from")
 	c.Flags().StringVar(&key, "host-key", "", "`KEY` that is expected of the host")
 	login.register(c)
 	f.registerWait(c)

@@ -23,14 +23,14 @@ type hostFlags struct {
 }
 
 func (f *hostFlags) register(a *app, c *cobra.Command) {
-	c.Flags().StringVar(&f.zone, "zone", "", "failure domain of the host")
-	c.Flags().StringVar(&f.pool, "pool", "", "resource pool whose machines it takes")
-	c.Flags().StringArrayVar(&f.tags, "tag", nil, "word that requests can ask for; repeat for more")
-	c.Flags().StringVar(&f.overcommit, "overcommit", "", "limits as multiples of what is there, 0 to 10: `cores=2,memory=1.5,storage=1`")
-	c.Flags().StringVar(&f.storagePool, "default-storage-pool", "", "storage pool for disks that name none")
-	c.Flags().StringVar(&f.macvlan, "default-macvlan-mode", "", "how macvlan interfaces are attached: bridge, private, vepa or passthru")
-	c.Flags().StringVar(&f.rack, "rack", "", "rack that must drive the host")
-	c.Flags().StringVar(&f.displayName, "display-name", "", "name for people")
+	c.Flags().StringVar(&f.zone, "zone", "", "`ZONE` it is in")
+	c.Flags().StringVar(&f.pool, "pool", "", "resource `POOL` whose machines it takes")
+	c.Flags().StringArrayVar(&f.tags, "tag", nil, "`WORD` that requests can ask for; repeat for more")
+	c.Flags().StringVar(&f.overcommit, "overcommit", "", "`RATIOS` of limits to what is there, 0 to 10: cores=2,memory=1.5,storage=1")
+	c.Flags().StringVar(&f.storagePool, "default-storage-pool", "", "storage `POOL` for disks that name none")
+	c.Flags().StringVar(&f.macvlan, "default-macvlan-mode", "", "`MODE` of macvlan interfaces: bridge, private, vepa or passthru")
+	c.Flags().StringVar(&f.rack, "rack", "", "`RACK` that must drive the host")
+	c.Flags().StringVar(&f.displayName, "display-name", "", "`NAME` for people")
 	c.Flags().StringVar(&f.hostKey, "host-key", "", "`KEY` the host must present: a line such as 'ssh-ed25519 AAAA…', or SHA256:…")
 	c.Flags().BoolVar(&f.acceptHostKey, "accept-host-key", false, "trust the key that the host presents now, and show it")
 	c.MarkFlagsMutuallyExclusive("host-key", "accept-host-key")
@@ -86,7 +86,7 @@ func (f *hostFlags) apply(ctx context.Context, a *app, c *cobra.Command, h *vmho
 	if h.Credential, err = f.login.credential(ctx, a); err != nil {
 		return nil, err
 	}
-	if h.Credential != nil {
+	if h.GetCredential() != nil {
 		paths = append(paths, "credential")
 	}
 	return paths, nil

@@ -3,6 +3,7 @@ package ctl
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func used(u *vmhostv1.ResourceUsage, format func(int64) string) string {
 	return format(u.GetCommitted()+u.GetForeign()) + "/" + format(u.GetLimit())
 }
 
-func plainNumber(n int64) string { return fmt.Sprint(n) }
+func plainNumber(n int64) string { return strconv.FormatInt(n, 10) }
 
 func memory(mib int64) string { return display.MiB(mib) }
 
@@ -62,7 +63,7 @@ func machinesOn(h *vmhostv1.VmHost) string {
 	if h.GetUsage() == nil && h.GetObservation() == nil {
 		return ""
 	}
-	s := fmt.Sprint(h.GetUsage().GetMachines())
+	s := strconv.Itoa(int(h.GetUsage().GetMachines()))
 	if n := h.GetObservation().GetForeign().GetMachines(); n > 0 {
 		s += fmt.Sprintf("+%d", n)
 	}

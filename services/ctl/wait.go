@@ -39,7 +39,7 @@ func (a *app) finish(ctx context.Context, op *vmhostv1.Operation, what string, f
 		if err := printRow(a, op, operationColumns(a.now())); err != nil {
 			return nil, err
 		}
-		return nil, errQuiet{exitOK}
+		return nil, quietError{exitOK}
 	}
 	return a.await(ctx, op, what, f.wait)
 }
@@ -164,7 +164,7 @@ func (w *waiting) interrupted(ctx context.Context) error {
 	w.line.clear()
 	if w.asked {
 		fmt.Fprintf(stderr, "%s is being cancelled; see its end with\n  %s\n", w.op.GetName(), w.again())
-		return errQuiet{exitInterrupted}
+		return quietError{exitInterrupted}
 	}
 	if w.line.on {
 		fmt.Fprintln(stderr, "letting go; press Ctrl-C again to cancel the operation")
@@ -175,7 +175,7 @@ func (w *waiting) interrupted(ctx context.Context) error {
 	case <-w.caught:
 	case <-timer.C:
 		fmt.Fprintf(stderr, "%s goes on; see its end with\n  %s\n", w.op.GetName(), w.again())
-		return errQuiet{exitInterrupted}
+		return quietError{exitInterrupted}
 	}
 	fmt.Fprintf(stderr, "cancelling %s\n", w.op.GetName())
 	w.asked = true

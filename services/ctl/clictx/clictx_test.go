@@ -75,7 +75,7 @@ func TestDeletingTheCurrentContextLeavesNoneCurrent(t *testing.T) {
 func TestBadFilesAndContextsAreRefused(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(path, []byte("contexts: []\ncurent: x\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("contexts: []\nnope: x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := clictx.Load(path); err == nil {

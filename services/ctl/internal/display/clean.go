@@ -20,7 +20,7 @@ func Clean(s string) string {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case !unprintable(r):
+		case r == utf8.RuneError, !unprintable(r):
 			b.WriteRune(r)
 		case r == '\n':
 			b.WriteString(`\n`)

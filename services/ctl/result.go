@@ -3,6 +3,8 @@ package ctl
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
@@ -20,6 +22,20 @@ func (a *app) gone(noun, name, verb string, f *changeFlags) error {
 		fmt.Fprintln(a.stdout, display.Clean(name))
 	default:
 		fmt.Fprintf(a.stdout, "%s %s %s\n", noun, display.Clean(display.ID(name)), verb)
+	}
+	return nil
+}
+
+// changed prints the result of a change that is done.
+func (a *app) changed(m proto.Message, name string, f *changeFlags, people func() error) error {
+	if f.dryRun {
+		fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
+	}
+	if err := a.print(m, name, people); err != nil {
+		return err
+	}
+	if f.dryRun {
+		return f.checked()
 	}
 	return nil
 }
