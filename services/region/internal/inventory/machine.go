@@ -13,6 +13,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // ours says whether a record says that the machine of this hypervisor uuid is on
@@ -114,7 +115,7 @@ func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenM
 func (w *writer) event(kind string, m *rackv1.MachineObservation, ours bool, message string) {
 	uid := m.GetUuid()
 	if !ours {
-		uid = DiscoveredUID(w.scope.resource.GetUid(), m.GetUuid())
+		uid = view.DiscoveredUID(w.scope.resource.GetUid(), m.GetUuid())
 	}
 	store.AddEvent(w.tx, &vmhostv1.Event{
 		Type: kind, Resource: "machines/" + uid, VmHost: w.scope.resource.GetName(), Message: message,

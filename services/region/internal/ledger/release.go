@@ -39,7 +39,7 @@ func Release(tx *store.Txn, v *store.View, uid string) bool {
 
 // Recount is what the machines of a host hold together: what its ledger must say.
 func Recount(v *store.View, host string) *storev1.StoredLedger {
-	out := &storev1.StoredLedger{}
+	out := &storev1.StoredLedger{Total: &storev1.Commitment{}}
 	for _, m := range store.Machines.All(v) {
 		if m.Value.GetResource().GetVmHost() == "vmHosts/"+host {
 			add(out, m.Value.GetCommitment())

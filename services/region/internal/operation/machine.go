@@ -3,7 +3,6 @@ package operation
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -11,8 +10,8 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // ours is a machine that vmhost may change; one that was only discovered is
@@ -23,7 +22,8 @@ func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], err
 	if ok {
 		return m, nil
 	}
-	if host, uuid, found := findDiscovered(v, uid); found {
+	if d, found := view.FindDiscovered(v, uid); found {
+		host, uuid := strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
 		return m, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT,
 			"%s was discovered on host %s, vmhost did not make it and does not change it", name, host).
 			With("resource", name).With("vm_host", "vmHosts/"+host).With("hypervisor_uuid", uuid).
@@ -32,23 +32,9 @@ func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], err
 	return m, apierror.NotFound(name)
 }
 
-// findDiscovered finds a machine without a record by the uid that follows from
-// its host's.
-func findDiscovered(v *store.View, uid string) (host, uuid string, found bool) {
-	for id, h := range store.VmHosts.All(v) {
-		for u := range store.Seen.All(v, id) {
-			if inventory.DiscoveredUID(h.Value.GetResource().GetUid(), u) == uid {
-				return id, u, true
-			}
-		}
-	}
-	return "", "", false
-}
-
-// checkEtag refuses a machine that has changed since its etag was read. An etag
-// is the mod revision of the record in base 36.
+// checkEtag refuses a machine that has changed since its etag was read.
 func checkEtag(m store.Record[*storev1.StoredMachine], sent string) error {
-	present := strconv.FormatInt(m.Revision, 36)
+	present := view.Etag(m.Revision)
 	if sent == "" || sent == present {
 		return nil
 	}

@@ -11,8 +11,8 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // Result records what a step of a rack came to. When it returns nil the result
@@ -117,20 +117,37 @@ func (c *change) response(rack string, res *rackv1.StepResult) (proto.Message, e
 		check.Rack = "racks/" + rack
 		return check, nil
 	case vmhostv1.OperationVerb_OPERATION_VERB_REFRESH:
-		return inventory.VMHost(c.view, hostOf(c.op)), nil
+		h, ok := store.VmHosts.Get(c.view, hostOf(c.op))
+		if !ok {
+			return nil, nil //nolint:nilnil // a host that is gone again is no failure of the step
+		}
+		return view.VmHost(c.view, h), nil
 	default:
-		m := inventory.Machine(c.view, strings.TrimPrefix(r.GetTarget(), "machines/"), hostOf(c.op))
-		if m == nil {
-			return nil, nil //nolint:nilnil // a machine that is gone again is no failure of the step
-		}
-		if m.GetOperation() == r.GetName() {
-			m.Operation = ""
-			if r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE {
-				m.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
-			}
-		}
-		return m, nil
+		return c.shown(), nil
 	}
+}
+
+// shown is the operation's machine as it is after the operation.
+func (c *change) shown() proto.Message {
+	r := c.op.GetResource()
+	rec, ok := store.Machines.Get(c.view, c.op.GetMachineUid())
+	if !ok {
+		if m, found := view.FindDiscovered(c.view, c.op.GetMachineUid()); found {
+			return m
+		}
+		return nil // a machine that is gone again is no failure of the step
+	}
+	// As the record will be: this transaction lets go of it.
+	rec.Value = proto.CloneOf(rec.Value)
+	if rec.Value.GetResource().GetOperation() == r.GetName() {
+		rec.Value.Resource.Operation = ""
+		if r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE {
+			rec.Value.Resource.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
+		}
+	}
+	m := view.Machine(c.view, rec)
+	m.Etag = "" // known only after the transaction
+	return m
 }
 
 func (c *change) failure(ctx context.Context, stepErr *rackv1.StepError) error {

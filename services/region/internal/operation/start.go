@@ -19,6 +19,7 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // How long steps may take.
@@ -173,7 +174,9 @@ func (e *Engine) Query(ctx context.Context, principal, name string) (*vmhostv1.O
 			host, uuid := "", ""
 			if m, ok := store.Machines.Get(v, uid); ok {
 				host, uuid = strings.TrimPrefix(m.Value.GetResource().GetVmHost(), "vmHosts/"), m.Value.GetResource().GetHypervisorUuid()
-			} else if host, uuid, ok = findDiscovered(v, uid); !ok {
+			} else if d, ok := view.FindDiscovered(v, uid); ok {
+				host, uuid = strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
+			} else {
 				return apierror.NotFound(name)
 			}
 			op.MachineUid = uid
