@@ -45,20 +45,17 @@ func (s *operations) ListOperations(ctx context.Context, req *vmhostv1.ListOpera
 
 // WaitOperation answers when the operation has ended or the time is over.
 func (s *operations) WaitOperation(ctx context.Context, req *vmhostv1.WaitOperationRequest) (*vmhostv1.Operation, error) {
-	if _, err := get(ctx, s.base, store.Operations, req.GetName()); err != nil {
-		return nil, err
-	}
 	timeout := maxWait
 	if req.GetTimeout() != nil {
 		timeout = min(timeout, req.GetTimeout().AsDuration())
+	}
+	if timeout <= 0 {
+		return s.GetOperation(ctx, &vmhostv1.GetOperationRequest{Name: req.GetName()})
 	}
 	return s.engine.Wait(ctx, req.GetName(), timeout)
 }
 
 // CancelOperation asks for the operation to end.
 func (s *operations) CancelOperation(ctx context.Context, req *vmhostv1.CancelOperationRequest) (*vmhostv1.Operation, error) {
-	if _, err := get(ctx, s.base, store.Operations, req.GetName()); err != nil {
-		return nil, err
-	}
 	return s.engine.Cancel(ctx, req.GetName())
 }
