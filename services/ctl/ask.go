@@ -28,22 +28,29 @@ func (a *app) ask(ctx context.Context, question string) (string, error) {
 	})
 }
 
-// askSecret is ask without showing what is typed.
+// askSecret is ask without showing what is typed. The terminal is raw before
+// the question is there, so that not even an early key is shown; Ctrl-C is then
+// a key like others and ends the reading.
 func (a *app) askSecret(ctx context.Context, question string) (string, error) {
-	f, ok := a.stdin.(*os.File)
+	in, ok := a.stdin.(*os.File)
 	if !ok {
 		return "", errors.New("standard input is no terminal")
 	}
-	before, err := term.GetState(int(f.Fd()))
+	before, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
-		return "", fmt.Errorf("read the terminal's state: %w", err)
+		return "", fmt.Errorf("stop the terminal from showing what is typed: %w", err)
 	}
-	fmt.Fprint(a.stderr, question)
-	defer fmt.Fprintln(a.stderr)
-	defer func() { _ = term.Restore(int(f.Fd()), before) }() // after an interrupt the echo is off
+	defer func() { _ = term.Restore(int(in.Fd()), before) }() // nothing better can be done at the end
+	terminal := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{in, a.stderr}, "")
 	return a.receive(ctx, func() (string, error) {
-		secret, err := term.ReadPassword(int(f.Fd()))
-		return string(secret), err
+		secret, err := terminal.ReadPassword(question)
+		if errors.Is(err, io.EOF) {
+			err = errInterrupted
+		}
+		return secret, err
 	})
 }
 

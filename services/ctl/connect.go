@@ -87,10 +87,18 @@ func (a *app) contexts() (*clictx.File, string, error) {
 	return f, path, nil
 }
 
+// warnOpen says that others can read a token kept in the file of contexts.
+func (a *app) warnOpen(path string, c clictx.Context) {
+	info, err := os.Stat(path)
+	if err == nil && c.Token != "" && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(a.stderr, "warning: %s holds a token and others can read it; do: chmod 600 %s\n", path, shellQuote(path))
+	}
+}
+
 // target is the context in use: flags over environment over file. Its name is
 // empty when it comes from flags and environment alone.
 func (a *app) target() (clictx.Context, error) {
-	f, _, err := a.contexts()
+	f, path, err := a.contexts()
 	if err != nil {
 		return clictx.Context{}, err
 	}
@@ -99,6 +107,7 @@ func (a *app) target() (clictx.Context, error) {
 		if c, err = f.Get(name); err != nil {
 			return c, local(err, "see which there are: `vmhostctl context list`", "use context %s", name)
 		}
+		a.warnOpen(path, c)
 	}
 	c.Endpoint = first(a.flags.endpoint, a.env["VMHOSTCTL_ENDPOINT"], c.Endpoint)
 	c.CAFile = first(a.flags.caFile, a.env["VMHOSTCTL_CA_FILE"], c.CAFile)

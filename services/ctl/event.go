@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,8 +57,8 @@ func (a *app) eventWatch() *cobra.Command {
 			}
 			w := &watch{app: a, api: api, filter: filter, token: token}
 			err = w.run(ctx)
-			if w.token != "" && isTerminal(a.stderr) {
-				fmt.Fprintf(a.stderr, "\ngo on with\n  vmhostctl event watch --resume-token %s\n", shellQuote(display.Clean(w.token)))
+			if w.token != "" && errors.Is(err, errInterrupted) {
+				fmt.Fprintf(a.stderr, "go on with\n  vmhostctl event watch --resume-token %s\n", shellQuote(display.Clean(w.token)))
 			}
 			return err
 		},

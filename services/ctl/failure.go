@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -72,6 +73,10 @@ func (a *app) report(err error) int {
 		return exitInterrupted
 	}
 	f, ok := errors.AsType[*failure](err)
+	if broken, bad := errors.AsType[*fs.PathError](err); bad && !ok {
+		e := &apierror.Error{Code: codes.Unknown, Message: broken.Error(), Hint: "make room for the output, or send it elsewhere"}
+		f, ok = &failure{what: "cannot write the output", err: e, code: exitFailed}, true
+	}
 	if !ok { // cobra's own: unknown flags, wrong number of arguments
 		f, _ = errors.AsType[*failure](usage(a.helpHint(), "%s", err))
 	}
@@ -140,18 +145,18 @@ func (a *app) hint(f *failure) string {
 	case vmhostv1.ErrorReason_REQUEST_ID_REUSED:
 		return "leave --request-id out, or take another UUID"
 	default:
-		return a.hintOfCode(f.err.Code)
+		return a.hintOfCode(f.err)
 	}
 }
 
-func (a *app) hintOfCode(code codes.Code) string {
-	switch code {
+func (a *app) hintOfCode(e *apierror.Error) string {
+	switch e.Code {
 	case codes.Unauthenticated:
 		return "give a valid token: `vmhostctl context set NAME --token-file FILE`, or VMHOSTCTL_TOKEN_FILE"
 	case codes.PermissionDenied:
 		return "ask an administrator for a token with a role that allows this"
 	case codes.NotFound:
-		return "see what there is with `list`"
+		return "see what there is: `vmhostctl " + nounOf(e.Metadata["resource"]) + " list`"
 	case codes.Unavailable, codes.DeadlineExceeded:
 		return "check that the region runs, and the endpoint and CA in use: `vmhostctl context show`"
 	case codes.ResourceExhausted:
@@ -166,5 +171,26 @@ func (a *app) hintOfCode(code codes.Code) string {
 		return "the region is older than this vmhostctl: compare `vmhostctl version`"
 	default:
 		return "look into the region's log; run again with -v to see the id to look for"
+	}
+}
+
+// nounOf is the command for a kind of resource.
+func nounOf(name string) string {
+	collection, _, _ := strings.Cut(name, "/")
+	switch collection {
+	case vmHosts:
+		return "vm-host"
+	case operations:
+		return "operation"
+	case zones:
+		return "zone"
+	case resourcePools:
+		return "pool"
+	case racks:
+		return "rack"
+	case "join token":
+		return "rack token"
+	default:
+		return "machine"
 	}
 }

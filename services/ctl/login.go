@@ -49,6 +49,9 @@ func (f *loginFlags) credential(ctx context.Context, a *app) (*vmhostv1.Credenti
 		return &vmhostv1.Credential{Kind: &vmhostv1.Credential_SshPrivateKey{SshPrivateKey: key}}, nil
 	case f.passwordStdin:
 		password, err := a.password(ctx)
+		if errors.Is(err, errInterrupted) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, local(err, "pipe the password in: `… --password-stdin < FILE`", "read the password")
 		}

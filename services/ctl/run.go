@@ -27,7 +27,7 @@ func Run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 		a.interrupts.watch(ctx, signals)
 	}()
 
-	root := a.root()
+	root := a.root() //nolint:contextcheck // commands get theirs from ExecuteContextC
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
 	a.command = command

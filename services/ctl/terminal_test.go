@@ -184,6 +184,14 @@ func TestAPasswordTypedOnATerminalIsNotShown(t *testing.T) {
 	if sent, err := f.requests("CreateVmHost"); err != nil || !strings.Contains(sent, `"password":"sesame"`) {
 		t.Errorf("sent %q (%v)", sent, err)
 	}
+
+	s = startSession(t, f, true, "vm-host", "add", "h5", "qemu+ssh://root@h5/system", "--password-stdin", "--host-key", "SHA256:x")
+	s.expect("Password: ")
+	s.typeIn("ses\x03")
+	s.ends(130)
+	if sent, err := f.requests("CreateVmHost"); err != nil || strings.Contains(sent, "h5") {
+		t.Errorf("sent %q (%v)", sent, err)
+	}
 }
 
 func TestOnATerminalProgressIsOneLineThatGoesAway(t *testing.T) {

@@ -102,10 +102,10 @@ func TestATableAlignsWideAndPaintedCells(t *testing.T) {
 	if err := display.Table(&out, rows, columns, display.TableOptions{Palette: display.Palette{On: true}}); err != nil {
 		t.Fatal(err)
 	}
-	want := "NAME      STATE    N\n" +
-		"機械      \x1b[32mREADY\x1b[0m    -\n" +
-		"a         \x1b[31mFAILED\x1b[0m   -\n" +
-		`\x1b[1m   odd      -` + "\n"
+	want := "NAME     STATE   N\n" +
+		"機械     \x1b[32mREADY\x1b[0m   -\n" +
+		"a        \x1b[31mFAILED\x1b[0m  -\n" +
+		`\x1b[1m  odd     -` + "\n"
 	if out.String() != want {
 		t.Errorf("got:\n%q\nwant:\n%q", out.String(), want)
 	}

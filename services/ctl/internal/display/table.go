@@ -3,6 +3,7 @@ package display
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -83,12 +84,10 @@ func plain(indent int) table.Style {
 	s := table.StyleDefault
 	s.Options = table.OptionsNoBordersAndSeparators
 	s.Box.PaddingLeft = ""
-	s.Box.PaddingRight = "   "
-	s.Box.Left = fmt.Sprintf("%*s", indent, "")
-	s.Options.DrawBorder = false
-	if indent > 0 {
-		s.Box.PaddingLeft = s.Box.Left
-		s.Box.PaddingRight = " "
+	s.Box.PaddingRight = "  "
+	if indent > 0 { // the padding of each cell is what moves the first
+		s.Box.PaddingLeft = strings.Repeat(" ", indent)
+		s.Box.PaddingRight = ""
 	}
 	s.Format.Header = text.FormatDefault
 	return s
