@@ -5,7 +5,7 @@ MAKEFLAGS   += --no-print-directory
 MODULES  := proto pkg services tests
 PACKAGES := $(addprefix ./,$(addsuffix /...,$(MODULES)))
 # Modules outside go.work that are ours to tidy; the others only pin a tool.
-OWN_TOOLS := tools/protodeps tools/testreport
+OWN_TOOLS := tools/protodeps tools/testreport tools/composekit
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/vmhost-project/vmhost/pkg/obs.Version=$(VERSION)
