@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
@@ -204,14 +203,4 @@ func allListed(ctx context.Context, s *process.Standalone, n int) error {
 		return fmt.Errorf("vmhost lists %d of %d domains", len(list.GetMachines()), n)
 	}
 	return nil
-}
-
-// tail is the end of a file, to show why something did not work.
-func tail(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	const most = 4000
-	return string(b[max(0, len(b)-most):])
 }

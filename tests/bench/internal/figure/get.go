@@ -2,6 +2,7 @@ package figure
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,8 +74,8 @@ func (e *Env) getJSON(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("get a machine as JSON: %w", err)
 	}
-	defer resp.Body.Close()
 	n, err := io.Copy(io.Discard, resp.Body)
+	err = errors.Join(err, resp.Body.Close())
 	if err != nil {
 		return fmt.Errorf("get a machine as JSON: %w", err)
 	}

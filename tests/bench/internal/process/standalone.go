@@ -219,13 +219,22 @@ func (s *Standalone) Close() error {
 
 // freeAddrs are loopback addresses that were free a moment ago.
 func freeAddrs(ctx context.Context, n int) ([]string, error) {
-	var addrs []string
+	var (
+		addrs     []string
+		listeners []net.Listener
+	)
+	// All are held until the last is found, so that none is found twice.
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close()
+		}
+	}()
 	for range n {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
-		defer l.Close()
+		listeners = append(listeners, l)
 		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs, nil
