@@ -1,0 +1,225 @@
+// Package executor drives the hosts that a region assigned to this rack: it
+// keeps a connection to each hypervisor, does the steps it is sent and reports
+// what it sees.
+//
+// Invariants:
+//
+//   - No effect of a step with an epoch older than the newest seen of its host
+//     (promise P7), before it begins as well as when it arrives.
+//   - Steps on one machine run one after another in the order they came; steps
+//     on different machines of a host run together, up to a bound.
+//   - A step's result is in the journal before it is sent. A step whose end is
+//     not known, since the process stops, has no result: it is sent again, and
+//     drivers are idempotent (promise P3).
+//   - Nothing is changed on a hypervisor but by a step (promise P5).
+//   - One host never waits for another.
+//
+// Cut off from the region, it finishes what was accepted and starts nothing.
+//
+// Goroutines: one per assigned host, one per step. Close ends them all.
+package executor
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/rack/internal/journal"
+	"github.com/vmhost-project/vmhost/services/rack/internal/metric"
+	"github.com/vmhost-project/vmhost/services/rack/internal/session"
+)
+
+const (
+	// maxQueued is how many steps a host may have that did not end.
+	maxQueued = 256
+	// maxChecks is how many addresses are tried at once.
+	maxChecks = 8
+)
+
+// errStopping is why steps end when the process does.
+var errStopping = errors.New("the rack is stopping")
+
+// Config is what an Executor needs.
+type Config struct {
+	// Drivers are the openers by the hypervisor they are for.
+	Drivers map[vmhostv1.VmHostType]hypervisor.Opener
+	// Journal remembers.
+	Journal *journal.Journal
+	// Unseal opens a credential that was sealed to this rack.
+	Unseal func(aad, sealed []byte) ([]byte, error)
+	// Rack is the rack's resource name.
+	Rack func() string
+	// InventoryInterval is how often a host is read whole; 0 means 60 s.
+	InventoryInterval time.Duration
+	// StepsPerHost is how many steps run at once on a host; 0 means 4.
+	StepsPerHost int
+	// Metrics counts.
+	Metrics *metric.Metrics
+	// Log gets what happens to hosts and steps.
+	Log *slog.Logger
+}
+
+// Executor is the session.Handler that does the work.
+type Executor struct {
+	cfg      Config
+	life     context.Context //nolint:containedctx // hosts and steps outlive the calls that begin them
+	end      context.CancelCauseFunc
+	work     sync.WaitGroup // hosts
+	steps    sync.WaitGroup
+	checks   chan struct{}
+	seed     maphash.Seed
+	sequence atomic.Int64
+
+	mu      sync.Mutex
+	hosts   map[string]*host // by uid
+	running map[string]bool  // ids of steps that did not end
+	up      session.Sender   // nil while no session is up
+	session string
+	closing bool
+}
+
+var _ session.Handler = (*Executor)(nil)
+
+// New makes an executor without hosts. Close ends it.
+func New(cfg Config) *Executor {
+	if cfg.InventoryInterval <= 0 {
+		cfg.InventoryInterval = time.Minute
+	}
+	if cfg.StepsPerHost <= 0 {
+		cfg.StepsPerHost = 4
+	}
+	e := &Executor{
+		cfg: cfg, checks: make(chan struct{}, maxChecks), seed: maphash.MakeSeed(),
+		hosts: map[string]*host{}, running: map[string]bool{},
+	}
+	e.life, e.end = context.WithCancelCause(context.Background())
+	return e
+}
+
+// Close takes no more steps, lets those under way end until ctx does, and then
+// ends everything.
+func (e *Executor) Close(ctx context.Context) error {
+	e.mu.Lock()
+	e.closing = true
+	e.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		e.steps.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+	e.end(errStopping)
+	<-ended
+	e.work.Wait()
+	return nil
+}
+
+// Connected tells the region everything it may not know: results, and how hosts
+// stand.
+func (e *Executor) Connected(ctx context.Context, to session.Sender, region *rackv1.RegionHello) {
+	e.mu.Lock()
+	e.up, e.session = to, region.GetSession()
+	hosts := make([]*host, 0, len(e.hosts))
+	for _, h := range e.hosts {
+		hosts = append(hosts, h)
+	}
+	e.mu.Unlock()
+	for _, h := range hosts {
+		h.resync()
+	}
+	results, err := e.cfg.Journal.Results()
+	if err != nil {
+		e.cfg.Log.ErrorContext(ctx, "could not read results from the journal", "error", err)
+	}
+	for _, r := range results {
+		if err := to.Send(ctx, resultMessage(r)); err != nil {
+			return
+		}
+	}
+}
+
+// Disconnected stops reporting; steps go on.
+func (e *Executor) Disconnected() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.up, e.session = nil, ""
+}
+
+// Assign drives a host from now on.
+func (e *Executor) Assign(ctx context.Context, a *rackv1.Assignment) {
+	if !e.cfg.Journal.Raise(a.GetUid(), a.GetEpoch()) {
+		e.cfg.Log.WarnContext(ctx, "ignored an assignment with an old epoch", "vm_host", a.GetVmHost(), "epoch", a.GetEpoch())
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing {
+		return
+	}
+	if h := e.hosts[a.GetUid()]; h != nil {
+		h.assign(a)
+		return
+	}
+	h := newHost(e, a)
+	e.hosts[a.GetUid()] = h
+	e.work.Go(func() { h.run(e.life) })
+}
+
+// Unassign stops driving a host when its accepted steps have ended.
+func (e *Executor) Unassign(_ context.Context, uid string) {
+	e.mu.Lock()
+	h := e.hosts[uid]
+	e.mu.Unlock()
+	if h != nil {
+		h.unassign()
+	}
+}
+
+// Acknowledged forgets a result.
+func (e *Executor) Acknowledged(id string) { e.cfg.Journal.Ack(id) }
+
+// send sends to the region of the present session.
+func (e *Executor) send(ctx context.Context, message *rackv1.ConnectRequest) error {
+	e.mu.Lock()
+	up := e.up
+	e.mu.Unlock()
+	if up == nil {
+		return session.ErrNoSession
+	}
+	return up.Send(ctx, message)
+}
+
+// online says whether somebody listens.
+func (e *Executor) online() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.up != nil
+}
+
+// retire takes a host out when nothing of it is left to do; false when it was
+// assigned again meanwhile.
+func (e *Executor) retire(h *host) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !h.idle() {
+		return false
+	}
+	if e.hosts[h.uid] == h {
+		delete(e.hosts, h.uid)
+	}
+	return true
+}
+
+func resultMessage(r *rackv1.StepResult) *rackv1.ConnectRequest {
+	return &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_StepResult{StepResult: r}}
+}

@@ -1,0 +1,300 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vmhost-project/vmhost/pkg/backoff"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+const (
+	// openLimit bounds one try to connect.
+	openLimit = 30 * time.Second
+	// slowRetry is the wait after a failure that only a person can mend.
+	slowRetry = 5 * time.Minute
+	// settled is how long a connection must have been good for the next one to be
+	// made without the waits of those before it.
+	settled = time.Minute
+	// patience is how long a step waits for a connection.
+	patience = 15 * time.Second
+)
+
+// host is one assigned host. Its goroutine makes and keeps the connection;
+// steps use it from theirs.
+type host struct {
+	e     *Executor
+	uid   string
+	log   *slog.Logger
+	wake  chan struct{} // something below changed
+	slots chan struct{} // steps that run
+	read  chan struct{} // held while the host is read and reported
+
+	mu       sync.Mutex
+	want     *rackv1.Assignment
+	stopping bool
+	again    bool // report everything: somebody new listens
+	hurry    bool // connect now: a step waits
+	conn     *connection
+	fail     error         // why conn is nil; nil before the first try ended
+	tried    chan struct{} // closed when the next try to connect ends
+	state    string
+	tails    map[string]chan struct{} // per machine: closed when its last step ends
+	active   int                      // steps that did not end
+
+	known map[string]uint64 // hash of every machine as reported; guarded by read
+}
+
+// connection is one open driver.
+type connection struct {
+	driver  hypervisor.Driver
+	events  <-chan hypervisor.Event
+	version string
+	lost    chan struct{} // closed by whoever notices first
+	once    sync.Once
+	cause   error
+}
+
+func (c *connection) lose(err error) {
+	c.once.Do(func() {
+		c.cause = err
+		close(c.lost)
+	})
+}
+
+func newHost(e *Executor, a *rackv1.Assignment) *host {
+	return &host{
+		e: e, uid: a.GetUid(), log: e.cfg.Log.With("vm_host", a.GetVmHost()), want: a,
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), read: make(chan struct{}, 1),
+		tried: make(chan struct{}), tails: map[string]chan struct{}{},
+	}
+}
+
+func (h *host) nudge(change func()) {
+	h.mu.Lock()
+	change()
+	h.mu.Unlock()
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (h *host) assign(a *rackv1.Assignment) {
+	h.nudge(func() { h.want, h.stopping, h.again = a, false, true })
+}
+func (h *host) unassign() { h.nudge(func() { h.stopping = true }) }
+func (h *host) resync()   { h.nudge(func() { h.again = true }) }
+
+// idle says whether the host may be let go.
+func (h *host) idle() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.stopping && h.active == 0
+}
+
+func (h *host) assignment() *rackv1.Assignment {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.want
+}
+
+// take reads and clears what nudge set.
+func (h *host) take() (a *rackv1.Assignment, again, hurry bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	a, again, hurry = h.want, h.again, h.hurry
+	h.again, h.hurry = false, false
+	return a, again, hurry
+}
+
+// run is the host's goroutine.
+func (h *host) run(ctx context.Context) {
+	defer h.setState("")
+	var wait backoff.Backoff
+	for ctx.Err() == nil && !h.e.retire(h) {
+		a := h.assignment()
+		h.keepEpoch(ctx)
+		conn, err := h.open(ctx, a)
+		began := time.Now()
+		if err == nil {
+			err = h.serve(ctx, conn)
+			_ = conn.driver.Close()
+		} else {
+			h.e.cfg.Metrics.Opened(hypervisor.StepError(err))
+		}
+		if ctx.Err() != nil || errors.Is(err, errMoved) {
+			wait.Reset()
+			continue
+		}
+		if time.Since(began) > settled {
+			wait.Reset()
+		}
+		h.down(ctx, err)
+		pause := wait.Next()
+		if slow(err) {
+			wait.Reset()
+			pause = slowRetry + rand.N(slowRetry/5) - slowRetry/10 //nolint:gosec // jitter is no secret
+		}
+		h.log.WarnContext(ctx, "the hypervisor is not reached, will try again", "class", hypervisor.Class(err), "after", pause, "error", err)
+		h.pause(ctx, pause, a.GetConnectionVersion(), err)
+	}
+}
+
+// keepEpoch puts the epoch on disk; steps do so as well, before they begin.
+func (h *host) keepEpoch(ctx context.Context) {
+	if err := h.e.cfg.Journal.Persist(h.uid); err != nil {
+		h.log.ErrorContext(ctx, "could not record the epoch", "error", err)
+	}
+}
+
+// slow says whether trying again soon is of no use, or does harm: accounts are
+// locked by repeated logins.
+func slow(err error) bool {
+	return errors.Is(err, hypervisor.ErrAuth) || errors.Is(err, hypervisor.ErrHostKey) ||
+		errors.Is(err, hypervisor.ErrRefused) || errors.Is(err, hypervisor.ErrUnsupported)
+}
+
+// pause waits before the next try, and meanwhile tells who newly listens why
+// the host is not reached.
+func (h *host) pause(ctx context.Context, d time.Duration, version string, failure error) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-h.wake:
+		}
+		a, again, hurry := h.take()
+		if a.GetConnectionVersion() != version || hurry && !slow(failure) || h.idle() {
+			return
+		}
+		if again {
+			h.sendStatus(ctx, failure)
+		}
+	}
+}
+
+// open connects as the assignment says.
+func (h *host) open(ctx context.Context, a *rackv1.Assignment) (*connection, error) {
+	opener, target, err := h.e.target(a.GetType(), a.GetAddress(), a.GetHostKey(), a.GetSealedCredential(), a.GetUid()+"/"+strconv.FormatInt(a.GetEpoch(), 10))
+	if err != nil {
+		return nil, err
+	}
+	target.Name = a.GetVmHost()
+	open, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	driver, err := opener.Open(open, target)
+	if err != nil {
+		return nil, err
+	}
+	conn := &connection{driver: driver, version: a.GetConnectionVersion(), lost: make(chan struct{})}
+	conn.events, err = driver.Events(ctx) // before the first reading, so that no change is missed
+	if err != nil && !errors.Is(err, hypervisor.ErrUnsupported) {
+		_ = driver.Close()
+		return nil, err
+	}
+	h.e.cfg.Metrics.Opened(nil)
+	return conn, nil
+}
+
+// target is where and how to connect, from what a region sent.
+func (e *Executor) target(kind vmhostv1.VmHostType, address, hostKey string, sealed []byte, aad string) (hypervisor.Opener, hypervisor.Target, error) {
+	fail := func(class error, op string, err error, hint string) (hypervisor.Opener, hypervisor.Target, error) {
+		return nil, hypervisor.Target{}, &hypervisor.Error{Class: class, Op: op, Err: err, Hint: hint}
+	}
+	parsed, err := hypervisor.ParseAddress(address)
+	if err != nil {
+		return fail(hypervisor.ErrRefused, "read address", fmt.Errorf("the address %w", err), "correct the host's address")
+	}
+	if kind == vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED {
+		kind = parsed.Type
+	}
+	opener := e.cfg.Drivers[kind]
+	if opener == nil || parsed.Type != kind {
+		return fail(hypervisor.ErrUnsupported, "choose driver", fmt.Errorf("this rack has no driver for %s as %s", parsed, kind),
+			"enable the driver in the rack's configuration, or give the host to another rack")
+	}
+	target := hypervisor.Target{Address: parsed, HostKey: hostKey}
+	if len(sealed) > 0 {
+		plain, err := e.cfg.Unseal([]byte(aad), sealed)
+		if err != nil {
+			return fail(hypervisor.ErrAuth, "unseal credential", err, "set the host's credential again")
+		}
+		target.Credential = &vmhostv1.Credential{}
+		if err := proto.Unmarshal(plain, target.Credential); err != nil {
+			return fail(hypervisor.ErrAuth, "unseal credential", errors.New("it is no credential"), "set the host's credential again")
+		}
+	}
+	return opener, target, nil
+}
+
+// connected gives the connection to steps.
+func (h *host) connected(conn *connection) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conn, h.fail = conn, nil
+	close(h.tried)
+	h.tried = make(chan struct{})
+}
+
+// down takes the connection from steps and tells the region why.
+func (h *host) down(ctx context.Context, err error) {
+	h.mu.Lock()
+	if h.conn == nil {
+		close(h.tried)
+		h.tried = make(chan struct{})
+	}
+	h.conn, h.fail = nil, err
+	h.mu.Unlock()
+	h.setState("unreachable")
+	h.sendStatus(ctx, err)
+}
+
+func (h *host) setState(state string) {
+	h.mu.Lock()
+	was := h.state
+	h.state = state
+	h.mu.Unlock()
+	h.e.cfg.Metrics.HostState(was, state)
+}
+
+// driver is the connection for a step. Without one it has a try made, unless
+// that could do harm, and waits for how it ends.
+func (h *host) driver(ctx context.Context) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for waited := false; ; waited = true {
+		h.mu.Lock()
+		conn, fail, tried := h.conn, h.fail, h.tried
+		h.mu.Unlock()
+		if conn != nil {
+			return conn, nil
+		}
+		if fail != nil && (waited || slow(fail)) {
+			return nil, fail
+		}
+		h.nudge(func() { h.hurry = true })
+		select {
+		case <-tried:
+		case <-ctx.Done():
+			if fail == nil {
+				fail = &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: "connect to hypervisor", Err: errors.New("not connected yet")}
+			}
+			return nil, fail
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	"github.com/vmhost-project/vmhost/services/rack/internal/journal"
+)
+
+// usualTimeout is what a step may take that does not say.
+const usualTimeout = 5 * time.Minute
+
+// errLeave ends a step without a result: it will be sent again.
+var errLeave = errors.New("the step is left for another time")
+
+// Do does a step, or joins the one of that id that is under way.
+func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closing { // it is sent again to whoever comes next
+		return
+	}
+	if e.running[step.GetId()] {
+		e.steps.Go(func() { e.sendAccepted(e.life, step) })
+		return
+	}
+	h := e.hosts[step.GetVmHostUid()]
+	var turn *turn
+	refusal := error(nil)
+	switch {
+	case step.GetCheckHost() != nil:
+		h = nil
+	case h == nil:
+		refusal = &hypervisor.Error{Class: hypervisor.ErrBusy, Op: "accept step", Err: fmt.Errorf("%s is not assigned to this rack", step.GetVmHost())}
+	default:
+		turn = h.queue(machineOf(step))
+		if turn == nil {
+			refusal = &hypervisor.Error{Class: hypervisor.ErrBusy, Op: "accept step", Err: fmt.Errorf("%d steps wait for %s already", maxQueued, step.GetVmHost())}
+		}
+	}
+	e.running[step.GetId()] = true
+	log := e.cfg.Log.With("session", e.session, "step", step.GetId(), "operation", step.GetOperation(), "vm_host", step.GetVmHost())
+	e.steps.Go(func() {
+		defer func() {
+			turn.leave()
+			e.mu.Lock()
+			delete(e.running, step.GetId())
+			e.mu.Unlock()
+		}()
+		began := time.Now()
+		result, err := e.step(e.life, h, step, turn, refusal)
+		if err != nil {
+			log.WarnContext(ctx, "left a step", "action", actionOf(step), "error", err)
+			return
+		}
+		log.InfoContext(ctx, "a step ended", "action", actionOf(step), "class", result.GetError().GetClass(),
+			"took", time.Since(began), "error", result.GetError().GetMessage())
+		_ = e.send(e.life, resultMessage(result)) // the journal keeps it for the next session
+	})
+}
+
+// step takes a step from its arrival to its result. An error says that there is
+// no result.
+func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *turn, refusal error) (*rackv1.StepResult, error) {
+	if refusal != nil { // it had no effect, so that the journal need not know
+		if result, err := e.cfg.Journal.Result(step.GetId()); result != nil && err == nil {
+			return result, nil
+		}
+		return &rackv1.StepResult{Id: step.GetId(), Error: hypervisor.StepError(refusal)}, nil
+	}
+	result, err := e.cfg.Journal.Accept(step)
+	if result != nil {
+		return result, nil
+	}
+	if errors.Is(err, journal.ErrStaleEpoch) {
+		return stale(step, err), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.cfg.Metrics.StepBegan()
+	e.sendAccepted(ctx, step)
+	release, err := e.admit(ctx, h, turn)
+	if err != nil {
+		e.cfg.Metrics.StepLeft()
+		return nil, err
+	}
+	defer release()
+	began := time.Now()
+	result, err = e.perform(ctx, h, step)
+	if err != nil {
+		e.cfg.Metrics.StepLeft()
+		return nil, err
+	}
+	e.cfg.Metrics.StepEnded(actionOf(step), result.GetError(), time.Since(began))
+	if err := e.cfg.Journal.Finish(result); err != nil {
+		e.cfg.Log.ErrorContext(ctx, "could not record a result", "step", step.GetId(), "error", err)
+	}
+	return result, nil
+}
+
+// admit waits until it is the step's turn and there is room for it.
+func (e *Executor) admit(ctx context.Context, h *host, turn *turn) (release func(), err error) {
+	slots := e.checks
+	if h != nil {
+		slots = h.slots
+		select {
+		case <-turn.before:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// perform does what the step says, in the time it has.
+func (e *Executor) perform(ctx context.Context, h *host, step *rackv1.Step) (*rackv1.StepResult, error) {
+	if uid := step.GetVmHostUid(); h != nil && step.GetEpoch() < e.cfg.Journal.Epoch(uid) {
+		return stale(step, fmt.Errorf("epoch %d is older than %d: %w", step.GetEpoch(), e.cfg.Journal.Epoch(uid), journal.ErrStaleEpoch)), nil
+	}
+	timeout := step.GetTimeout().AsDuration()
+	if timeout <= 0 {
+		timeout = usualTimeout
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	result := &rackv1.StepResult{Id: step.GetId()}
+	var err error
+	if check := step.GetCheckHost(); check != nil {
+		result.Check = e.check(limited, check, step.GetOperation())
+	} else {
+		result.Machine, err = h.act(limited, step)
+	}
+	if errors.Is(err, errLeave) || ctx.Err() != nil && (err != nil || result.GetCheck() != nil) {
+		return nil, errors.Join(err, context.Cause(ctx)) // stopped in the middle: how it ended is not known
+	}
+	if err != nil && limited.Err() != nil && hypervisor.Class(err) == rackv1.ErrorClass_ERROR_CLASS_UNSPECIFIED {
+		err = &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: actionOf(step), Err: err}
+	}
+	result.Error = hypervisor.StepError(err)
+	return result, nil
+}
+
+// act does a step on a host's connection.
+func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObservation, error) {
+	conn, err := h.driver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var machine *rackv1.MachineObservation
+	switch action := step.GetAction().(type) {
+	case *rackv1.Step_CreateMachine:
+		machine, err = conn.driver.Create(ctx, action.CreateMachine)
+	case *rackv1.Step_DeleteMachine:
+		err = conn.driver.Delete(ctx, action.DeleteMachine.GetMachine())
+	case *rackv1.Step_SetPower:
+		machine, err = conn.driver.SetPower(ctx, action.SetPower.GetUid(), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
+	case *rackv1.Step_ObserveMachine:
+		machine, err = conn.driver.Machine(ctx, action.ObserveMachine.GetUid())
+	case *rackv1.Step_RefreshHost:
+		if err = h.inventory(ctx, conn); errors.Is(err, errUnheard) {
+			return nil, errLeave // its result must not come before the inventory
+		}
+	default:
+		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "do step", Err: errors.New("this rack does not know the action"), Hint: "bring the rack to the region's version"}
+	}
+	if errors.Is(err, hypervisor.ErrUnreachable) {
+		conn.lose(err)
+	}
+	return machine, err
+}
+
+func (e *Executor) sendAccepted(ctx context.Context, step *rackv1.Step) {
+	_ = e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_StepAccepted{StepAccepted: &rackv1.StepAccepted{Id: step.GetId()}}})
+}
+
+func stale(step *rackv1.Step, err error) *rackv1.StepResult {
+	return &rackv1.StepResult{Id: step.GetId(), Error: &rackv1.StepError{
+		Class: rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH, Message: err.Error(),
+	}}
+}
+
+// machineOf is what steps are serial on.
+func machineOf(step *rackv1.Step) string {
+	switch action := step.GetAction().(type) {
+	case *rackv1.Step_CreateMachine:
+		return action.CreateMachine.GetMachine().GetUid()
+	case *rackv1.Step_DeleteMachine:
+		return action.DeleteMachine.GetMachine().GetUid()
+	case *rackv1.Step_SetPower:
+		return action.SetPower.GetUid()
+	case *rackv1.Step_ObserveMachine:
+		return action.ObserveMachine.GetUid()
+	default:
+		return "the host itself"
+	}
+}
+
+func actionOf(step *rackv1.Step) string {
+	switch step.GetAction().(type) {
+	case *rackv1.Step_CreateMachine:
+		return "create"
+	case *rackv1.Step_DeleteMachine:
+		return "delete"
+	case *rackv1.Step_SetPower:
+		return "power"
+	case *rackv1.Step_ObserveMachine:
+		return "observe"
+	case *rackv1.Step_RefreshHost:
+		return "refresh"
+	case *rackv1.Step_CheckHost:
+		return "check"
+	default:
+		return "unknown"
+	}
+}
