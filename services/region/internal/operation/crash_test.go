@@ -1,0 +1,197 @@
+package operation
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// story is an operation from its beginning, and how it must end whatever is
+// killed on the way.
+type story struct {
+	name   string
+	script func(*rackv1.Step, int) *rackv1.StepError
+	begin  func(w *world) string
+	phase  vmhostv1.OperationPhase
+	there  bool // a machine is there at the end
+}
+
+func stories() []story {
+	start := func(start bool) func(w *world) string {
+		return func(w *world) string { return w.compose(start).GetName() }
+	}
+	onMachine := func(begin func(w *world, e *Engine, name string) (*vmhostv1.Operation, error)) func(w *world) string {
+		return func(w *world) string {
+			e := w.run(nil)
+			made := w.ended(w.compose(false).GetName())
+			w.halt()
+			op, err := begin(w, e, made.GetTarget())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return op.GetName()
+		}
+	}
+	del := onMachine(func(w *world, e *Engine, name string) (*vmhostv1.Operation, error) {
+		return e.Delete(w.t.Context(), "alice", &vmhostv1.DeleteMachineRequest{Name: name, RequestId: uuid.NewString()})
+	})
+	return []story{
+		{"compose", nil, start(false), succeeded, true},
+		{"compose and start", nil, start(true), succeeded, true},
+		{"compose that is busy first", failing("create", rackv1.ErrorClass_ERROR_CLASS_BUSY, 2), start(true), succeeded, true},
+		{"compose without capacity", failing("create", rackv1.ErrorClass_ERROR_CLASS_CAPACITY, always), start(true), failed, false},
+		{"compose that is cancelled", failing("start", rackv1.ErrorClass_ERROR_CLASS_BUSY, always), func(w *world) string {
+			name := w.compose(true).GetName()
+			if _, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log}).Cancel(w.t.Context(), name); err != nil {
+				w.t.Fatal(err)
+			}
+			return name
+		}, cancelled, false},
+		{"delete", nil, del, succeeded, false},
+		{"delete that is not reached first", failing("delete", rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, 2), del, succeeded, false},
+		{"start", nil, onMachine(func(w *world, e *Engine, name string) (*vmhostv1.Operation, error) {
+			return e.Power(w.t.Context(), "alice", vmhostv1.OperationVerb_OPERATION_VERB_START, name, 0, uuid.NewString())
+		}), succeeded, true},
+	}
+}
+
+// checkEnd checks what a story comes to.
+func (s story) checkEnd(w *world, name string) {
+	w.t.Helper()
+	op := w.ended(name)
+	if op.GetPhase() != s.phase {
+		w.t.Errorf("ended %s, want %s: %v", op.GetPhase(), s.phase, op)
+	}
+	w.checkBooks()
+	want := 0
+	if s.there {
+		want = 1
+	}
+	w.rack.mu.Lock()
+	domains := len(w.rack.domains)
+	w.rack.mu.Unlock()
+	v, _ := w.store.View(w.t.Context())
+	led, _ := store.Ledgers.Get(v, "h")
+	if domains != want || int(led.Value.GetMachines()) != want {
+		w.t.Errorf("%d domains, %d in the ledger, want %d (P3, P4)", domains, led.Value.GetMachines(), want)
+	}
+	ends := 0
+	for _, e := range store.Events.All(v) {
+		if e.Value.GetResource().GetOperation() == name && e.Value.GetResource().GetAttributes()["phase"] != "" {
+			ends++
+		}
+	}
+	if ends != 1 {
+		w.t.Errorf("it ended %d times", ends)
+	}
+}
+
+// The region is killed before and after each of its commits in turn, until a
+// story gets by without being killed.
+func TestARegionKilledBetweenAnyTwoTransitionsGoesOn_P6(t *testing.T) {
+	for _, s := range stories() {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, after a commit %v", s.name, after), func(t *testing.T) {
+				for k, killed := 1, true; killed; k++ {
+					w := newWorld(t)
+					w.rack.script = s.script
+					name := s.begin(w)
+					var mu sync.Mutex
+					killed = false
+					w.run(func(n int) (bool, bool) {
+						mu.Lock()
+						defer mu.Unlock()
+						if n != k {
+							return false, false
+						}
+						killed = true
+						return !after, after
+					})
+					w.eventually("an end or a kill", func() bool {
+						mu.Lock()
+						defer mu.Unlock()
+						return killed || ended(w.operation(name))
+					})
+					w.halt()
+					w.run(nil)
+					w.connect(fmt.Sprintf("s-again-%d", k)) // the rack connects to the new process
+					s.checkEnd(w, name)
+					w.halt()
+					if k > 30 {
+						t.Fatal("no end after 30 commits")
+					}
+				}
+			})
+		}
+	}
+}
+
+// The rack is killed at each point of each of its steps in turn.
+func TestARackKilledAtAnyPointOfAnyStepGoesOn_P3(t *testing.T) {
+	for _, s := range stories() {
+		for _, at := range []loss{lossBefore, lossEffect, lossReported} {
+			t.Run(fmt.Sprintf("%s, at %d", s.name, at), func(t *testing.T) {
+				for k, killed := 1, true; killed; k++ {
+					w := newWorld(t)
+					w.rack.script = s.script
+					name := s.begin(w)
+					killed = false
+					w.rack.mu.Lock()
+					from := w.rack.received
+					w.rack.lose = func(_ *rackv1.Step, n int) loss {
+						if n != from+k {
+							return lossNone
+						}
+						killed = true
+						return at
+					}
+					w.rack.mu.Unlock()
+					w.run(nil)
+					s.checkEnd(w, name)
+					w.halt()
+					if k > 30 {
+						t.Fatal("no end after 30 steps")
+					}
+				}
+			})
+		}
+	}
+}
+
+// Two regions drive at once; the rack is connected to both, which is worse than
+// can be.
+func TestTwoRegionsDoNotBothAdvanceAnOperation_P7(t *testing.T) {
+	w := newWorld(t)
+	w.run(nil)
+	first := w.stop
+	w.run(nil)
+	var names []string
+	for range 10 {
+		names = append(names, w.compose(true).GetName())
+	}
+	for _, name := range names {
+		if op := w.ended(name); op.GetPhase() != succeeded {
+			t.Errorf("operation %v", op)
+		}
+	}
+	first()
+	w.checkBooks()
+	v, _ := w.store.View(t.Context())
+	ends := map[string]int{}
+	for _, e := range store.Events.All(v) {
+		if e.Value.GetResource().GetType() == "machine.composed" {
+			ends[e.Value.GetResource().GetOperation()]++
+		}
+	}
+	for _, name := range names {
+		if ends[name] != 1 {
+			t.Errorf("%s ended %d times", name, ends[name])
+		}
+	}
+}
