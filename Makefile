@@ -50,7 +50,7 @@ build: ## static binaries into bin/
 test: ## all tests under the race detector; installs what they need, lists what was skipped (ARGS='-run X ./pkg/...')
 	.ci/test $(ARGS)
 
-bench: build ## measure; one line per figure, and tests/bench/latest.json (ARGS='-run json -reps 5', ARGS=-list)
+bench: build ## measure; one line per figure, and bench/latest.json (ARGS='-run json -reps 5', ARGS=-list)
 	go -C tests run ./bench/cmd/bench $(ARGS)
 
 cover: ## coverage of what people wrote, into coverage/

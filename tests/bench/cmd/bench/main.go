@@ -46,7 +46,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	only := flags.String("run", "", "only the figures that match this `regexp`")
 	flags.IntVar(&o.reps, "reps", 3, "how often each side of a figure runs; 3 at least")
-	flags.StringVar(&o.out, "out", "bench/latest.json", "`file` that gets the figures, relative to the working directory")
+	flags.StringVar(&o.out, "out", "bench/latest.json", "`file` that gets the figures, relative to the repository")
 	flags.StringVar(&o.dir, "dir", os.TempDir(), "`folder` on a real disk for the state of what is measured")
 	flags.StringVar(&o.profile, "cpuprofile", "", "`file` that gets a CPU profile of this process, which has the ledger and the raw etcd in it")
 	flags.BoolVar(&o.list, "list", false, "say which figures there are, and measure nothing")
@@ -106,6 +106,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "bench: logs are in", dir)
 	}
 	if len(results) > 0 {
+		if !filepath.IsAbs(o.out) {
+			o.out = filepath.Join(root, o.out)
+		}
 		err = errors.Join(err, write(o.out, results))
 	}
 	if err != nil {
