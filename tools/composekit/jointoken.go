@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -56,4 +57,12 @@ func joinToken(ctx context.Context, args []string, out io.Writer) error {
 	}
 	fmt.Fprintln(out, "join token for", *rack, "in", *file)
 	return nil
+}
+
+// replace writes a file at once, so that nobody reads half of it.
+func replace(path string, mode fs.FileMode, text []byte) error {
+	if err := os.WriteFile(path+".new", text, mode); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

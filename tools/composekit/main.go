@@ -1,12 +1,10 @@
 // Command composekit is what docker-compose.yml needs and images without a shell
 // cannot do otherwise:
 //
-//	composekit certificates DIR=NAMES…  an authority, and a server certificate per DIR
-//	composekit join-token               a join token for the rack, unless it is enrolled
-//	composekit probe URL                whether URL answers 200: the health check
+//	composekit join-token   a join token for the rack, unless it is enrolled
+//	composekit probe URL    whether URL answers 200: the health check
 //
-// It is for trying vmhost in containers. A site brings its own certificates and
-// makes join tokens with vmhostctl.
+// It is for trying vmhost in containers. A site makes join tokens with vmhostctl.
 package main
 
 import (
@@ -35,15 +33,13 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) > 0 {
 		switch verb, rest := args[0], args[1:]; verb {
-		case "certificates":
-			return certificates(rest, out)
 		case "join-token":
 			return joinToken(ctx, rest, out)
 		case "probe":
 			return probe(ctx, rest)
 		}
 	}
-	return errors.New("want certificates, join-token or probe")
+	return errors.New("want join-token or probe")
 }
 
 func probe(ctx context.Context, args []string) error {
