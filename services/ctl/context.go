@@ -22,7 +22,7 @@ func (a *app) contextCommand() *cobra.Command {
 
 func (a *app) contextList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List contexts", Args: cobra.NoArgs,
+		Use: "list", Short: "List contexts", Args: takes(0),
 		RunE: func(*cobra.Command, []string) error {
 			f, _, err := a.contexts()
 			if err != nil {
@@ -59,7 +59,7 @@ func (a *app) contextList() *cobra.Command {
 
 func (a *app) contextUse() *cobra.Command {
 	return &cobra.Command{
-		Use: "use NAME", Short: "Make a context the current one", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContext,
+		Use: "use NAME", Short: "Make a context the current one", Args: takes(1), ValidArgsFunction: a.completeContext,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts("use context "+args[0], func(f *clictx.File) error { return f.Use(args[0]) })
 		},
@@ -68,7 +68,7 @@ func (a *app) contextUse() *cobra.Command {
 
 func (a *app) contextShow() *cobra.Command {
 	return &cobra.Command{
-		Use: "show [NAME]", Short: "Show a context, or what is in use with flags and environment", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeContext,
+		Use: "show [NAME]", Short: "Show a context, or what is in use with flags and environment", Args: between(0, 1), ValidArgsFunction: a.completeContext,
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, path, err := a.contexts()
 			if err != nil {
@@ -104,7 +104,7 @@ func (a *app) contextSet() *cobra.Command {
 	var stdin, use bool
 	var pin string
 	c := &cobra.Command{
-		Use: "set NAME", Short: "Add or change a context", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContext,
+		Use: "set NAME", Short: "Add or change a context", Args: takes(1), ValidArgsFunction: a.completeContext,
 		Long: "Adds a context, or changes what is given of one. The first becomes the current\none. A token is never taken from the command line, where others could see it.",
 		Example: "  vmhostctl context set lab --endpoint region.example:7443 --ca-file ca.pem --token-file token\n" +
 			"  vmhostctl context set lab --token-stdin < token",
@@ -168,7 +168,7 @@ func (a *app) applyContextFlags(c *clictx.Context, pin, token string) error {
 
 func (a *app) contextDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete NAME", Short: "Forget a context", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeContext,
+		Use: "delete NAME", Short: "Forget a context", Args: takes(1), ValidArgsFunction: a.completeContext,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.changeContexts("delete context "+args[0], func(f *clictx.File) error { return f.Delete(args[0]) })
 		},

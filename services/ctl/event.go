@@ -23,7 +23,7 @@ func (a *app) eventCommand() *cobra.Command {
 func (a *app) eventList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List the events of the last 24 hours, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List the events of the last 24 hours, newest first", Args: takes(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -46,7 +46,7 @@ func (a *app) eventList() *cobra.Command {
 func (a *app) eventWatch() *cobra.Command {
 	var filter, token string
 	c := &cobra.Command{
-		Use: "watch", Short: "Show events as they happen, until Ctrl-C", Args: cobra.NoArgs,
+		Use: "watch", Short: "Show events as they happen, until Ctrl-C", Args: takes(0),
 		Long: "Shows events as they happen. With -o json each is one line, with the token to\nresume after it. When the region is lost, watching goes on where it stopped.",
 		Example: "  vmhostctl event watch --filter 'vm_host = \"vmHosts/h1\"'\n" +
 			"  vmhostctl event watch -o json | jq -r .event.message",

@@ -48,7 +48,7 @@ func labelCommand[T labelled](a *app, l label[T]) *cobra.Command {
 func (l label[T]) listCommand(a *app) *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List " + l.plural, Args: cobra.NoArgs,
+		Use: "list", Short: "List " + l.plural, Args: takes(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -67,7 +67,7 @@ func (l label[T]) listCommand(a *app) *cobra.Command {
 
 func (l label[T]) getCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "get NAME", Short: "Show a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		Use: "get NAME", Short: "Show a " + l.noun, Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -92,7 +92,7 @@ func (l label[T]) createCommand(a *app) *cobra.Command {
 	var f changeFlags
 	var description string
 	c := &cobra.Command{
-		Use: "create NAME", Short: "Add a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "create NAME", Short: "Add a " + l.noun, Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Example: "  vmhostctl " + l.noun + " create a --description 'first floor'",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -115,7 +115,7 @@ func (l label[T]) updateCommand(a *app) *cobra.Command {
 	var f changeFlags
 	var description string
 	c := &cobra.Command{
-		Use: "update NAME --description TEXT", Short: "Change a " + l.noun, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		Use: "update NAME --description TEXT", Short: "Change a " + l.noun, Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
 		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -138,7 +138,7 @@ func (l label[T]) updateCommand(a *app) *cobra.Command {
 func (l label[T]) deleteCommand(a *app) *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use: "delete NAME", Short: "Remove a " + l.noun + " that nothing uses", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(l.ids),
+		Use: "delete NAME", Short: "Remove a " + l.noun + " that nothing uses", Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

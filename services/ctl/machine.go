@@ -22,7 +22,7 @@ func (a *app) machineCommand() *cobra.Command {
 func (a *app) machineList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List machines, composed and discovered", Args: cobra.NoArgs,
+		Use: "list", Short: "List machines, composed and discovered", Args: takes(0),
 		Example: "  vmhostctl machine list --filter 'vm_host = \"vmHosts/h1\" AND power_state = POWER_STATE_ON'\n  vmhostctl machine list --sort 'memory_mib desc' --limit 10",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -52,7 +52,7 @@ func (f *machineFlags) register(a *app, c *cobra.Command) {
 func (a *app) machineGet() *cobra.Command {
 	var which machineFlags
 	c := &cobra.Command{
-		Use: "get MACHINE", Short: "Show a machine with its disks, interfaces and conditions", Args: cobra.ExactArgs(1),
+		Use: "get MACHINE", Short: "Show a machine with its disks, interfaces and conditions", Args: takes(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -109,7 +109,7 @@ func (a *app) machineAct(verb, short string, flags func(*cobra.Command), do func
 	var f changeFlags
 	var which machineFlags
 	c := &cobra.Command{
-		Use: verb + " MACHINE", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " MACHINE", Short: short, Args: takes(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -145,7 +145,7 @@ func (a *app) machineQueryPower() *cobra.Command {
 	var f changeFlags
 	var which machineFlags
 	c := &cobra.Command{
-		Use: "query-power MACHINE", Short: "Ask the hypervisor now whether a machine runs", Args: cobra.ExactArgs(1),
+		Use: "query-power MACHINE", Short: "Ask the hypervisor now whether a machine runs", Args: takes(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -179,7 +179,7 @@ func (a *app) machineDelete() *cobra.Command {
 	var which machineFlags
 	var yes bool
 	c := &cobra.Command{
-		Use: "delete MACHINE", Short: "Delete a machine with its disks", Args: cobra.ExactArgs(1),
+		Use: "delete MACHINE", Short: "Delete a machine with its disks", Args: takes(1),
 		Long: "Stops a machine and removes it with the disks that were made for it. Its room is\ngiven back once the host was seen without it. A discovered machine is refused.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())

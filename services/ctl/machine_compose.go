@@ -38,7 +38,7 @@ func (a *app) machineCompose() *cobra.Command {
 	var f composeFlags
 	c := &cobra.Command{
 		Use: "compose [HOSTNAME]", Short: "Make a machine", Long: composeLong, Example: composeExample,
-		Args: cobra.MaximumNArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: between(0, 1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			request, err := f.request(args)
 			if err != nil {

@@ -20,7 +20,7 @@ func (a *app) operationCommand() *cobra.Command {
 func (a *app) operationList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List operations, newest first", Args: cobra.NoArgs,
+		Use: "list", Short: "List operations, newest first", Args: takes(0),
 		Example: "  vmhostctl operation list --filter 'phase = OPERATION_PHASE_RUNNING'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -41,7 +41,7 @@ func (a *app) operationList() *cobra.Command {
 
 func (a *app) operationGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get OPERATION", Short: "Show an operation", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeOperations),
+		Use: "get OPERATION", Short: "Show an operation", Args: takes(1), ValidArgsFunction: a.completeArg(completeOperations),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -59,7 +59,7 @@ func (a *app) operationGet() *cobra.Command {
 func (a *app) operationWait() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use: "wait OPERATION", Short: "Wait until an operation has ended", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeOperations),
+		Use: "wait OPERATION", Short: "Wait until an operation has ended", Args: takes(1), ValidArgsFunction: a.completeArg(completeOperations),
 		Long: "Waits until an operation has ended, and ends with 0 when it ended well, 1 when\nit failed and 3 when it was cancelled or --wait was over first.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -84,7 +84,7 @@ func (a *app) operationWait() *cobra.Command {
 func (a *app) operationCancel() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use: "cancel OPERATION", Short: "Ask for an operation to end", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeOperations),
+		Use: "cancel OPERATION", Short: "Ask for an operation to end", Args: takes(1), ValidArgsFunction: a.completeArg(completeOperations),
 		Long: "Asks for an operation to end, and waits until it has. What was begun is undone\nwhere that is possible; an operation that has ended is not changed.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())

@@ -22,7 +22,7 @@ func (a *app) rackCommand() *cobra.Command {
 func (a *app) rackList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List racks", Args: cobra.NoArgs,
+		Use: "list", Short: "List racks", Args: takes(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -41,7 +41,7 @@ func (a *app) rackList() *cobra.Command {
 
 func (a *app) rackGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get RACK", Short: "Show a rack", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeRacks),
+		Use: "get RACK", Short: "Show a rack", Args: takes(1), ValidArgsFunction: a.completeArg(completeRacks),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -70,7 +70,7 @@ func (a *app) rackGet() *cobra.Command {
 func (a *app) rackRemove() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "remove RACK", Short: "Remove a rack and refuse it from now on", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeRacks),
+		Use: "remove RACK", Short: "Remove a rack and refuse it from now on", Args: takes(1), ValidArgsFunction: a.completeArg(completeRacks),
 		Long: "Removes a rack: its stream is ended and its certificate refused from now on.\nIts hosts go to other racks that can reach them. Machines keep running.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -101,7 +101,7 @@ func (a *app) rackTokenCreate() *cobra.Command {
 	var zone string
 	var ttl time.Duration
 	c := &cobra.Command{
-		Use: "create RACK_ID", Short: "Make a token for a rack", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeRacks),
+		Use: "create RACK_ID", Short: "Make a token for a rack", Args: takes(1), ValidArgsFunction: a.completeArg(completeRacks),
 		Long:    "Makes a one-time token for a rack and prints it; it is not shown again. For a\nrack that exists, it enrols again with a new identity.",
 		Example: "  vmhostctl rack token create rack-a --zone a --ttl 30m > token",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -133,7 +133,7 @@ func (a *app) rackTokenCreate() *cobra.Command {
 
 func (a *app) rackTokenList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List tokens that can still be used, without their secrets", Args: cobra.NoArgs,
+		Use: "list", Short: "List tokens that can still be used, without their secrets", Args: takes(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -156,7 +156,7 @@ func (a *app) rackTokenList() *cobra.Command {
 
 func (a *app) rackTokenDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete TOKEN", Short: "Take a token back", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "delete TOKEN", Short: "Take a token back", Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Show the version of vmhostctl", Args: cobra.NoArgs,
+		Use: "version", Short: "Show the version of vmhostctl", Args: takes(0),
 		RunE: func(*cobra.Command, []string) error {
 			about := struct {
 				Version string `json:"version"`

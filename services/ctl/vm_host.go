@@ -21,7 +21,7 @@ func (a *app) vmHostCommand() *cobra.Command {
 func (a *app) vmHostList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "list", Short: "List hosts with what is used and what is free", Args: cobra.NoArgs,
+		Use: "list", Short: "List hosts with what is used and what is free", Args: takes(0),
 		Example: "  vmhostctl vm-host list -o wide\n  vmhostctl vm-host list --filter 'zone = \"zones/a\" AND state = VM_HOST_STATE_READY'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -41,7 +41,7 @@ func (a *app) vmHostList() *cobra.Command {
 
 func (a *app) vmHostGet() *cobra.Command {
 	return &cobra.Command{
-		Use: "get NAME", Short: "Show a host with its storage, networks and conditions", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Use: "get NAME", Short: "Show a host with its storage, networks and conditions", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -60,7 +60,7 @@ func (a *app) vmHostRemove() *cobra.Command {
 	var f changeFlags
 	var yes, forget bool
 	c := &cobra.Command{
-		Use: "remove NAME", Short: "Take a host out of the fleet", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Use: "remove NAME", Short: "Take a host out of the fleet", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
 		Long: "Takes a host out of the fleet. Nothing on the hypervisor is touched. A host with\nmachines that vmhost composed is refused; with --forget their records are\ndropped as well, and the machines stay where they are.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -93,7 +93,7 @@ func (a *app) vmHostRemove() *cobra.Command {
 func (a *app) vmHostRefresh() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use: "refresh NAME", Short: "Read a host anew", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Use: "refresh NAME", Short: "Read a host anew", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -139,7 +139,7 @@ func (a *app) vmHostUncordon() *cobra.Command {
 func (a *app) hostSwitch(verb, short string, do func(context.Context, *region, string, *changeFlags) (*vmhostv1.VmHost, error)) *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
-		Use: verb + " NAME", Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Use: verb + " NAME", Short: short, Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

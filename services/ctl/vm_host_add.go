@@ -34,7 +34,7 @@ func (a *app) vmHostAdd() *cobra.Command {
 	var spec hostFlags
 	c := &cobra.Command{
 		Use: "add NAME ADDRESS", Short: "Add a host", Long: vmHostAddLong, Example: vmHostAddExample,
-		Args: cobra.ExactArgs(2), ValidArgsFunction: cobra.NoFileCompletions,
+		Args: takes(2), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

@@ -17,7 +17,7 @@ func (a *app) vmHostUpdate() *cobra.Command {
 	var spec hostFlags
 	var address, etag string
 	c := &cobra.Command{
-		Use: "update NAME", Short: "Change what is asked of a host", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeArg(completeHosts),
+		Use: "update NAME", Short: "Change what is asked of a host", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
 		Long:    "Changes what is given and nothing else. --tag replaces all tags; --tag '' takes\nthem away. A new address, credential or host key is tried at once.",
 		Example: "  vmhostctl vm-host update h1 --overcommit cores=4\n  vmhostctl vm-host update h2 --accept-host-key",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -90,7 +90,7 @@ func (a *app) vmHostCheck() *cobra.Command {
 	var login loginFlags
 	var zone, rack, key string
 	c := &cobra.Command{
-		Use: "check ADDRESS", Short: "Try an address before it is added", Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Use: "check ADDRESS", Short: "Try an address before it is added", Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Long:    "Has a rack reach an address and shows, one by one, what stands between it and a\nworking host. Nothing is recorded. Without --host-key only the key that the host\npresents is shown, and no credential is sent.",
 		Example: "  vmhostctl vm-host check qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…",
 		RunE: func(c *cobra.Command, args []string) error {

@@ -30,7 +30,8 @@ type Context struct {
 	TokenFile string `json:"token_file,omitempty"`
 	// Token is the bearer token itself.
 	Token string `json:"token,omitempty"`
-	// CAFile holds the PEM certificates that may sign for the region.
+	// CAFile holds the PEM certificates that may sign for the region. It wins over
+	// CAPin.
 	CAFile string `json:"ca_file,omitempty"`
 	// CAPin is the base64url SHA-256 of the public key of the region's CA, with
 	// or without `sha256:` before it.
