@@ -59,12 +59,12 @@ func (c *conn) gone(op string) error {
 	return &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: op, Err: c.cause}
 }
 
+// weight is how long a call takes when all is well.
 type weight int
 
 const (
 	fast weight = iota
 	slow
-	unbounded
 )
 
 // acquire takes the slots of a call and answers how to give them back.
@@ -75,13 +75,9 @@ func (c *conn) acquire(ctx context.Context, op string, w weight) (func(), error)
 			<-s
 		}
 	}
-	var wanted []chan struct{}
-	switch w {
-	case slow:
+	wanted := []chan struct{}{c.slots}
+	if w == slow {
 		wanted = []chan struct{}{c.slow, c.slots}
-	case fast:
-		wanted = []chan struct{}{c.slots}
-	case unbounded:
 	}
 	for _, s := range wanted {
 		select {

@@ -203,4 +203,3 @@ func (d *Driver) undone(ctx context.Context, cause error, undo []func(context.Co
 // withoutClass keeps an error's words and hides its class, where another class
 // now holds.
 func withoutClass(err error) error { return errors.New(err.Error()) }
-

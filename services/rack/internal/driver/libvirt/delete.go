@@ -29,9 +29,11 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
-	defer d.library.changed(id)
 	if one != nil {
-		if err := d.removeDomain(ctx, one.dom); err != nil {
+		err := d.removeDomain(ctx, one.dom)
+		// What was read before is not good any more; an event says so too, but later.
+		d.library.changed(id)
+		if err != nil {
 			return err
 		}
 	}

@@ -1,13 +1,17 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,7 +47,10 @@ func readEnvFile(t testing.TB, name string) string {
 
 func theDevhost(t testing.TB) devhost {
 	t.Helper()
-	return devhost{socket: env(t, "DEVHOSTS_H1_SOCKET"), ip: env(t, "DEVHOSTS_H1_IP"), ssh: env(t, "DEVHOSTS_H1_SSH"), tls: env(t, "DEVHOSTS_H1_TLS")}
+	// Tests count what a host has, so nobody else should be at work on theirs:
+	// another host can be chosen.
+	h := "DEVHOSTS_" + cmp.Or(os.Getenv("DEVHOSTS_DRIVER_HOST"), "H1")
+	return devhost{socket: env(t, h+"_SOCKET"), ip: env(t, h+"_IP"), ssh: env(t, h+"_SSH"), tls: env(t, h+"_TLS")}
 }
 
 func mustParse(t testing.TB, s string) hypervisor.Address {
@@ -320,3 +327,66 @@ func (p *proxy) address(a hypervisor.Address) hypervisor.Address {
 	return a
 }
 
+// libvirtdOf is the process that listens on a socket.
+func libvirtdOf(t testing.TB, socket string) int {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	file, err := conn.(*net.UnixConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	cred, err := syscall.GetsockoptUcred(int(file.Fd()), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(cred.Pid)
+}
+
+// addSmallPool makes a pool on a file system that is too small for any volume;
+// false when a file system cannot be mounted where libvirtd is.
+func (r raw) addSmallPool(t testing.TB, socket, name string) bool {
+	t.Helper()
+	pid, path := strconv.Itoa(libvirtdOf(t, socket)), "/var/lib/libvirt/"+name
+	inside := func(script string) error {
+		return exec.Command("nsenter", "-t", pid, "-m", "sh", "-c", script).Run()
+	}
+	if err := inside("mkdir -p " + path + " && mount -t tmpfs -o size=64k tmpfs " + path); err != nil {
+		return false
+	}
+	t.Cleanup(func() {
+		if err := inside("umount " + path + " && rmdir " + path); err != nil {
+			t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	r.addPool(t, name, path)
+	return true
+}
+
+// addPool makes a running folder pool for the test.
+func (r raw) addPool(t testing.TB, name, path string) lv.StoragePool {
+	t.Helper()
+	text, err := (&libvirtxml.StoragePool{Type: "dir", Name: name, Target: &libvirtxml.StoragePoolTarget{Path: path}}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.StoragePoolDefineXML(text, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.StoragePoolDestroy(p)
+		_ = r.StoragePoolUndefine(p)
+	})
+	if err := r.StoragePoolBuild(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.StoragePoolCreate(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

@@ -26,7 +26,7 @@ type Driver struct {
 	last      *snapshot
 	facts     facts
 	// changing holds the machines that a create or delete is at work on.
-	changing keyed
+	changing  keyed
 	leases    leases
 	listeners listeners
 }

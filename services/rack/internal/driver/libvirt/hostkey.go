@@ -141,6 +141,6 @@ func authorizedKey(key ssh.PublicKey) string {
 
 // noCommonAlgorithm says that a server has no key of the type it was asked for.
 func noCommonAlgorithm(err error) bool {
-	_, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err)
-	return ok
+	e, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err)
+	return ok && e.What == "host key"
 }

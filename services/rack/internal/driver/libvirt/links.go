@@ -9,6 +9,7 @@ import (
 	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
+	"google.golang.org/protobuf/proto"
 	"libvirt.org/go/libvirtxml"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
@@ -148,7 +149,7 @@ func hostNetworks(networks []network, links []*vmhostv1.HostNetwork) []*vmhostv1
 	for _, l := range links {
 		if !hidden[l.GetName()] {
 			bridges[l.GetName()] = true
-			out = append(out, l)
+			out = append(out, proto.CloneOf(l)) // l is kept
 		}
 	}
 	// Where the host's bridges cannot be listed, networks still name some.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	lv "github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
@@ -145,7 +146,7 @@ func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv
 		n := &vmhostv1.MachineInterface{Mac: i.GetMac(), Source: i.GetSource(), Kind: i.GetKind(), MacvlanMode: i.GetMacvlanMode()}
 		if one.running() {
 			if by := leasedBy(i, networks); by != "" {
-				n.Addresses = d.leases.of(by, i.GetMac())
+				n.Addresses = slices.Clone(d.leases.of(by, i.GetMac()))
 			}
 		}
 		out.Interfaces = append(out.Interfaces, n)

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -251,7 +252,7 @@ func numaNodes(caps *libvirtxml.Caps, free map[int32]map[uint32]uint64) []*vmhos
 	for _, c := range cells(caps) {
 		n := &vmhostv1.NumaNode{Id: int32(c.ID)}
 		if c.Memory != nil {
-			n.MemoryMib, _ = mebibytes(fmt.Sprint(c.Memory.Size), c.Memory.Unit)
+			n.MemoryMib, _ = mebibytes(strconv.FormatUint(c.Memory.Size, 10), c.Memory.Unit)
 		}
 		if c.CPUS != nil {
 			for _, cpu := range c.CPUS.CPUs {

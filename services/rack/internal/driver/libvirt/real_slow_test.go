@@ -291,4 +291,3 @@ func TestRealPowerOfASlowGuestTakesNoReadsHostage(t *testing.T) {
 func (c *conn) version(ctx context.Context) (uint64, error) {
 	return call(ctx, c, "read libvirt's version", fast, func(a api) (uint64, error) { return a.ConnectGetLibVersion() })
 }
-

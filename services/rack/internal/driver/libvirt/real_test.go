@@ -26,23 +26,28 @@ func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hyperv
 	} else {
 		target.Address = p.address(target.Address)
 	}
-	return hypervisortest.Harness{
+	out := hypervisortest.Harness{
 		Opener: NewOpener(Config{LocalSockets: sockets}), Target: target,
 		StoragePool: "default", Network: "default", MemoryMiB: 128,
 		AddForeign: func(t testing.TB, f hypervisortest.Foreign) {
 			r.define(t, foreignDomain(f.UUID, f.Name, f.Cores, f.MemoryMiB))
 		},
-		ForeignState:  func(t testing.TB, id string) string { return r.dump(t, id) },
-		AddVolume:     r.addVolume,
-		Volumes:       r.volumes,
-		Disconnect:    func(testing.TB) { p.drop() },
-		Hang:          func(testing.TB) func() { p.hang(); return sync.OnceFunc(func() { p.flow(); p.drop() }) },
+		ForeignState: r.dump,
+		AddVolume:    r.addVolume,
+		Volumes:      r.volumes,
+		Disconnect:   func(testing.TB) { p.drop() },
+		Hang:         func(testing.TB) func() { p.hang(); return sync.OnceFunc(func() { p.flow(); p.drop() }) },
 		ChangeOutside: func(t testing.TB, id string) {
 			if err := r.DomainCreate(r.domain(t, id)); err != nil {
 				t.Fatal(err)
 			}
 		},
 	}
+	if small := "small-" + uuid.NewString()[:6]; r.addSmallPool(t, h.socket, small) {
+		// qcow2 files are thin, but not even an empty one fits.
+		out.ThickPool, out.TooLarge = small, 1<<30
+	}
+	return out
 }
 
 func TestRealUnixKeepsTheRulesOfHypervisors(t *testing.T) {

@@ -5,16 +5,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
-	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 // Reading a host costs one bulk call, whatever it has on it:
@@ -45,125 +41,6 @@ const (
 	shareFor = time.Second
 	trustFor = 50 * time.Millisecond
 )
-
-// record is the XML of one domain, read.
-type record struct {
-	domain  *domain
-	problem string
-	name    string
-	id      int32
-	// version is that of the domain when it was read, see library.versions.
-	version uint64
-}
-
-// library keeps the XML of the domains of one connection.
-type library struct {
-	mu      sync.Mutex
-	records map[lv.UUID]*record
-	// versions counts the events of each domain, so that an event that arrives
-	// while its XML is read is not lost.
-	versions map[lv.UUID]uint64
-	// news counts all events.
-	news uint64
-	// hasEvents: the libvirtd tells when a domain changes.
-	hasEvents bool
-	reads     int
-}
-
-func newLibrary() *library {
-	return &library{records: map[lv.UUID]*record{}, versions: map[lv.UUID]uint64{}}
-}
-
-// changed notes an event of a domain.
-func (l *library) changed(id lv.UUID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.versions[id]++
-	l.news++
-}
-
-// find answers what is kept of a domain, nil when it must be read.
-func (l *library) find(dom lv.Domain) *record {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.records[dom.UUID]
-	if r == nil || r.name != dom.Name || r.id != dom.ID || r.version != l.versions[dom.UUID] {
-		return nil
-	}
-	return r
-}
-
-func (l *library) version(id lv.UUID) uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.versions[id]
-}
-
-func (l *library) put(id lv.UUID, r *record) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records[id] = r
-}
-
-// keep forgets all domains but these. news is that before these were listed: a
-// domain that an event told of since may be missing among them.
-func (l *library) keep(present map[lv.UUID]bool, news uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.news != news {
-		return
-	}
-	for id := range l.versions {
-		if !present[id] {
-			delete(l.versions, id)
-		}
-	}
-	for id := range l.records {
-		if !present[id] {
-			delete(l.records, id)
-		}
-	}
-}
-
-// begin is called before a bulk read: it answers the count of events, and makes
-// all XML be read again where no events come and it is time.
-func (l *library) begin() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.reads++; !l.hasEvents && l.reads%rereadWithoutNews == 0 {
-		clear(l.records)
-	}
-	return l.news
-}
-
-// seen is one domain as one bulk call showed it.
-type seen struct {
-	dom       lv.Domain
-	state     lv.DomainState
-	blocks    []blockStats
-	autostart bool
-	record    *record
-}
-
-type blockStats struct {
-	device               string // in the guest
-	allocation, capacity uint64
-}
-
-func (s *seen) block(device string) blockStats {
-	for _, b := range s.blocks {
-		if b.device == device {
-			return b
-		}
-	}
-	return blockStats{}
-}
-
-func (s *seen) uuid() string { return uuid.UUID(s.dom.UUID).String() }
-
-func (s *seen) ours() bool { return s.record.domain.ours() }
-
-func (s *seen) running() bool { return powerOf(s.state) == vmhostv1.PowerState_POWER_STATE_ON }
 
 // snapshot is a host's domains at one moment.
 type snapshot struct {
@@ -333,51 +210,6 @@ func (d *Driver) readOne(ctx context.Context, dom lv.Domain) (*record, error) {
 	}
 	d.library.put(dom.UUID, r)
 	return r, nil
-}
-
-// readStats reads one row of the bulk call. Of several rows of one device the
-// first is the disk itself.
-func readStats(r lv.DomainStatsRecord) *seen {
-	one := &seen{dom: r.Dom}
-	var current *blockStats
-	for _, p := range r.Params {
-		if p.Field == lv.DomainStatsStateState {
-			one.state = lv.DomainState(toUint(p.Value.I))
-			continue
-		}
-		rest, ok := strings.CutPrefix(p.Field, "block.")
-		if !ok {
-			continue
-		}
-		_, field, _ := strings.Cut(rest, ".")
-		switch {
-		case field == "name":
-			name, _ := p.Value.I.(string)
-			one.blocks = append(one.blocks, blockStats{device: name})
-			current = &one.blocks[len(one.blocks)-1]
-		case current == nil:
-		case field == "allocation":
-			current.allocation = toUint(p.Value.I)
-		case field == "capacity":
-			current.capacity = toUint(p.Value.I)
-		}
-	}
-	return one
-}
-
-// toUint reads any of the integer types that a typed parameter may have.
-func toUint(v any) uint64 {
-	switch n := v.(type) {
-	case int32:
-		return uint64(max(n, 0))
-	case uint32:
-		return uint64(n)
-	case int64:
-		return uint64(max(n, 0))
-	case uint64:
-		return n
-	}
-	return 0
 }
 
 // list is the list of all domains: the proof of what is there and what is not.
