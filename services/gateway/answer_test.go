@@ -1,12 +1,22 @@
 package gateway_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// answer is a response whose body was read.
+type answer struct {
+	StatusCode    int
+	Status, Proto string
+	Header        http.Header
+	TLS           *tls.ConnectionState
+}
 
 type answerError struct {
 	reason, field, description, hint string

@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Gateway, error) {
 		conn = dialled
 	}
 	g.health = healthpb.NewHealthClient(conn)
-	api, err := jsonapi.New(conn, log)
+	api, err := jsonapi.New(ctx, conn, log)
 	if err != nil {
 		return nil, errors.Join(err, g.close(ctx))
 	}

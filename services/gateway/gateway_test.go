@@ -116,7 +116,7 @@ func run(t *testing.T, g *gateway.Gateway) (stop func()) {
 }
 
 // do sends a request and reads the whole answer.
-func (h *harness) do(method, path, body string, header http.Header) (*http.Response, []byte) {
+func (h *harness) do(method, path, body string, header http.Header) (answer, []byte) {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, bytes.NewBufferString(body))
 	if err != nil {
@@ -134,7 +134,7 @@ func (h *harness) do(method, path, body string, header http.Header) (*http.Respo
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return resp, data
+	return answer{resp.StatusCode, resp.Status, resp.Proto, resp.Header, resp.TLS}, data
 }
 
 // golden compares JSON with a file, parsed: proto JSON varies its spaces.
@@ -147,7 +147,7 @@ func golden(t *testing.T, name string, got []byte) {
 			t.Fatalf("answer %q: %v", got, err)
 		}
 		pretty.WriteByte('\n')
-		if err := os.WriteFile(file, pretty.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(file, pretty.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

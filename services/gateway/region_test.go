@@ -50,18 +50,20 @@ func newRegion() *region {
 }
 
 func (r *region) server(opts ...grpc.ServerOption) *grpc.Server {
-	srv := grpc.NewServer(append(opts, grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		if info.FullMethod != healthpb.Health_Check_FullMethodName {
-			r.remember(ctx, req.(proto.Message))
-		}
-		return next(ctx, req)
-	}))...)
+	srv := grpc.NewServer(append(opts, grpc.UnaryInterceptor(r.intercept))...)
 	vmhostv1.RegisterEventServiceServer(srv, r)
 	vmhostv1.RegisterMachineServiceServer(srv, r)
 	vmhostv1.RegisterVmHostServiceServer(srv, r)
 	vmhostv1.RegisterZoneServiceServer(srv, r)
 	healthpb.RegisterHealthServer(srv, r.health)
 	return srv
+}
+
+func (r *region) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if info.FullMethod != healthpb.Health_Check_FullMethodName {
+		r.remember(ctx, req.(proto.Message))
+	}
+	return next(ctx, req)
 }
 
 func (r *region) remember(ctx context.Context, req proto.Message) {

@@ -22,8 +22,10 @@ func TestCallsAreTranslatedInBothDirections(t *testing.T) {
 		{"update", "PATCH", "/v1/zones/a", `{"description":""}`, `{"zone":{"name":"zones/a"},"updateMask":"description"}`},
 		{"update-mask", "PATCH", "/v1/zones/a?updateMask=description", `{"description":"x","etag":"e"}`, `{"zone":{"name":"zones/a","description":"x","etag":"e"},"updateMask":"description"}`},
 		{"delete", "DELETE", "/v1/zones/a?etag=e", "", `{"name":"zones/a","etag":"e"}`},
-		{"compose", "POST", "/v1/machines:compose", `{"hostname":"m","memory_mib":"4096","cores":2,"disks":[{"sizeBytes":"9007199254740993"}]}`,
-			`{"hostname":"m","cores":2,"memoryMib":"4096","disks":[{"sizeBytes":"9007199254740993"}]}`},
+		{
+			"compose", "POST", "/v1/machines:compose", `{"hostname":"m","memory_mib":"4096","cores":2,"disks":[{"sizeBytes":"9007199254740993"}]}`,
+			`{"hostname":"m","cores":2,"memoryMib":"4096","disks":[{"sizeBytes":"9007199254740993"}]}`,
+		},
 		{"compose-nothing", "POST", "/v1/machines:compose", "", `{}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -81,8 +83,8 @@ func TestWhatWouldBeIgnoredIsRefusedWithItsFieldBeforeTheRegionIsCalled(t *testi
 	}{
 		{"unknown field", "POST", "/v1/machines:compose", `{"hostnam":"m"}`, "hostnam", "not a field"},
 		{"unknown nested field", "POST", "/v1/machines:compose", `{"disks":[{"sizeBytes":"1"},{"size":1}]}`, "disks.size", "not a field"},
-		{"unknown field of a resource", "POST", "/v1/zones?zoneId=b", `{"descripton":"x"}`, "zone.descripton", "not a field"},
-		{"unknown field of an update", "PATCH", "/v1/zones/a", `{"descripton":"x"}`, "zone.descripton", "not a field"},
+		{"unknown field of a resource", "POST", "/v1/zones?zoneId=b", `{"comment":"x"}`, "zone.comment", "not a field"},
+		{"unknown field of an update", "PATCH", "/v1/zones/a", `{"comment":"x"}`, "zone.comment", "not a field"},
 		{"field given twice", "POST", "/v1/machines:compose", `{"cores":1,"cores":2}`, "cores", "twice"},
 		{"field given by both names", "POST", "/v1/machines:compose", `{"memoryMib":1,"memory_mib":2}`, "memory_mib", "twice"},
 		{"overflow", "POST", "/v1/machines:compose", `{"cores":2147483648}`, "cores", "int32"},

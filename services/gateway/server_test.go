@@ -24,7 +24,7 @@ func TestOnlyTLS13IsSpoken(t *testing.T) {
 		conn.Close()
 		t.Error("TLS 1.2 was spoken")
 	}
-	if resp, _ := h.do("GET", "/v1/zones/a", "", nil); resp.TLS.Version != tls.VersionTLS13 || resp.ProtoMajor != 2 {
+	if resp, _ := h.do("GET", "/v1/zones/a", "", nil); resp.TLS.Version != tls.VersionTLS13 || resp.Proto != "HTTP/2.0" {
 		t.Errorf("answer over %x %s, want TLS 1.3 and HTTP/2", resp.TLS.Version, resp.Proto)
 	}
 }

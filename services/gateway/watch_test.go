@@ -74,7 +74,7 @@ func TestServerSentEventsArriveAtOnceAndCarryTheResumeToken(t *testing.T) {
 	h := start(t)
 	h.region.sends <- &vmhostv1.WatchEventsResponse{ResumeToken: "1"}
 	w := h.watch("/v1/events:watch?filter=x", sse)
-	if got := w.resp.Header.Get("Content-Type"); w.resp.StatusCode != 200 || got != "text/event-stream" {
+	if got := w.resp.Header.Get("Content-Type"); w.resp.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Fatalf("answer = %s %s", w.resp.Status, got)
 	}
 	if got := w.block(); got != "id: 1\n: sign of life\n" {

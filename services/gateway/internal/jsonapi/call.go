@@ -25,19 +25,19 @@ type call struct {
 }
 
 // withCall attaches a call, made of the headers that have a meaning.
-func withCall(r *http.Request, body []byte) context.Context {
+func withCall(ctx context.Context, r *http.Request, body []byte) context.Context {
 	md := metadata.MD{}
 	// With none or several, the region says that a token is missing.
 	if v := r.Header["Authorization"]; len(v) == 1 && printable(v[0]) {
 		md["authorization"] = v
 	}
-	if id := obs.RequestID(r.Context()); id != "" {
+	if id := obs.RequestID(ctx); id != "" {
 		md[obs.RequestIDHeader] = []string{id}
 	}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		md["x-forwarded-for"] = []string{host}
 	}
-	return context.WithValue(r.Context(), callKey{}, &call{
+	return context.WithValue(ctx, callKey{}, &call{
 		query: r.URL.RawQuery, body: body, metadata: md, idempotencyKey: r.Header.Get("Idempotency-Key"),
 	})
 }

@@ -35,7 +35,7 @@ func (a *API) fail(ctx context.Context, w http.ResponseWriter, err error, code i
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(body) // a client that hung up is not our failure
+	_, _ = w.Write(body) //nolint:gosec // JSON, said so and not sniffed; a client that hung up is not our failure
 }
 
 // status makes sure that every error has a reason.

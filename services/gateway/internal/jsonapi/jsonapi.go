@@ -53,7 +53,7 @@ type API struct {
 }
 
 // New makes the API over a connection to a region.
-func New(conn grpc.ClientConnInterface, log *slog.Logger) (*API, error) {
+func New(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger) (*API, error) {
 	bindings, err := bindings()
 	if err != nil {
 		return nil, err
@@ -74,15 +74,14 @@ func New(conn grpc.ClientConnInterface, log *slog.Logger) (*API, error) {
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 	)
-	if err := register(a.mux, conn); err != nil {
+	if err := register(ctx, a.mux, conn); err != nil {
 		return nil, fmt.Errorf("register API: %w", err)
 	}
 	return a, nil
 }
 
 // register adds every service of the public API; a test looks for forgotten ones.
-func register(mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
-	ctx := context.Background() // grpc-gateway does not use it for clients
+func register(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnInterface) error {
 	return errors.Join(
 		vmhostv1.RegisterEventServiceHandlerClient(ctx, mux, vmhostv1.NewEventServiceClient(conn)),
 		vmhostv1.RegisterMachineServiceHandlerClient(ctx, mux, vmhostv1.NewMachineServiceClient(conn)),
@@ -111,7 +110,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.fail(r.Context(), w, err, code)
 		return
 	}
-	ctx := withCall(r, body)
+	ctx := withCall(r.Context(), r, body)
 	if r.Method == http.MethodGet && r.URL.Path == watchPath {
 		a.watch(ctx, w, r)
 		return
