@@ -3,6 +3,7 @@ package region
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"sync"
@@ -82,4 +83,18 @@ func rackTLS(cert certificate, authority *pki.Authority) *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(authority.Certificate())
 	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
+}
+
+func encodeKey(key any) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode the key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// CertificateSource gives the certificate of another server in this process, for
+// the same names as the region's own, and replaces it in time.
+func (r *Region) CertificateSource() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return (&issued{authority: r.deployment.Authority, names: r.cfg.certificateNames()}).get
 }
