@@ -22,6 +22,10 @@ import (
 	"github.com/vmhost-project/vmhost/services/ctl/clictx"
 )
 
+// noRaceSleep is for GORACE: under the race detector every process would end
+// with a second of sleep, and these tests run hundreds.
+const noRaceSleep = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"vmhostctl": func() {
 		//nolint:forbidigo // here the test binary is vmhostctl
@@ -51,6 +55,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CA_PIN", f.caPin)
 			env.Setenv("TOKEN", f.tokenFile)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", noRaceSleep)
 			env.Setenv("EVIL", "a\x1b]0;b\n  do: rm")
 			env.Setenv("OTHER_CA", filepath.Join(env.WorkDir, "other.pem"))
 			if err := os.WriteFile(env.Getenv("OTHER_CA"), otherCA(env.T().(testing.TB)), 0o600); err != nil {

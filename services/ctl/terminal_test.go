@@ -59,7 +59,7 @@ func startSession(t *testing.T, f *fakeRegion, terminal bool, args ...string) *s
 		t.Fatal(err)
 	}
 	s := &session{t: t, cmd: exec.Command("vmhostctl", args...), output: &watched{changed: make(chan struct{})}, read: make(chan struct{})}
-	s.cmd.Env = append(os.Environ(), "VMHOSTCTL_CONFIG="+config, "TERM=xterm", "NO_COLOR=", "TZ=UTC")
+	s.cmd.Env = append(os.Environ(), "VMHOSTCTL_CONFIG="+config, "TERM=xterm", "NO_COLOR=", "TZ=UTC", "GORACE="+noRaceSleep)
 	if !terminal {
 		s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 		close(s.read)
