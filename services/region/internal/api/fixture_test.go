@@ -60,7 +60,7 @@ type fixture struct {
 // noRacks is a sender without any session.
 type noRacks struct{}
 
-func (noRacks) Session(string) string           { return "" }
+func (noRacks) Session(string) string          { return "" }
 func (noRacks) Send(string, *rackv1.Step) bool { return false }
 
 // logBuffer collects all that is logged.

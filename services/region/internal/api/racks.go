@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	"github.com/vmhost-project/vmhost/pkg/pki"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -119,6 +121,14 @@ func (s *racks) CreateJoinToken(ctx context.Context, req *vmhostv1.CreateJoinTok
 	}
 	answer.Token = pki.JoinToken{Endpoints: s.endpoints, CASPKI: s.caSPKI, ID: id, Secret: secret}.String()
 	return answer, nil
+}
+
+// JoinToken makes a join token for a rack in the region's own process.
+func (s *Server) JoinToken(ctx context.Context, rack, zone string, ttl time.Duration) (string, error) {
+	own := interceptor.WithPrincipal(ctx, interceptor.Principal{Name: "region", Role: storev1.Role_ROLE_ADMIN})
+	service := &racks{base: s.base, endpoints: s.cfg.RackEndpoints, caSPKI: s.cfg.CASPKI}
+	t, err := service.CreateJoinToken(own, &vmhostv1.CreateJoinTokenRequest{RackId: rack, Zone: zone, Ttl: durationpb.New(ttl)})
+	return t.GetToken(), err
 }
 
 // ListJoinTokens are the tokens that can still be used.

@@ -39,7 +39,7 @@ func Connect(ctx context.Context, e Endpoints) (*Client, error) {
 	}
 	cfg := clientv3.Config{
 		Endpoints: e.URLs, DialTimeout: dialTimeout, DialKeepAliveTime: keepAlive, DialKeepAliveTimeout: dialTimeout,
-		Logger:  zap.NewNop(),              // what it says is in the errors of the calls
+		Logger:  zap.NewNop(),               // what it says is in the errors of the calls
 		Context: context.WithoutCancel(ctx), // it lives until Close
 	}
 	if e.CertFile != "" || e.CAFile != "" {

@@ -13,7 +13,13 @@ import (
 // look for what must not be there.
 func Dump(tb testing.TB, s *store.Store) []byte {
 	tb.Helper()
-	resp, err := s.Client().Get(tb.Context(), "\x00", clientv3.WithFromKey())
+	return DumpClient(tb, s.Client())
+}
+
+// DumpClient is Dump for a key space that no store is needed for.
+func DumpClient(tb testing.TB, client *clientv3.Client) []byte {
+	tb.Helper()
+	resp, err := client.Get(tb.Context(), "\x00", clientv3.WithFromKey())
 	if err != nil {
 		tb.Fatalf("dump the store: %v", err)
 	}
