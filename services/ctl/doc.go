@@ -8,7 +8,8 @@
 // one call makes nothing twice.
 //
 // Run is the whole program with everything it needs handed in, so that tests
-// run it as users do. It owns two goroutines while it runs: one that receives
-// interrupts, and while a question is open one that reads the answer. It
-// decides nothing about hosts or machines: that is the region's.
+// run it as users do. It owns a goroutine that receives interrupts, one while an
+// operation is waited for, and one while a question is open, which outlives an
+// interrupt because reading cannot be taken back. It decides nothing about
+// hosts or machines: that is the region's.
 package ctl

@@ -124,7 +124,8 @@ func (a *app) requestOf(f *failure) string {
 
 // hint is what to do: the region's words, else ours for the reason.
 func (a *app) hint(f *failure) string {
-	if f.err.Hint != "" {
+	// How a token is sent is our business, not the user's.
+	if f.err.Hint != "" && f.err.Code != codes.Unauthenticated {
 		return f.err.Hint
 	}
 	switch f.err.Reason {

@@ -60,7 +60,7 @@ func (f *fakeRegion) fill() {
 		Usage: &vmhostv1.VmHostUsage{Cores: usage(4, 16), MemoryMib: usage(4096, 32768), Machines: 2, StorageBytes: map[string]*vmhostv1.ResourceUsage{"default": usage(40e9, 123456789012)}},
 	}, {
 		Name: "vmHosts/h2", Uid: "u2", Etag: "e2", Address: "qemu+ssh://root@h2/system", Zone: "zones/a", ResourcePool: "resourcePools/default", CreateTime: hoursAgo,
-		State: vmhostv1.VmHostState_VM_HOST_STATE_UNREACHABLE, Cordoned: true,
+		State: vmhostv1.VmHostState_VM_HOST_STATE_UNREACHABLE, Cordoned: true, Usage: &vmhostv1.VmHostUsage{Cores: usage(0, 0), MemoryMib: usage(0, 0)},
 		Conditions: []*vmhostv1.Condition{{Type: "Reachable", Reason: "HOST_UNREACHABLE", Message: "dial: connection refused", Hint: "start sshd", TransitionTime: hoursAgo}},
 	}}
 	f.zones = []*vmhostv1.Zone{{Name: "zones/default", Uid: "z1", CreateTime: hoursAgo}, {Name: "zones/a", Uid: "z2", Description: "first floor", CreateTime: hoursAgo}}

@@ -34,7 +34,7 @@ func hostColumns(now time.Time) []display.Column[*vmhostv1.VmHost] {
 // used is what is taken of a limit: `6/16`. Nothing while the host has not been
 // seen.
 func used(u *vmhostv1.ResourceUsage, format func(int64) string) string {
-	if u == nil {
+	if u.GetPhysical() == 0 {
 		return ""
 	}
 	return format(u.GetCommitted()+u.GetForeign()) + "/" + format(u.GetLimit())
@@ -54,6 +54,7 @@ func allStorage(h *vmhostv1.VmHost) *vmhostv1.ResourceUsage {
 		sum.Committed += u.GetCommitted()
 		sum.Foreign += u.GetForeign()
 		sum.Limit += u.GetLimit()
+		sum.Physical += u.GetPhysical()
 	}
 	return sum
 }
@@ -163,7 +164,7 @@ type usageRow struct {
 func usageRows(h *vmhostv1.VmHost) []usageRow {
 	var rows []usageRow
 	add := func(what string, u *vmhostv1.ResourceUsage, format func(int64) string) {
-		if u != nil {
+		if u.GetPhysical() > 0 { // else the host has not been seen
 			rows = append(rows, usageRow{what, u, format})
 		}
 	}
