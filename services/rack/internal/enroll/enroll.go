@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -127,6 +126,3 @@ func Retryable(err error) bool {
 		return true
 	}
 }
-
-// Dir is the data folder the identity is kept in.
-func (s *Store) Dir() string { return filepath.Dir(s.path) }

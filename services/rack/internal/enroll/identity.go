@@ -185,6 +185,9 @@ func (s *Store) Expiry() time.Time {
 	return time.Time{}
 }
 
+// Expired says that the certificate has ended.
+func (s *Store) Expired() bool { return time.Now().After(s.Expiry()) }
+
 // Trusts says whether a join token is of the deployment that the identity is of.
 func (s *Store) Trusts(token pki.JoinToken) bool {
 	id := s.current()

@@ -45,7 +45,7 @@ func (s *Store) Renew(ctx context.Context, region Region, log *slog.Logger) erro
 				break
 			}
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of ctx is the end of the work
 			}
 			log.WarnContext(ctx, "could not renew the certificate, will try again", "expire_time", s.Expiry(), "error", err)
 			if err := backoff.Wait(ctx, tries.Next()); err != nil {

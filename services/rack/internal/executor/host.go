@@ -74,7 +74,7 @@ func (c *connection) lose(err error) {
 
 func newHost(e *Executor, a *rackv1.Assignment) *host {
 	return &host{
-		e: e, uid: a.GetUid(), log: e.cfg.Log.With("vm_host", a.GetVmHost()), want: a,
+		e: e, uid: a.GetUid(), log: e.cfg.Log.With("rack", e.cfg.Rack(), "vm_host", a.GetVmHost()), want: a,
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), read: make(chan struct{}, 1),
 		tried: make(chan struct{}), tails: map[string]chan struct{}{},
 	}

@@ -81,12 +81,15 @@ func pick[T any](e *ear, of func(*rackv1.ConnectRequest) *T) []*T {
 func (e *ear) results() []*rackv1.StepResult {
 	return pick(e, (*rackv1.ConnectRequest).GetStepResult)
 }
+
 func (e *ear) inventories() []*rackv1.HostInventory {
 	return pick(e, (*rackv1.ConnectRequest).GetHostInventory)
 }
+
 func (e *ear) changes() []*rackv1.MachineChange {
 	return pick(e, (*rackv1.ConnectRequest).GetMachineChange)
 }
+
 func (e *ear) statuses() []*rackv1.HostStatus {
 	return pick(e, (*rackv1.ConnectRequest).GetHostStatus)
 }

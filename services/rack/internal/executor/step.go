@@ -25,7 +25,7 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 		return
 	}
 	if e.running[step.GetId()] {
-		e.steps.Go(func() { e.sendAccepted(e.life, step) })
+		e.steps.Go(func() { e.sendAccepted(e.life, step) }) //nolint:contextcheck // a step outlives the session that it came by
 		return
 	}
 	h := e.hosts[step.GetVmHostUid()]
@@ -43,8 +43,8 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 		}
 	}
 	e.running[step.GetId()] = true
-	log := e.cfg.Log.With("session", e.session, "step", step.GetId(), "operation", step.GetOperation(), "vm_host", step.GetVmHost())
-	e.steps.Go(func() {
+	log := e.cfg.Log.With("rack", e.cfg.Rack(), "session", e.session, "step", step.GetId(), "operation", step.GetOperation(), "vm_host", step.GetVmHost())
+	e.steps.Go(func() { //nolint:contextcheck // a step outlives the session that it came by
 		defer func() {
 			turn.leave()
 			e.mu.Lock()

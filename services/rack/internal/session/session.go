@@ -87,6 +87,8 @@ type Config struct {
 	Credentials func(host string) *tls.Config
 	// Expired says that no region will take the certificate any more.
 	Expired func() bool
+	// Rack is the rack's resource name, for logs.
+	Rack func() string
 	// Hello is what the rack says of itself.
 	Hello func() *rackv1.RackHello
 	// Handler is who the session is for.
@@ -103,10 +105,9 @@ type Config struct {
 type Client struct {
 	cfg Config
 
-	mu     sync.Mutex
-	conn   grpc.ClientConnInterface // nil while no session is up
-	region string
-	last   error
+	mu   sync.Mutex
+	conn grpc.ClientConnInterface // nil while no session is up
+	last error
 }
 
 // New makes a client; Run does its work.
@@ -160,7 +161,7 @@ func (c *Client) Run(ctx context.Context) error {
 		began := time.Now()
 		up, err := c.once(ctx, endpoint)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is the end of the work
 		}
 		reason := apierror.Reason(err)
 		c.cfg.Metrics.SessionEnded(reason.String())
@@ -169,10 +170,11 @@ func (c *Client) Run(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrRevoked, err)
 		case vmhostv1.ErrorReason_RACK_MUST_ENROLL:
 			return fmt.Errorf("%w: %w", ErrMustEnroll, err)
+		default:
 		}
 		pause := wait.next(up, time.Since(began), reason == vmhostv1.ErrorReason_REGION_DRAINING, len(endpoints))
 		c.cfg.Log.WarnContext(ctx, "no session with the region, will connect again",
-			"region", endpoint, "was_up", up, "after", pause, "error", err)
+			"rack", c.cfg.Rack(), "region", endpoint, "was_up", up, "after", pause, "error", err)
 		if err := waits.Wait(ctx, pause); err != nil {
 			return nil //nolint:nilerr // the end of ctx is the end of the work
 		}
@@ -230,7 +232,7 @@ func (c *Client) once(ctx context.Context, endpoint string) (up bool, err error)
 		return false, cause(ctx, err)
 	}
 	c.setConn(conn, nil)
-	log := c.cfg.Log.With("session", hello.GetSession(), "region", hello.GetRegion())
+	log := c.cfg.Log.With("rack", c.cfg.Rack(), "session", hello.GetSession(), "region", hello.GetRegion())
 	log.InfoContext(ctx, "session is up", "region_version", hello.GetVersion(), "endpoint", endpoint)
 	err = s.run(ctx, hello, c.cfg.Handler, log)
 	c.setConn(nil, err)

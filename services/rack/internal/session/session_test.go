@@ -40,10 +40,9 @@ type bench struct {
 	endpoints []string
 	expired   bool
 
-	mu     sync.Mutex
-	dials  []dial
-	play   func(n int, endpoint string) script // nil script: the region is down
-	target string
+	mu    sync.Mutex
+	dials []dial
+	play  func(n int, endpoint string) script // nil script: the region is down
 }
 
 type dial struct {
@@ -57,6 +56,7 @@ func newBench(t *testing.T, endpoints ...string) *bench {
 		Endpoints:   func() []string { return b.endpoints },
 		Credentials: func(string) *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS13} },
 		Expired:     func() bool { return b.expired },
+		Rack:        func() string { return "racks/r1" },
 		Hello:       func() *rackv1.RackHello { return &rackv1.RackHello{Protocol: 1, Version: "test", BootId: "boot"} },
 		Handler:     b.handler,
 		Metrics:     metric.New(prometheus.NewRegistry(), func() time.Time { return time.Time{} }),
@@ -190,7 +190,8 @@ func (r *recorder) Unassign(_ context.Context, uid string)         { r.note("una
 func (r *recorder) Do(_ context.Context, s *rackv1.Step)           { r.note("do " + s.GetId()) }
 func (r *recorder) Acknowledged(id string)                         { r.note("ack " + id) }
 func (r *recorder) all() []string                                  { r.mu.Lock(); defer r.mu.Unlock(); return r.calls }
-func sleep(d time.Duration)                                        { time.Sleep(d); synctest.Wait() } //nolint:forbidigo // fake clock
+
+func sleep(d time.Duration) { time.Sleep(d); synctest.Wait() } //nolint:forbidigo // fake clock
 
 func result(id string) *rackv1.ConnectRequest {
 	return &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_StepResult{StepResult: &rackv1.StepResult{Id: id}}}

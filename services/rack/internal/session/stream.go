@@ -132,7 +132,7 @@ func (s *link) send(ctx context.Context, heartbeat time.Duration) error {
 		err := s.stream.Send(message)
 		timer.Stop()
 		if err != nil { // Recv learns why
-			return nil //nolint:nilerr // Recv returns the stream's own error
+			return nil
 		}
 	}
 }
