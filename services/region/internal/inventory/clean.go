@@ -28,14 +28,8 @@ const (
 // cleanText makes text safe to show and to keep: valid UTF-8 without control
 // characters, of at most n bytes.
 func cleanText(s string, n int) string {
-	if len(s) > n {
-		s = s[:n]
-		for len(s) > 0 && !utf8.ValidString(s) && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
-	}
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	return strings.Map(func(r rune) rune {
+	s = strings.ToValidUTF8(s[:min(len(s), n)], "\uFFFD")
+	s = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return ' '
 		}
@@ -44,6 +38,11 @@ func cleanText(s string, n int) string {
 		}
 		return r
 	}, s)
+	for len(s) > n { // what was replaced may be longer than before
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
 }
 
 func cleanUUID(s string) (string, bool) {

@@ -1,11 +1,13 @@
 package operation
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -193,5 +195,32 @@ func TestTwoRegionsDoNotBothAdvanceAnOperation_P7(t *testing.T) {
 		if ends[name] != 1 {
 			t.Errorf("%s ended %d times", name, ends[name])
 		}
+	}
+}
+
+func TestOfTwoTransitionsDecidedOnOneRevisionOneHolds_P7(t *testing.T) {
+	w := newWorld(t)
+	w.rack.session = ""
+	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log})
+	op := w.compose(false)
+	rec, _ := store.Operations.Get(w.store.Cached(), uidOf(op.GetName()))
+	decide := func() *change {
+		return &change{engine: e, view: w.store.Cached(), uid: uidOf(op.GetName()), revision: rec.Revision, op: rec.Value}
+	}
+	one, other := decide(), decide()
+	if err := one.cancel(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, again := range map[string]func() error{
+		"give up": func() error { return other.giveUp(t.Context()) },
+		"release": func() error { return other.cancel(t.Context()) },
+		"advance": func() error { return other.commit(t.Context(), other.begin(proto.CloneOf(rec.Value))) },
+	} {
+		if err := again(); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("%s after the end: %v", name, err)
+		}
+	}
+	if end := w.operation(op.GetName()).GetResource(); end.GetPhase() != cancelled {
+		t.Errorf("operation %v", end)
 	}
 }

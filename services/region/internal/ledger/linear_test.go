@@ -1,0 +1,127 @@
+package ledger
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
+)
+
+// call is one compose (cores > 0) or release (cores < 0) of the history.
+type call struct{ cores int }
+
+// book is what the ledger of a host with so many cores should do: take while
+// there is room, refuse only when there is none.
+func book(limit int) porcupine.Model {
+	return porcupine.Model{
+		Init: func() any { return 0 },
+		Step: func(state, input, output any) (bool, any) {
+			used, in, ok := state.(int), input.(call), output.(bool)
+			fits := used+in.cores <= limit
+			if in.cores < 0 {
+				return ok, used + in.cores
+			}
+			if ok {
+				return fits, used + in.cores
+			}
+			return !fits, used
+		},
+	}
+}
+
+func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
+	const limit, clients, rounds = 6, 6, 8
+	client := storetest.Client(t)
+	var ledgers []*Ledger
+	var stores []*store.Store
+	for range 2 {
+		s := storetest.On(t, client)
+		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
+	}
+	addHost(t, stores[0], "h", limit, 1<<20)
+	var mu sync.Mutex
+	var history []porcupine.Operation
+	began := time.Now()
+	record := func(id int, in call, do func() bool) bool {
+		start := time.Since(began).Nanoseconds()
+		ok := do()
+		end := time.Since(began).Nanoseconds()
+		mu.Lock()
+		defer mu.Unlock()
+		history = append(history, porcupine.Operation{ClientId: id, Input: in, Call: start, Output: ok, Return: end})
+		return ok
+	}
+	var wg sync.WaitGroup
+	for id := range clients {
+		l, s := ledgers[id%2], stores[id%2]
+		wg.Go(func() {
+			for round := range rounds {
+				cores, uid := 1+(id+round)%3, ""
+				made := record(id, call{cores}, func() bool {
+					op, err := l.Compose(t.Context(), "alice", &vmhostv1.ComposeMachineRequest{Cores: int32(cores), MemoryMib: 1})
+					if err != nil && apierror.Reason(err) != vmhostv1.ErrorReason_NO_CAPACITY {
+						t.Errorf("compose: %v", err)
+					}
+					uid = strings.TrimPrefix(op.GetTarget(), "machines/")
+					return err == nil
+				})
+				if made && round%3 != 2 {
+					record(id, call{-cores}, func() bool { return release(t, l, s, uid) })
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if !porcupine.CheckOperations(book(limit), history) {
+		t.Errorf("no order of these %d calls explains their answers: %+v", len(history), history)
+	}
+	checkBooks(t, stores[0], "h")
+}
+
+func release(t *testing.T, l *Ledger, s *store.Store, uid string) bool {
+	for range 200 {
+		done := false
+		if err := l.WithTurn(t.Context(), func() error {
+			tx := store.NewTxn()
+			if !Release(tx, s.Cached(), uid) {
+				return nil
+			}
+			_, err := s.Commit(t.Context(), tx)
+			done = err == nil
+			return nil
+		}); err != nil {
+			t.Errorf("release: %v", err)
+			return false
+		}
+		if done {
+			return true
+		}
+	}
+	t.Error("release lost 200 races")
+	return false
+}
+
+func BenchmarkComposeOf64Clients(b *testing.B) {
+	s := storetest.New(b)
+	l := open(b, s)
+	for _, id := range strings.Split("abcdefghijklmnopqrstuvwxyz", "") {
+		addHost(b, s, "h-"+id, 1<<20, 1<<40)
+	}
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := l.Compose(b.Context(), "alice", &vmhostv1.ComposeMachineRequest{Cores: 1, MemoryMib: 1, Diskless: true}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "composes/s")
+}
