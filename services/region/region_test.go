@@ -321,3 +321,15 @@ func TestARoleLimitsItsToken(t *testing.T) {
 		t.Error("the administrator's token is in the log")
 	}
 }
+
+func TestEveryReasonIsDescribed(t *testing.T) {
+	text, err := os.ReadFile("../../docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number, name := range vmhostv1.ErrorReason_name {
+		if number != 0 && strings.Count(string(text), "| `"+name+"` |") != 1 {
+			t.Errorf("%s has not exactly one row in docs/errors.md", name)
+		}
+	}
+}
