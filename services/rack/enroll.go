@@ -34,7 +34,7 @@ func (r *Rack) keepSession(ctx context.Context) error {
 		case errors.Is(err, session.ErrRevoked):
 			return errors.Join(err, r.identity.Wipe())
 		case errors.Is(err, session.ErrMustEnroll):
-			if _, tokenErr := r.token(); tokenErr != nil {
+			if _, tokenErr := r.token(); tokenErr != nil && r.joinToken == nil {
 				return fmt.Errorf("%w: %w", err, tokenErr)
 			}
 			r.log.WarnContext(ctx, "enrolling again", "error", err)
@@ -89,9 +89,21 @@ func (r *Rack) token() (pki.JoinToken, error) {
 	return pki.ParseJoinToken(text)
 }
 
+// freshToken is a join token to enrol with now.
+func (r *Rack) freshToken(ctx context.Context) (pki.JoinToken, error) {
+	if r.joinToken == nil {
+		return r.token()
+	}
+	text, err := r.joinToken(ctx)
+	if err != nil {
+		return pki.JoinToken{}, fmt.Errorf("get a join token: %w", err)
+	}
+	return pki.ParseJoinToken(text)
+}
+
 // join enrols, for as long as trying is of use.
 func (r *Rack) join(ctx context.Context) error {
-	token, err := r.token()
+	token, err := r.freshToken(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotEnrolled, err)
 	}
@@ -113,7 +125,7 @@ func (r *Rack) join(ctx context.Context) error {
 		pause := wait.Next()
 		r.log.WarnContext(ctx, "could not enroll, will try again", "after", pause, "error", err)
 		if backoff.Wait(ctx, pause) != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is the end of the work
 		}
 	}
 }

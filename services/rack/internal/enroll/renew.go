@@ -21,7 +21,7 @@ type Region interface {
 
 // Tries to renew come this far apart; half of a day is left for them.
 const (
-	firstRetry = 10 * time.Second
+	firstRetry = time.Second
 	lastRetry  = 10 * time.Minute
 	renewLimit = 30 * time.Second
 )

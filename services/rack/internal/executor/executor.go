@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vmhost-project/vmhost/pkg/backoff"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -39,6 +40,9 @@ import (
 const (
 	// maxQueued is how many steps a host may have that did not end.
 	maxQueued = 256
+	// confirm is how long a region has in a new session to assign again what it
+	// assigned before. What it does not is another rack's by now.
+	confirm = 2 * time.Minute
 	// maxChecks is how many addresses are tried at once.
 	maxChecks = 8
 )
@@ -82,6 +86,7 @@ type Executor struct {
 	running map[string]bool  // ids of steps that did not end
 	up      session.Sender   // nil while no session is up
 	session string
+	round   int // which session hosts were assigned in; changes between sessions
 	closing bool
 }
 
@@ -146,6 +151,21 @@ func (e *Executor) Connected(ctx context.Context, to session.Sender, region *rac
 			return
 		}
 	}
+	if backoff.Wait(ctx, confirm) == nil {
+		e.dropUnconfirmed(ctx)
+	}
+}
+
+// dropUnconfirmed stops driving hosts that were taken away while no session was
+// up to say so.
+func (e *Executor) dropUnconfirmed(ctx context.Context) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, h := range e.hosts {
+		if h.unassignBefore(e.round) {
+			h.log.InfoContext(ctx, "the host was not assigned again, leaving it")
+		}
+	}
 }
 
 // Disconnected stops reporting; steps go on.
@@ -153,6 +173,7 @@ func (e *Executor) Disconnected() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.up, e.session = nil, ""
+	e.round++
 }
 
 // Assign drives a host from now on.
@@ -167,10 +188,10 @@ func (e *Executor) Assign(ctx context.Context, a *rackv1.Assignment) {
 		return
 	}
 	if h := e.hosts[a.GetUid()]; h != nil {
-		h.assign(a)
+		h.assign(a, e.round)
 		return
 	}
-	h := newHost(e, a)
+	h := newHost(e, a, e.round)
 	e.hosts[a.GetUid()] = h
 	e.work.Go(func() { h.run(e.life) })
 }

@@ -42,6 +42,7 @@ type host struct {
 
 	mu       sync.Mutex
 	want     *rackv1.Assignment
+	round    int // see Executor.round
 	stopping bool
 	again    bool // report everything: somebody new listens
 	hurry    bool // connect now: a step waits
@@ -72,9 +73,9 @@ func (c *connection) lose(err error) {
 	})
 }
 
-func newHost(e *Executor, a *rackv1.Assignment) *host {
+func newHost(e *Executor, a *rackv1.Assignment, round int) *host {
 	return &host{
-		e: e, uid: a.GetUid(), log: e.cfg.Log.With("rack", e.cfg.Rack(), "vm_host", a.GetVmHost()), want: a,
+		e: e, uid: a.GetUid(), log: e.cfg.Log.With("rack", e.cfg.Rack(), "vm_host", a.GetVmHost()), want: a, round: round,
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), read: make(chan struct{}, 1),
 		tried: make(chan struct{}), tails: map[string]chan struct{}{},
 	}
@@ -90,9 +91,19 @@ func (h *host) nudge(change func()) {
 	}
 }
 
-func (h *host) assign(a *rackv1.Assignment) {
-	h.nudge(func() { h.want, h.stopping, h.again = a, false, true })
+func (h *host) assign(a *rackv1.Assignment, round int) {
+	h.nudge(func() { h.want, h.round, h.stopping, h.again = a, round, false, true })
 }
+
+// unassignBefore unassigns the host if it was assigned before a round only.
+func (h *host) unassignBefore(round int) (old bool) {
+	h.nudge(func() {
+		old = h.round < round
+		h.stopping = h.stopping || old
+	})
+	return old
+}
+
 func (h *host) unassign() { h.nudge(func() { h.stopping = true }) }
 func (h *host) resync()   { h.nudge(func() { h.again = true }) }
 

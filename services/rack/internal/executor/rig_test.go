@@ -36,6 +36,7 @@ type rig struct {
 	fleet   *hypervisortest.Fleet
 	journal *journal.Journal
 	region  *ear
+	hangUp  func() // ends the session
 	stop    func()
 }
 
@@ -150,6 +151,7 @@ func start(t *testing.T, path string, fleet *hypervisortest.Fleet) *rig {
 	})
 	r.connect()
 	r.stop = sync.OnceFunc(func() {
+		r.hangUp()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if err := r.Close(ctx); err != nil {
@@ -172,15 +174,24 @@ func (r *rig) restart() *rig {
 
 func (r *rig) connect() {
 	r.region = &ear{}
-	r.Connected(r.t.Context(), r.region, &rackv1.RegionHello{Session: "s1"})
+	ctx, cancel := context.WithCancel(r.t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.Connected(ctx, r.region, &rackv1.RegionHello{Session: "s1"})
+	}()
+	r.hangUp = sync.OnceFunc(func() {
+		r.region.mu.Lock()
+		r.region.deaf = true
+		r.region.mu.Unlock()
+		cancel()
+		<-ended
+		r.Disconnected()
+	})
+	synctest.Wait()
 }
 
-func (r *rig) disconnect() {
-	r.region.mu.Lock()
-	r.region.deaf = true
-	r.region.mu.Unlock()
-	r.Disconnected()
-}
+func (r *rig) disconnect() { r.hangUp() }
 
 // seal and unseal stand for real sealing, which package enroll tests.
 func seal(aad, password string) []byte {

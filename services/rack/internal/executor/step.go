@@ -25,7 +25,7 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 		return
 	}
 	if e.running[step.GetId()] {
-		e.steps.Go(func() { e.sendAccepted(e.life, step) }) //nolint:contextcheck // a step outlives the session that it came by
+		e.steps.Go(func() { e.sendAccepted(e.life, step) })
 		return
 	}
 	h := e.hosts[step.GetVmHostUid()]
@@ -44,7 +44,7 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 	}
 	e.running[step.GetId()] = true
 	log := e.cfg.Log.With("rack", e.cfg.Rack(), "session", e.session, "step", step.GetId(), "operation", step.GetOperation(), "vm_host", step.GetVmHost())
-	e.steps.Go(func() { //nolint:contextcheck // a step outlives the session that it came by
+	e.steps.Go(func() {
 		defer func() {
 			turn.leave()
 			e.mu.Lock()
@@ -52,14 +52,14 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 			e.mu.Unlock()
 		}()
 		began := time.Now()
-		result, err := e.step(e.life, h, step, turn, refusal)
+		result, err := e.step(e.life, h, step, turn, refusal) //nolint:contextcheck // a step outlives the session that it came by
 		if err != nil {
 			log.WarnContext(ctx, "left a step", "action", actionOf(step), "error", err)
 			return
 		}
 		log.InfoContext(ctx, "a step ended", "action", actionOf(step), "class", result.GetError().GetClass(),
 			"took", time.Since(began), "error", result.GetError().GetMessage())
-		_ = e.send(e.life, resultMessage(result)) // the journal keeps it for the next session
+		_ = e.send(e.life, resultMessage(result)) //nolint:contextcheck // as above; without a session the journal keeps it
 	})
 }
 

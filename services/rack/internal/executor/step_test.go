@@ -321,3 +321,23 @@ func TestAnUnassignedHostFinishesItsStepsAndIsLeft(t *testing.T) {
 		}
 	})
 }
+
+func TestAHostThatWasTakenAwayWhileCutOffIsLeft(t *testing.T) {
+	bubble(t, 2, func(r *rig) {
+		r.assign("h1", 1)
+		r.assign("h2", 1)
+		r.disconnect()
+		wait(time.Minute)
+		r.connect()
+		r.assign("h1", 1) // h2 went to another rack
+		wait(5 * time.Minute)
+		kept, left := r.fleet.Host("h1").Calls(hypervisortest.Any), r.fleet.Host("h2").Calls(hypervisortest.Any)
+		wait(time.Hour)
+		if n := r.fleet.Host("h1").Calls(hypervisortest.Any); n == kept {
+			t.Error("the host that was assigned again is not read")
+		}
+		if n := r.fleet.Host("h2").Calls(hypervisortest.Any); n != left {
+			t.Errorf("%d calls to the host that was not", n-left)
+		}
+	})
+}
