@@ -1,5 +1,7 @@
 # shellcheck shell=bash
-# A docker engine for compose-test.sh. Sourced by it.
+# A docker engine for compose-test.sh, which sources this.
+# $work: its temporary folder.
+# shellcheck disable=SC2154
 #
 # With DOCKER_HOST set, that engine is used. Otherwise a private one is started
 # from Debian's packages: its own state, sockets and pid file in one temporary
