@@ -19,11 +19,11 @@ host_parent() { # host
 }
 host_gone() { ! host_parent "$1"; }
 host_pid1() { # host
-  local parent pid
+  local parent pid space
   parent=$(host_parent "$1") || return 1
   read -r pid _ 2>/dev/null < "/proc/$parent/task/$parent/children" || :     # (the file has no newline)
-  # until `unshare` runs, the child is one of the launching shell
-  [ -n "${pid:-}" ] && [ "$(readlink "/proc/$pid/ns/pid")" != "$(readlink /proc/self/ns/pid)" ] && echo "$pid"
+  # until `unshare` runs, the child is one of the launching shell, in our namespace or gone already
+  [ -n "${pid:-}" ] && space=$(readlink "/proc/$pid/ns/pid") && [ -n "$space" ] && [ "$space" != "$(readlink /proc/self/ns/pid)" ] && echo "$pid"
 }
 inside() { # host command...
   local pid; pid=$(host_pid1 "$1") || return 1; shift
