@@ -82,17 +82,17 @@ func setCondition(o *storev1.StoredVmHostObservation, c *vmhostv1.Condition) {
 }
 
 func dropCondition(o *storev1.StoredVmHostObservation, kind string) {
-	o.Conditions = slices.DeleteFunc(o.Conditions, func(c *vmhostv1.Condition) bool { return c.GetType() == kind })
+	o.Conditions = slices.DeleteFunc(o.GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == kind })
 }
 
 // putStateEvent tells that a host's state changed.
 func putStateEvent(tx *store.Txn, host string, next *storev1.StoredVmHostObservation) {
 	word := strings.ToLower(strings.TrimPrefix(next.GetState().String(), "VM_HOST_STATE_"))
-	message := host + " is " + strings.ReplaceAll(word, "_", " ")
+	message, why := host+" is "+strings.ReplaceAll(word, "_", " "), ""
 	for _, c := range next.GetConditions() {
 		if c.GetType() == conditionReachable && c.GetMessage() != "" {
-			message += ": " + c.GetMessage()
+			why = ": " + c.GetMessage()
 		}
 	}
-	store.AddEvent(tx, &vmhostv1.Event{Type: "vm_host." + word, Resource: host, VmHost: host, Message: message})
+	store.AddEvent(tx, &vmhostv1.Event{Type: "vm_host." + word, Resource: host, VmHost: host, Message: message + why})
 }

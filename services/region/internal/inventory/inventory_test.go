@@ -337,8 +337,12 @@ func TestWhateverARackSaysWhatIsKeptIsInBounds(t *testing.T) {
 			text  string
 			bound int
 		}{
-			{m.GetName(), maxName}, {m.GetUid(), maxName}, {m.GetProblem(), maxMessage}, {m.GetDisks()[1].GetPath(), maxMessage},
-			{o.GetHostname(), maxName}, {o.GetArchitectures()[0], maxName},
+			{m.GetName(), maxName},
+			{m.GetUid(), maxName},
+			{m.GetProblem(), maxMessage},
+			{m.GetDisks()[1].GetPath(), maxMessage},
+			{o.GetHostname(), maxName},
+			{o.GetArchitectures()[0], maxName},
 		} {
 			if len(kept.text) > kept.bound || strings.ContainsFunc(kept.text, unicode.IsControl) {
 				t.Fatalf("kept %q", kept.text)

@@ -166,7 +166,7 @@ func (l *Ledger) lead(ctx context.Context) {
 			}
 		}
 		fresh = len(d.refused) > 0 && !fresh
-		batch = append(again, d.postponed...)
+		batch = slices.Concat(again, d.postponed)
 	}
 }
 
@@ -321,9 +321,9 @@ func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names ma
 // claim adds a placed compose to the transaction.
 func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.Plan, hostname string, taken *claims) {
 	pool, host := p.place.ResourcePool, plan.Host.ID
-	machine := p.want.machine(plan, hostname)
+	machine := p.newMachine(plan, hostname)
 	op := p.record(machine, plan.Host.UID)
-	operation := "operations/" + p.want.operation
+	operation := "operations/" + p.operationUID
 
 	if _, ok := d.ledgers[host]; !ok {
 		spec, _ := store.VmHosts.Get(v, host)
@@ -342,7 +342,7 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	store.Put(d.tx, store.Machines, machine, p.uid)
 	store.Put(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)
 	store.Put(d.tx, store.References, &storev1.StoredReference{}, "pools", pool, "machines", p.uid)
-	store.Put(d.tx, store.Operations, op, p.want.operation)
+	store.Put(d.tx, store.Operations, op, p.operationUID)
 	store.AddEvent(d.tx, &vmhostv1.Event{
 		Type: "machine.composing", Resource: machine.GetResource().GetName(), VmHost: "vmHosts/" + host,
 		Operation: operation, Principal: p.principal,

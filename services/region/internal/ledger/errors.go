@@ -22,7 +22,7 @@ func noCapacity(plan *placement.Plan) error {
 		With("considered", strconv.Itoa(plan.Considered)).
 		WithHint("ask for less, raise the host's overcommit ratio, free something or add a host; a dry run explains every host")
 	for filter, n := range plan.RefusedCounts {
-		e.With("refused_"+string(filter), strconv.Itoa(n))
+		e = e.With("refused_"+string(filter), strconv.Itoa(n))
 	}
 	for i, r := range plan.Refusals[:min(len(plan.Refusals), maxNamed)] {
 		p := r.Proto()
@@ -33,7 +33,7 @@ func noCapacity(plan *placement.Plan) error {
 		if p.GetStoragePool() != "" {
 			text += " storage_pool=" + p.GetStoragePool()
 		}
-		e.With("refusal_"+strconv.Itoa(i+1), text)
+		e = e.With("refusal_"+strconv.Itoa(i+1), text)
 	}
 	return e
 }

@@ -107,21 +107,3 @@ func release(t *testing.T, l *Ledger, s *store.Store, uid string) bool {
 	t.Error("release lost 200 races")
 	return false
 }
-
-func BenchmarkComposeOf64Clients(b *testing.B) {
-	s := storetest.New(b)
-	l := open(b, s)
-	for _, id := range strings.Split("abcdefghijklmnopqrstuvwxyz", "") {
-		addHost(b, s, "h-"+id, 1<<20, 1<<40)
-	}
-	b.SetParallelism(32)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, err := l.Compose(b.Context(), "alice", &vmhostv1.ComposeMachineRequest{Cores: 1, MemoryMib: 1, Diskless: true}); err != nil {
-				b.Error(err)
-				return
-			}
-		}
-	})
-	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "composes/s")
-}

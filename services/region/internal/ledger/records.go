@@ -22,8 +22,8 @@ const (
 	startTimeout    = 2 * time.Minute
 )
 
-// machine is the record of a machine with every decision made.
-func (w *want) machine(plan *placement.Plan, hostname string) *storev1.StoredMachine {
+// newMachine is the record of a machine with every decision made.
+func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.StoredMachine {
 	m := &vmhostv1.Machine{
 		Name:           "machines/" + w.uid,
 		Uid:            w.uid,
@@ -41,7 +41,7 @@ func (w *want) machine(plan *placement.Plan, hostname string) *storev1.StoredMac
 		MemoryMib:      w.place.MemoryMiB,
 		Tags:           w.req.GetTags(),
 		Phase:          vmhostv1.MachinePhase_MACHINE_PHASE_COMPOSING,
-		Operation:      "operations/" + w.operation,
+		Operation:      "operations/" + w.operationUID,
 	}
 	commitment := &storev1.Commitment{Cores: m.GetCores(), MemoryMib: m.GetMemoryMib()}
 	for i, d := range w.place.Disks {
@@ -149,13 +149,14 @@ func subtract(l *storev1.StoredLedger, c *storev1.Commitment) {
 		l.Total = &storev1.Commitment{}
 	}
 	l.Machines = max(l.GetMachines()-1, 0)
-	l.Total.Cores = max(l.Total.GetCores()-c.GetCores(), 0)
-	l.Total.MemoryMib = max(l.Total.GetMemoryMib()-c.GetMemoryMib(), 0)
+	total := l.GetTotal()
+	total.Cores = max(total.GetCores()-c.GetCores(), 0)
+	total.MemoryMib = max(total.GetMemoryMib()-c.GetMemoryMib(), 0)
 	for pool, bytes := range c.GetStorageBytes() {
-		if left := l.Total.GetStorageBytes()[pool] - bytes; left > 0 {
-			l.Total.StorageBytes[pool] = left
+		if left := total.GetStorageBytes()[pool] - bytes; left > 0 {
+			total.StorageBytes[pool] = left
 		} else {
-			delete(l.Total.GetStorageBytes(), pool)
+			delete(total.GetStorageBytes(), pool)
 		}
 	}
 }

@@ -27,15 +27,15 @@ const (
 // want is a compose request with every default filled in and everything random
 // chosen, so that deciding again gives the same machine.
 type want struct {
-	req       *vmhostv1.ComposeMachineRequest
-	principal string
-	id        request.ID
-	place     placement.Request
-	uid       string
-	operation string
-	hostname  string // empty: made up when placed
-	macs      []string
-	now       time.Time
+	req          *vmhostv1.ComposeMachineRequest
+	principal    string
+	id           request.ID
+	place        placement.Request
+	uid          string
+	operationUID string
+	hostname     string // empty: made up when placed
+	macs         []string
+	now          time.Time
 }
 
 // newWant normalizes a request that has passed validation of its single fields.
@@ -79,7 +79,7 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 	if err != nil {
 		return nil, fmt.Errorf("choose an operation uid: %w", err)
 	}
-	w.uid, w.operation = machine.String(), operation.String()
+	w.uid, w.operationUID = machine.String(), operation.String()
 	return w, nil
 }
 

@@ -52,7 +52,7 @@ func (c *change) machine(tx *store.Txn, fn func(m *vmhostv1.Machine)) {
 		return // nothing is claimed, as by a query, or the record is gone
 	}
 	next := proto.CloneOf(m.Value)
-	fn(next.Resource)
+	fn(next.GetResource())
 	next.Resource.UpdateTime = timestamppb.Now()
 	tx.IfRevision(store.Machines.Key(uid), m.Revision)
 	store.Put(tx, store.Machines, next, uid)

@@ -105,7 +105,7 @@ func late(op *storev1.StoredOperation) *vmhostv1.OperationError {
 	case last != "":
 		out.Message = fmt.Sprintf("%s did not succeed in time, the last of %d attempts: %s", verb, r.GetAttempt(), last)
 	case op.GetStepId() != "":
-		out.Message = fmt.Sprintf("%s was sent to a rack, and no result came in time", verb)
+		out.Message = verb + " was sent to a rack, and no result came in time"
 	default:
 		out.Message = "no connected rack did it on " + cmp.Or(r.GetVmHost(), "rack "+op.GetRack()) + " in time"
 		out.Metadata["cause"] = vmhostv1.ErrorReason_NO_RACK.String()
@@ -113,7 +113,7 @@ func late(op *storev1.StoredOperation) *vmhostv1.OperationError {
 	}
 	if c := op.GetCause(); c != nil {
 		out.Message += "; it was being undone because of: " + c.GetMessage()
-		maps.Copy(out.Metadata, c.GetMetadata())
+		maps.Copy(out.GetMetadata(), c.GetMetadata())
 	}
 	if op.GetMachineUid() != "" && out.GetHint() == "" {
 		out.Hint = "delete the machine to have it cleaned up; until then its capacity is kept"

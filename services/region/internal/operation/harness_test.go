@@ -382,7 +382,9 @@ func (r *fakeRack) execute(step *rackv1.Step) *rackv1.StepResult {
 	switch a := step.GetAction().(type) {
 	case *rackv1.Step_CreateMachine:
 		uid := a.CreateMachine.GetMachine().GetUid()
-		r.domains[uid] = r.domains[uid]
+		if _, there := r.domains[uid]; !there {
+			r.domains[uid] = false
+		}
 	case *rackv1.Step_DeleteMachine:
 		delete(r.domains, a.DeleteMachine.GetMachine().GetUid())
 	case *rackv1.Step_SetPower:

@@ -78,11 +78,8 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 	}
 	c.op = next
 	last := c.finished(succeeded, nil)
-	response, err := c.response(rack, res)
-	if err != nil {
-		return err
-	}
-	if response != nil {
+	if response := c.response(rack, res); response != nil {
+		var err error
 		if last.Resource.Response, err = packed(response); err != nil {
 			return err
 		}
@@ -106,7 +103,7 @@ func (c *change) undone(ctx context.Context, next *storev1.StoredOperation) erro
 }
 
 // response is what the operation made or found.
-func (c *change) response(rack string, res *rackv1.StepResult) (proto.Message, error) {
+func (c *change) response(rack string, res *rackv1.StepResult) proto.Message {
 	r := c.op.GetResource()
 	switch r.GetVerb() {
 	case vmhostv1.OperationVerb_OPERATION_VERB_CHECK:
@@ -115,15 +112,15 @@ func (c *change) response(rack string, res *rackv1.StepResult) (proto.Message, e
 			check = proto.CloneOf(res.GetCheck())
 		}
 		check.Rack = "racks/" + rack
-		return check, nil
+		return check
 	case vmhostv1.OperationVerb_OPERATION_VERB_REFRESH:
 		h, ok := store.VmHosts.Get(c.view, hostOf(c.op))
 		if !ok {
-			return nil, nil //nolint:nilnil // a host that is gone again is no failure of the step
+			return nil // a host that is gone again is no failure of the step
 		}
-		return view.VmHost(c.view, h), nil
+		return view.VmHost(c.view, h)
 	default:
-		return c.shown(), nil
+		return c.shown()
 	}
 }
 

@@ -171,7 +171,7 @@ func (e *Engine) Query(ctx context.Context, principal, name string) (*vmhostv1.O
 		principal: principal, verb: vmhostv1.OperationVerb_OPERATION_VERB_QUERY_POWER, deadline: e.cfg.Deadlines.Look,
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
 			uid := strings.TrimPrefix(name, "machines/")
-			host, uuid := "", ""
+			var host, uuid string
 			if m, ok := store.Machines.Get(v, uid); ok {
 				host, uuid = strings.TrimPrefix(m.Value.GetResource().GetVmHost(), "vmHosts/"), m.Value.GetResource().GetHypervisorUuid()
 			} else if d, ok := view.FindDiscovered(v, uid); ok {

@@ -88,7 +88,7 @@ func (r Refusal) storage() string {
 	case r.NoPool && r.Pool == "":
 		return "has no storage pool that is running"
 	case r.NoPool:
-		return fmt.Sprintf("has no running storage pool named %s", r.Pool)
+		return "has no running storage pool named " + r.Pool
 	case r.Largest > r.Resource.Physical:
 		return fmt.Sprintf("storage pool %s %s", r.Pool, r.tooLarge("bytes", r.Largest))
 	default:

@@ -46,7 +46,7 @@ func Generate(path string) error {
 	if err != nil {
 		return fmt.Errorf("create the keyset file: %w", err)
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // what is in place is the link
 	_, err = tmp.Write(buf.Bytes())
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err != nil {

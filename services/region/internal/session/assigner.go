@@ -116,7 +116,7 @@ func (a *assigner) host(ctx context.Context, v *store.View, host string, spec st
 	if !known {
 		a.lonely[host], since = now, now
 	}
-	if now.Sub(since) < a.server.cfg.Grace && !(assigned && !connected) {
+	if now.Sub(since) < a.server.cfg.Grace && (!assigned || connected) {
 		return true
 	}
 	observed, _ := store.Observed.Get(v, host)
