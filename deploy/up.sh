@@ -48,7 +48,7 @@ say "4/4 a machine that boots from the network"
 vmhostctl machine get demo -o name >/dev/null 2>&1 ||
     vmhostctl machine compose demo --cores 1 --memory 256MiB --disk 1GB --nic network=netboot --start -o name
 for _ in $(seq 120); do
-    vmhostctl machine get demo -o json | grep -q '"addresses": *\[ *"' && break
+    vmhostctl machine get demo | grep -q '^Addresses *[0-9]' && break
     sleep 0.5
 done
 vmhostctl machine get demo

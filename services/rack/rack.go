@@ -57,6 +57,9 @@ type Deps struct {
 	// Fleet are the hosts of the fake driver, instead of the configured ones. It
 	// stays the giver's to close.
 	Fleet *hypervisortest.Fleet
+	// JoinToken makes a join token whenever the rack must enrol, instead of the
+	// configured one.
+	JoinToken func(ctx context.Context) (string, error)
 }
 
 // Rack is one rack process.
@@ -70,6 +73,8 @@ type Rack struct {
 	drivers  map[vmhostv1.VmHostType]hypervisor.Opener
 	executor *executor.Executor
 	session  *session.Client
+
+	joinToken func(ctx context.Context) (string, error)
 }
 
 // New opens a rack. Whoever does not call Run calls Close.
@@ -81,7 +86,7 @@ func NewWith(ctx context.Context, cfg Config, deps Deps) (_ *Rack, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("check configuration: %w", err)
 	}
-	r := &Rack{cfg: cfg, log: deps.Log, registry: deps.Registry}
+	r := &Rack{cfg: cfg, log: deps.Log, registry: deps.Registry, joinToken: deps.JoinToken}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close(ctx))
