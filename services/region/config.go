@@ -61,7 +61,7 @@ type TLSConfig struct {
 
 // Default is a region on loopback with an etcd on loopback.
 func Default() Config {
-	return Config{
+	return Config{ //nolint:gosec // names of files, no credentials
 		APIListen:      "127.0.0.1:7443",
 		RackListen:     "127.0.0.1:7444",
 		OpsListen:      "127.0.0.1:7445",

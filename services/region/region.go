@@ -108,7 +108,7 @@ func NewWith(ctx context.Context, cfg Config, deps Deps) (_ *Region, err error) 
 		return nil, err
 	}
 	r.closers = append(r.closers, func() { _ = r.rackListener.Close() })
-	return r, r.wire(secrets)
+	return r, r.wire(secrets) //nolint:contextcheck // a call has a context of its own
 }
 
 // openState connects to the store, keeps its copy running, and makes or reads

@@ -333,3 +333,48 @@ func TestEveryReasonIsDescribed(t *testing.T) {
 		}
 	}
 }
+
+func TestASessionIsTheRacksWhoseCertificateItHasAndEndsWithTheRegion(t *testing.T) {
+	r := regiontest.Start(t, regiontest.Options{})
+	key, chain := enroll(t, r, "r1")
+	stream, err := rackv1.NewRackServiceClient(dialRack(t, r, key, chain)).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := &rackv1.RackHello{Protocol: 1, Version: "test", BootId: "b", Drivers: []string{"fake"}}
+	// A region that has just started has no lease for sessions yet; racks try again.
+	for {
+		if err := stream.Send(&rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_Hello{Hello: hello}}); err == nil {
+			var first *rackv1.ConnectResponse
+			if first, err = stream.Recv(); err == nil && first.GetHello() != nil {
+				break
+			}
+		}
+		if t.Context().Err() != nil {
+			t.Fatal("no session")
+		}
+		if stream, err = rackv1.NewRackServiceClient(dialRack(t, r, key, chain)).Connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rack, err := r.Admin.Racks.GetRack(t.Context(), &vmhostv1.GetRackRequest{Name: "racks/r1"})
+	if err != nil || !rack.GetConnected() || rack.GetVersion() != "test" {
+		t.Errorf("%v, %v", rack, err)
+	}
+	host, err := r.Admin.VmHosts.CreateVmHost(t.Context(), &vmhostv1.CreateVmHostRequest{VmHostId: "h1", VmHost: &vmhostv1.VmHost{Address: "fake://h1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.Recv()
+	if err != nil || m.GetAssignment().GetUid() != host.GetUid() || m.GetAssignment().GetEpoch() == 0 {
+		t.Errorf("%v, %v, want the host", m, err)
+	}
+	stopped := make(chan struct{})
+	go func() { r.Stop(); close(stopped) }()
+	for m, err = stream.Recv(); err == nil && m.GetDisconnect() == nil; m, err = stream.Recv() {
+	}
+	if err != nil || m.GetDisconnect().GetReason() != vmhostv1.ErrorReason_REGION_DRAINING {
+		t.Errorf("at the end: %v, %v", m, err)
+	}
+	<-stopped
+}

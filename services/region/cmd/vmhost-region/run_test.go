@@ -4,38 +4,17 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 
 	"github.com/vmhost-project/vmhost/pkg/config"
 	"github.com/vmhost-project/vmhost/services/region"
+	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
-
-// etcd starts a server and gives its URL.
-func etcd(t *testing.T) string {
-	t.Helper()
-	cfg := embed.NewConfig()
-	cfg.Dir = t.TempDir()
-	cfg.UnsafeNoFsync = true
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	free := []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls, cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = free, free, free, free
-	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	e, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	<-e.Server.ReadyNotify()
-	return "http://" + e.Clients[0].Addr().String()
-}
 
 func noEnvironment(string) string { return "" }
 
@@ -47,7 +26,7 @@ func command(t *testing.T, args ...string) (string, error) {
 }
 
 func TestInitMakesADeploymentOnceAndTokensCanBeMade(t *testing.T) {
-	endpoint, dir := etcd(t), t.TempDir()
+	endpoint, dir := storetest.Endpoint(t), t.TempDir()
 	common := []string{"--etcd-endpoints", endpoint, "--secret-key-file", filepath.Join(dir, "secret.key"), "--log-level", "error"}
 	if _, err := command(t, append([]string{"token", "create", "--principal", "alice"}, common...)...); err == nil || !strings.Contains(err.Error(), "no deployment") {
 		t.Errorf("a token before there is a deployment: %v", err)

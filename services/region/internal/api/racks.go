@@ -201,7 +201,7 @@ func (s *racks) DeleteRack(ctx context.Context, req *vmhostv1.DeleteRackRequest)
 type once struct{ proto.Message }
 
 // GetRequestId is empty.
-func (once) GetRequestId() string { return "" }
+func (once) GetRequestId() string { return "" } //nolint:revive // named as the generated requests name it
 
 // GetValidateOnly is false.
 func (once) GetValidateOnly() bool { return false }

@@ -196,9 +196,10 @@ func TestComposesThatCannotBeAreRefusedWithTheField(t *testing.T) {
 		},
 		"more than the host": {&vmhostv1.ComposeMachineRequest{Cores: 9}, codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, ""},
 	} {
-		for i := range tc.req.Disks {
-			if tc.req.Disks[i] == nil {
-				tc.req.Disks[i] = &vmhostv1.DiskRequest{SizeBytes: 1 << 30}
+		disks := tc.req.GetDisks()
+		for i := range disks {
+			if disks[i] == nil {
+				disks[i] = &vmhostv1.DiskRequest{SizeBytes: 1 << 30}
 			}
 		}
 		_, err := f.mach.ComposeMachine(ctx, tc.req)
@@ -291,7 +292,7 @@ func TestListsAnswerPageByPageWithFilterAndOrder(t *testing.T) {
 		for _, h := range page.GetVmHosts() {
 			got = append(got, h.GetName())
 		}
-		if req.PageToken = page.GetNextPageToken(); req.PageToken == "" {
+		if req.PageToken = page.GetNextPageToken(); req.GetPageToken() == "" {
 			break
 		}
 	}

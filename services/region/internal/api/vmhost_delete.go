@@ -181,8 +181,11 @@ func forget(tx *store.Txn, ledger *storev1.StoredLedger, m hostMachine) {
 	total.Cores -= held.GetCores()
 	total.MemoryMib -= held.GetMemoryMib()
 	for storagePool, n := range held.GetStorageBytes() {
-		if total.StorageBytes[storagePool] -= n; total.StorageBytes[storagePool] <= 0 {
-			delete(total.StorageBytes, storagePool)
+		left := total.GetStorageBytes()[storagePool] - n
+		if left <= 0 {
+			delete(total.GetStorageBytes(), storagePool)
+		} else {
+			total.StorageBytes[storagePool] = left
 		}
 	}
 	ledger.Machines--

@@ -8,14 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"golang.org/x/crypto/ssh"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/uuid"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"

@@ -22,9 +22,10 @@ const adminPrincipal = "admin"
 // putAdminToken adds the first token to tx. The file is there before the
 // transaction: a crash in between leaves a token that the next start makes good,
 // where the other order would leave one that nobody knows. Regions that share
-// the file share the token. undo removes a file that was made here.
-func putAdminToken(tx *store.Txn, path string) (undo func() error, err error) {
-	nothing := func() error { return nil }
+// the file share the token. undo removes a file that was made here and whose
+// token came to nothing; another region may have made it good.
+func putAdminToken(tx *store.Txn, path string) (undo func(*store.View) error, err error) {
+	nothing := func(*store.View) error { return nil }
 	if path == "" {
 		return nothing, nil
 	}
@@ -36,13 +37,22 @@ func putAdminToken(tx *store.Txn, path string) (undo func() error, err error) {
 	if err != nil {
 		return nothing, err
 	}
-	undo = nothing
-	if made {
-		undo = func() error { return os.Remove(path) }
-	}
 	id, secret, err := readAdminToken(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Another region has taken its own file away: the deployment is made.
+		return nothing, store.ErrConflict
+	}
 	if err != nil {
 		return nothing, err
+	}
+	undo = nothing
+	if made {
+		undo = func(v *store.View) error {
+			if _, good := store.Tokens.Get(v, id); good {
+				return nil
+			}
+			return os.Remove(path)
+		}
 	}
 	hash := sha256.Sum256(secret)
 	store.Put(tx, store.Tokens, &storev1.StoredToken{
@@ -58,7 +68,7 @@ func writeNew(path, text string) (made bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("create the admin token file: %w", err)
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }()
 	_, err = tmp.WriteString(text)
 	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return false, fmt.Errorf("write the admin token file: %w", err)

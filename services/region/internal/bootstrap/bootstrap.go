@@ -132,7 +132,7 @@ func create(ctx context.Context, cfg Config) error {
 		// Only when another region has made the deployment is it sure that the token
 		// is worth nothing.
 		if errors.Is(err, store.ErrConflict) {
-			err = errors.Join(err, undo())
+			err = errors.Join(err, undo(cfg.Store.Cached()))
 		}
 		return err
 	}

@@ -98,6 +98,26 @@ func TestRegionsOnSeveralMachinesMakeOneDeploymentAndOneGoodToken(t *testing.T) 
 	}
 }
 
+func TestRegionsThatShareTheFileShareItsToken(t *testing.T) {
+	for range 10 { // who loses to whom is a matter of luck
+		client, k, file := storetest.Client(t), keyset(t), filepath.Join(t.TempDir(), "admin.token")
+		s := storetest.On(t, client)
+		var wg sync.WaitGroup
+		for range 4 {
+			own := storetest.On(t, client)
+			wg.Go(func() {
+				if _, err := Ensure(t.Context(), config(own, k, file)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := s.View(t.Context()); err != nil || !good(t, s, file) {
+			t.Fatalf("the file's token is worth nothing: %v", err)
+		}
+	}
+}
+
 func TestATokenFromBeforeTheCrashIsMadeGood(t *testing.T) {
 	s, file := storetest.New(t), filepath.Join(t.TempDir(), "admin.token")
 	k := keyset(t)

@@ -45,6 +45,9 @@ const (
 	maxCSR        = 8 << 10
 	maxTokenID    = 64
 	joinSecretLen = 32
+	// commitTries is how often a change is decided anew when the same records
+	// changed meanwhile.
+	commitTries = 8
 )
 
 // Connecter is the session half of the rack's service.
@@ -79,14 +82,6 @@ func (s *Server) Enroll(ctx context.Context, req *rackv1.EnrollRequest) (*rackv1
 	if err := checkEnroll(req); err != nil {
 		return nil, err
 	}
-	view, err := s.store.View(ctx)
-	if err != nil {
-		return nil, err
-	}
-	token, err := s.token(view, req)
-	if err != nil {
-		return nil, err
-	}
 	uid, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("make a uid: %w", err)
@@ -95,26 +90,55 @@ func (s *Server) Enroll(ctx context.Context, req *rackv1.EnrollRequest) (*rackv1
 	if err != nil {
 		return nil, apierror.InvalidField("csr", "is not accepted: %s", err)
 	}
-	rack := token.Value.GetResource()
-	tokenKey := store.JoinTokens.Key(store.EscapeID(req.GetTokenId()))
-	tx := store.NewTxn()
-	tx.IfRevision(tokenKey, token.Revision)
-	tx.Delete(tokenKey)
-	putRack(view, tx, &storev1.StoredRack{
-		Resource: &vmhostv1.Rack{
-			Name: rack.GetRack(), Uid: uid.String(), Zone: rack.GetZone(), CreateTime: timestamppb.Now(),
-			CertificateExpireTime: timestamppb.New(time.Now().Add(certificateTTL)),
-		},
-		CertificateSerials: [][]byte{serial},
-		HpkePublicKey:      req.GetHpkePublicKey(),
-	})
-	store.AddEvent(tx, &vmhostv1.Event{Type: "rack.enrolled", Resource: rack.GetRack(), Message: rack.GetRack() + " enrolled"})
-	if _, err := s.store.Commit(ctx, tx); errors.Is(err, store.ErrConflict) {
-		return nil, tokenInvalid()
-	} else if err != nil {
+	rack, err := s.redeem(ctx, req, uid.String(), serial)
+	if err != nil {
 		return nil, err
 	}
-	return &rackv1.EnrollResponse{Rack: rack.GetRack(), Certificates: chain, CaCertificates: [][]byte{s.deployment.Authority.CertDER()}}, nil
+	return &rackv1.EnrollResponse{Rack: rack, Certificates: chain, CaCertificates: [][]byte{s.deployment.Authority.CertDER()}}, nil
+}
+
+// redeem trades the token for the rack's record, in one transaction.
+func (s *Server) redeem(ctx context.Context, req *rackv1.EnrollRequest, uid string, serial []byte) (name string, err error) {
+	for try := 1; ; try++ {
+		view, err := s.store.View(ctx)
+		if err != nil {
+			return "", err
+		}
+		// Of many who try with one token, all but one find it gone here or lose the
+		// race and find it gone the next time.
+		token, err := s.token(view, req)
+		if err != nil {
+			return "", err
+		}
+		rack := token.Value.GetResource()
+		if _, zone := split(rack.GetZone()); !exists(view, zone) {
+			return "", apierror.NotFound(rack.GetZone()).WithHint("make a join token for a zone that exists")
+		}
+		tokenKey := store.JoinTokens.Key(store.EscapeID(req.GetTokenId()))
+		tx := store.NewTxn()
+		tx.IfRevision(tokenKey, token.Revision)
+		tx.Delete(tokenKey)
+		putRack(view, tx, &storev1.StoredRack{
+			Resource: &vmhostv1.Rack{
+				Name: rack.GetRack(), Uid: uid, Zone: rack.GetZone(), CreateTime: timestamppb.Now(),
+				CertificateExpireTime: timestamppb.New(time.Now().Add(certificateTTL)),
+			},
+			CertificateSerials: [][]byte{serial},
+			HpkePublicKey:      req.GetHpkePublicKey(),
+		})
+		store.AddEvent(tx, &vmhostv1.Event{Type: "rack.enrolled", Resource: rack.GetRack(), Message: rack.GetRack() + " enrolled"})
+		if _, err = s.store.Commit(ctx, tx); err == nil {
+			return rack.GetRack(), nil
+		}
+		if !errors.Is(err, store.ErrConflict) || try == commitTries {
+			return "", err
+		}
+	}
+}
+
+func exists(view *store.View, zone string) bool {
+	_, ok := store.Zones.Get(view, zone)
+	return ok
 }
 
 func checkEnroll(req *rackv1.EnrollRequest) error {

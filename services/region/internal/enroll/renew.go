@@ -15,10 +15,6 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
-// renewTries is how often a renewal is recorded anew when the rack's record
-// changed meanwhile.
-const renewTries = 8
-
 // rackService is the rack's service: the session, and renewal.
 type rackService struct {
 	rackv1.UnimplementedRackServiceServer
@@ -70,7 +66,7 @@ func (s *Server) recordRenewal(ctx context.Context, who Identity, serial []byte)
 		tx := store.NewTxn()
 		tx.IfRevision(store.Racks.Key(who.ID), r.Revision)
 		store.Put(tx, store.Racks, renewed, who.ID)
-		if _, err := s.store.Commit(ctx, tx); err == nil || !errors.Is(err, store.ErrConflict) || try == renewTries {
+		if _, err := s.store.Commit(ctx, tx); err == nil || !errors.Is(err, store.ErrConflict) || try == commitTries {
 			return err
 		}
 	}

@@ -38,7 +38,7 @@ func validate(v protovalidate.Validator, m any) error {
 		if field == "" {
 			field = "request"
 		}
-		e.WithField(field, message)
+		e = e.WithField(field, message)
 		parts = append(parts, field+" "+message)
 	}
 	e.Message = strings.Join(parts, "; ")

@@ -44,13 +44,13 @@ func New(s *store.Store, log *slog.Logger) *Sweeper {
 // Run sweeps until ctx ends. Regions do not sweep at the same moment.
 func (s *Sweeper) Run(ctx context.Context) error {
 	for {
-		if err := backoff.Wait(ctx, interval/2+rand.N(interval)); err != nil {
+		if err := backoff.Wait(ctx, interval/2+rand.N(interval)); err != nil { //nolint:gosec // spreads load, hides nothing
 			return nil //nolint:nilerr // ended because it was told to
 		}
 		removed, err := s.Sweep(ctx, time.Now())
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // ended because it was told to
 		case err != nil:
 			s.log.WarnContext(ctx, "sweep failed, it goes on later", "error", err)
 		case removed > 0:

@@ -10,6 +10,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -36,7 +37,7 @@ func New(principal string, role storev1.Role, ttl time.Duration) (text, id strin
 		return "", "", nil, fmt.Errorf("principal %q must be of 1 to 64 letters, digits, -, _, . and @, and begin and end with a letter or digit", principal)
 	}
 	if _, known := storev1.Role_name[int32(role)]; !known || role == storev1.Role_ROLE_UNSPECIFIED {
-		return "", "", nil, fmt.Errorf("role must be viewer, composer, operator or admin")
+		return "", "", nil, errors.New("role must be viewer, composer, operator or admin")
 	}
 	raw := make([]byte, idBytes+secretBytes)
 	if _, err := rand.Read(raw); err != nil {

@@ -57,7 +57,7 @@ func syntaxError(err error) error {
 		Position() filtering.Position
 	})
 	if !ok {
-		return fmt.Errorf("is no filter: it ends too early")
+		return errors.New("is no filter: it ends too early")
 	}
 	return fmt.Errorf("is no filter: %s at column %d; quote values that hold more than letters and digits", at.Message(), at.Position().Column)
 }
@@ -87,7 +87,7 @@ func compile(kind protoreflect.MessageDescriptor, e *expr.Expr) (predicate, erro
 		return func(m protoreflect.Message) bool { return a(m) && b(m) }, nil
 	case filtering.FunctionNot:
 		if len(args) != 1 {
-			return nil, fmt.Errorf("uses NOT without one side")
+			return nil, errors.New("uses NOT without one side")
 		}
 		a, err := compile(kind, args[0])
 		if err != nil {
@@ -109,7 +109,7 @@ func compile(kind protoreflect.MessageDescriptor, e *expr.Expr) (predicate, erro
 func compileBare(kind protoreflect.MessageDescriptor, e *expr.Expr) (predicate, error) {
 	names, ok := path(e)
 	if !ok {
-		return nil, fmt.Errorf("has a value that is compared with nothing; write FIELD = VALUE")
+		return nil, errors.New("has a value that is compared with nothing; write FIELD = VALUE")
 	}
 	steps, err := resolveSteps(kind, names)
 	if err != nil {
@@ -127,7 +127,7 @@ func compileBare(kind protoreflect.MessageDescriptor, e *expr.Expr) (predicate, 
 func compileComparison(kind protoreflect.MessageDescriptor, op string, left, right *expr.Expr) (predicate, error) {
 	names, ok := path(left)
 	if !ok {
-		return nil, fmt.Errorf("has a comparison whose left side is no field")
+		return nil, errors.New("has a comparison whose left side is no field")
 	}
 	steps, err := resolveSteps(kind, names)
 	if err != nil {

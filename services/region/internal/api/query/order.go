@@ -2,6 +2,7 @@ package query
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -39,7 +40,7 @@ func CompileOrder(kind protoreflect.MessageDescriptor, text string) (*Order, err
 		case len(words) == 2 && (words[1] == "asc" || words[1] == "desc"):
 			f.descending = words[1] == "desc"
 		default:
-			return nil, fmt.Errorf("must be fields with an optional asc or desc each, separated by commas")
+			return nil, errors.New("must be fields with an optional asc or desc each, separated by commas")
 		}
 		path, err := resolve(kind, strings.Split(words[0], "."))
 		if err != nil {

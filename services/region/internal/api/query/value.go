@@ -32,6 +32,7 @@ func compileTest(s step, op, name string, right *expr.Expr) (test, error) {
 		if isTimestamp(s.value().Message()) {
 			return timeTest(op, name, right)
 		}
+	default: // unsigned numbers and bytes, which no resource has
 	}
 	return nil, fmt.Errorf("compares %q, of which one can only ask whether it is set, by %s:*", name, name)
 }
