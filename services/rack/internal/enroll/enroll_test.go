@@ -2,6 +2,7 @@ package enroll_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -114,6 +115,26 @@ func TestAFolderThatCannotBeWrittenCostsNoToken(t *testing.T) {
 	}
 	if err := load(t, t.TempDir()).Enroll(t.Context(), token); err != nil {
 		t.Errorf("the token was used up: %v", err)
+	}
+}
+
+func TestARegionIsKnownByItsCAAndItsName(t *testing.T) {
+	region, other := stubregion.Start(t), stubregion.Start(t)
+	s := load(t, t.TempDir())
+	if err := s.Enroll(t.Context(), region.Token("t1")); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		address, name string
+		good          bool
+	}{{region.Address, "127.0.0.1", true}, {region.Address, "127.0.0.2", false}, {region.Address, "region.example", false}, {other.Address, "127.0.0.1", false}} {
+		conn, err := (&tls.Dialer{Config: s.TLS(test.name)}).DialContext(t.Context(), "tcp", test.address)
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != test.good {
+			t.Errorf("%s as %s: %v", test.address, test.name, err)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -79,7 +80,7 @@ func (b *bench) dial(ctx context.Context, endpoint string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	lis := bufconn.Listen(1 << 16)
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second}))
 	rackv1.RegisterRackServiceServer(server, &oneStream{play: play})
 	go func() { _ = server.Serve(lis) }()
 	conn, err := lis.DialContext(ctx)
