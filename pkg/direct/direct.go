@@ -153,14 +153,3 @@ func (addr) Network() string { return "direct" }
 
 // String is the same for all callers.
 func (addr) String() string { return "in process" }
-
-// Chain makes one interceptor of several; the first is the outermost.
-func Chain(interceptors ...grpc.UnaryServerInterceptor) grpc.UnaryServerInterceptor {
-	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-		for i := len(interceptors) - 1; i >= 0; i-- {
-			next, inner := interceptors[i], handler
-			handler = func(ctx context.Context, req any) (any, error) { return next(ctx, req, info, inner) }
-		}
-		return handler(ctx, req)
-	}
-}

@@ -63,6 +63,7 @@ type Region struct {
 
 	apiListener, rackListener net.Listener
 	memory                    *bufconn.Listener
+	direct                    grpc.UnaryServerInterceptor
 
 	api      *api.Server
 	sessions *session.Server
@@ -201,6 +202,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 
 	r.front = lifecycle.New(r.log)
 	r.front.Grace(r.cfg.DrainTimeout + lifecycle.DefaultGrace)
+	r.direct = apiChain.Unary
 	for _, s := range r.apiServers(apiChain, r.apiCertificate(own)) {
 		r.front.Go(s.name, s.run)
 	}
@@ -221,7 +223,7 @@ func (r *Region) apiCertificate(own certificate) certificate {
 
 // rackServer is the listener of racks. Its certificate is always of the
 // deployment's authority, which racks have pinned.
-func (r *Region) rackServer(chain []grpc.ServerOption, own certificate, enrolment *enroll.Server) *server {
+func (r *Region) rackServer(chain interceptor.Interceptors, own certificate, enrolment *enroll.Server) *server {
 	g := grpc.NewServer(serverOptions(chain, rackTLS(own, r.deployment.Authority))...)
 	enrolment.Register(g, r.sessions)
 	return &server{name: "racks", grpc: g, listener: r.rackListener, drain: r.cfg.DrainTimeout, log: r.log, draining: r.sessions.Drain}

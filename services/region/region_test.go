@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 
@@ -82,9 +81,9 @@ func TestARestartKeepsDeploymentAndToken(t *testing.T) {
 	}
 }
 
-func TestTheAPIInMemoryChecksWhatTheListenerChecks(t *testing.T) {
+func TestTheAPIInThisProcessChecksWhatTheListenerChecks(t *testing.T) {
 	r := regiontest.Start(t, regiontest.Options{})
-	conn, err := grpc.NewClient("passthrough:///region", grpc.WithContextDialer(r.Dialer()), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := r.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +99,11 @@ func TestTheAPIInMemoryChecksWhatTheListenerChecks(t *testing.T) {
 	if got := header.Get("x-request-id"); len(got) != 1 || got[0] != "mine" {
 		t.Errorf("the request id came back as %v", got)
 	}
+	watch, err := vmhostv1.NewEventServiceClient(conn).WatchEvents(t.Context(), &vmhostv1.WatchEventsRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	wantReason(t, "a stream without a token", err, codes.Unauthenticated, vmhostv1.ErrorReason_UNAUTHENTICATED)
 	health, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "vmhost.v1.MachineService"})
 	if err != nil || health.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
 		t.Errorf("health: %v, %v", health, err)
@@ -377,4 +381,19 @@ func TestASessionIsTheRacksWhoseCertificateItHasAndEndsWithTheRegion(t *testing.
 		t.Errorf("at the end: %v, %v", m, err)
 	}
 	<-stopped
+}
+
+func TestGuessingJoinTokensIsSlowedDown(t *testing.T) {
+	r := regiontest.Start(t, regiontest.Options{})
+	_, csr := newKey(t)
+	guess := enrollRequest(t, r.Join("r1"), csr)
+	guess.Secret = make([]byte, 32)
+	service := rackv1.NewEnrollmentServiceClient(dialRack(t, r, nil, nil))
+	for range 1000 {
+		_, err := service.Enroll(t.Context(), guess)
+		if e := apierror.FromStatus(err); e.Code == codes.ResourceExhausted && e.Reason == vmhostv1.ErrorReason_CONFLICT {
+			return
+		}
+	}
+	t.Error("1000 guesses were looked at")
 }

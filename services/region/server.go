@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 )
 
 const (
@@ -33,12 +34,12 @@ const (
 )
 
 // serverOptions are what all servers have in common.
-func serverOptions(chain []grpc.ServerOption, security *tls.Config) []grpc.ServerOption {
+func serverOptions(chain interceptor.Interceptors, security *tls.Config) []grpc.ServerOption {
 	opts := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pongWithin}),
-	}, chain...)
+	}, chain.Options()...)
 	if security != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(security)))
 	}
@@ -85,7 +86,7 @@ func (s *server) run(ctx context.Context) error {
 
 // apiServers are the API on its TLS listener, and the same in memory for a
 // gateway in this process. Both go through the same interceptors.
-func (r *Region) apiServers(chain []grpc.ServerOption, cert certificate) []*server {
+func (r *Region) apiServers(chain interceptor.Interceptors, cert certificate) []*server {
 	status := health.NewServer()
 	draining := func() {
 		status.Shutdown()
@@ -118,11 +119,6 @@ func listen(ctx context.Context, what, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen for %s: %w", what, err)
 	}
 	return l, nil
-}
-
-// Dialer reaches the API in memory: no TLS, but every other check.
-func (r *Region) Dialer() func(ctx context.Context, address string) (net.Conn, error) {
-	return func(ctx context.Context, _ string) (net.Conn, error) { return r.memory.DialContext(ctx) }
 }
 
 func newMemory() *bufconn.Listener { return bufconn.Listen(bufconnSize) }

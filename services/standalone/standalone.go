@@ -9,7 +9,6 @@ package standalone
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +18,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap/zapcore"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/vmhost-project/vmhost/pkg/lifecycle"
 	"github.com/vmhost-project/vmhost/pkg/obs"
@@ -90,9 +87,7 @@ func (s *Standalone) openRegion(ctx context.Context) error {
 }
 
 func (s *Standalone) openGateway(ctx context.Context) error {
-	conn, err := grpc.NewClient("passthrough:///region", grpc.WithContextDialer(s.region.Dialer()),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // in memory
-		grpc.WithIdleTimeout(0))
+	conn, err := s.region.Connect()
 	if err != nil {
 		return fmt.Errorf("connect the gateway to the region: %w", err)
 	}
@@ -100,18 +95,12 @@ func (s *Standalone) openGateway(ctx context.Context) error {
 	cfg := gateway.Default()
 	cfg.Listen = s.cfg.GatewayListen
 	cfg.Ops.Listen = "" // the region's serves the whole process
-	g, err := gateway.New(ctx, cfg, gateway.Deps{Conn: conn, Certificate: s.certificate(), Log: s.log, Registry: s.registry})
+	g, err := gateway.New(ctx, cfg, gateway.Deps{Conn: conn, Certificate: s.region.CertificateSource(), Log: s.log, Registry: s.registry})
 	if err != nil {
 		return fmt.Errorf("open the gateway: %w", err)
 	}
 	s.gateway = g
 	return nil
-}
-
-// certificate is the gateway's, of the deployment's authority, replaced at half
-// of its life while connections come in.
-func (s *Standalone) certificate() func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.region.CertificateSource()
 }
 
 // Run serves until ctx ends. The rack ends first, then the gateway and the

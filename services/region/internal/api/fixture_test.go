@@ -109,7 +109,7 @@ func start(t *testing.T) *fixture {
 	}
 	server := grpc.NewServer(interceptor.Chain(interceptor.Config{
 		Log: log, Auth: interceptor.NewBearerTokens(f.store, interceptor.APIPolicy()), Validator: validator,
-	})...)
+	}).Options()...)
 	f.api.Register(server)
 	reflection.Register(server)
 	f.serve(server, composer.Run, engine.Run, f.api.Run)

@@ -41,8 +41,21 @@ type Config struct {
 // layer is one part of the chain. It calls next at most once.
 type layer func(ctx context.Context, c *call, next func(context.Context) error) error
 
+// Interceptors are a chain in the two forms that gRPC knows.
+type Interceptors struct {
+	// Unary is the chain for calls with one request and one answer.
+	Unary grpc.UnaryServerInterceptor
+	// Stream is the same chain for streams.
+	Stream grpc.StreamServerInterceptor
+}
+
+// Options put the chain into a server.
+func (i Interceptors) Options() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.UnaryInterceptor(i.Unary), grpc.StreamInterceptor(i.Stream)}
+}
+
 // Chain makes the interceptors of a server.
-func Chain(cfg Config) []grpc.ServerOption {
+func Chain(cfg Config) Interceptors {
 	layers := []layer{
 		requestID,
 		observe(cfg.Log, cfg.Metrics),
@@ -50,10 +63,7 @@ func Chain(cfg Config) []grpc.ServerOption {
 		recovery,
 		authenticate(cfg.Auth),
 	}
-	return []grpc.ServerOption{
-		grpc.UnaryInterceptor(unary(layers, cfg.Validator)),
-		grpc.StreamInterceptor(stream(layers, cfg.Validator)),
-	}
+	return Interceptors{Unary: unary(layers, cfg.Validator), Stream: stream(layers, cfg.Validator)}
 }
 
 // call is what the layers tell each other about one call.

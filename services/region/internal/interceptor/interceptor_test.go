@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"buf.build/go/protovalidate"
 	"github.com/prometheus/client_golang/prometheus"
@@ -99,7 +100,7 @@ func start(t *testing.T) *server {
 	g := grpc.NewServer(interceptor.Chain(interceptor.Config{
 		Log: log, Metrics: interceptor.NewMetrics(s.registry), Validator: validator,
 		Auth: interceptor.NewBearerTokens(s.store, interceptor.APIPolicy()),
-	})...)
+	}).Options()...)
 	vmhostv1.RegisterZoneServiceServer(g, s.zones)
 	vmhostv1.RegisterEventServiceServer(g, events{zones: s.zones})
 	lis := bufconn.Listen(1 << 16)
@@ -314,6 +315,11 @@ func TestTheCallersOwnEndIsNoFaultOfTheStore(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := interceptor.Answer(ctx, context.Canceled); apierror.Reason(err) != vmhostv1.ErrorReason_CANCELLED {
+		t.Errorf("got %v", err)
+	}
+	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if err := interceptor.Answer(late, context.DeadlineExceeded); apierror.Reason(err) != vmhostv1.ErrorReason_DEADLINE {
 		t.Errorf("got %v", err)
 	}
 	if err := interceptor.Answer(t.Context(), context.Canceled); apierror.Reason(err) != vmhostv1.ErrorReason_STORE_UNAVAILABLE {
