@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 )
 
 // Drivers that a rack can have.
@@ -53,7 +53,7 @@ type Config struct {
 // FakeConfig is the fake driver's fleet.
 type FakeConfig struct {
 	// Hosts are its hosts.
-	Hosts []hypervisortest.HostSpec `yaml:"hosts" usage:"fake hosts"`
+	Hosts []fake.HostSpec `yaml:"hosts" usage:"fake hosts"`
 	// StateFile keeps their machines over restarts.
 	StateFile string `yaml:"state_file" usage:"file that keeps the fake hosts' machines over restarts; empty: in memory"`
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/vmhost-project/vmhost/pkg/config"
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	"github.com/vmhost-project/vmhost/services/rack"
 )
 
@@ -23,7 +23,7 @@ func TestFaultsOfTheConfigurationNameTheirKey(t *testing.T) {
 		"regions":            func(c *rack.Config) { c.Regions = []string{"host"} },
 		"drivers":            func(c *rack.Config) { c.Drivers = []string{"vmware"} },
 		"local_sockets":      func(c *rack.Config) { c.LocalSockets = map[string]string{"../x": "/s"} },
-		"fake.hosts":         func(c *rack.Config) { c.Fake.Hosts = []hypervisortest.HostSpec{{Name: "A"}} },
+		"fake.hosts":         func(c *rack.Config) { c.Fake.Hosts = []fake.HostSpec{{Name: "A"}} },
 		"steps_per_host":     func(c *rack.Config) { c.StepsPerHost = 0 },
 		"inventory_interval": func(c *rack.Config) { c.InventoryInterval = 0 },
 		"drain_timeout":      func(c *rack.Config) { c.DrainTimeout = 0 },

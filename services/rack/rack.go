@@ -22,7 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	"github.com/vmhost-project/vmhost/pkg/lifecycle"
 	"github.com/vmhost-project/vmhost/pkg/obs"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -56,7 +56,7 @@ type Deps struct {
 	Registry *prometheus.Registry
 	// Fleet are the hosts of the fake driver, instead of the configured ones. It
 	// stays the giver's to close.
-	Fleet *hypervisortest.Fleet
+	Fleet *fake.Fleet
 	// JoinToken makes a join token whenever the rack must enrol, instead of the
 	// configured one.
 	JoinToken func(ctx context.Context) (string, error)
@@ -69,7 +69,7 @@ type Rack struct {
 	registry *prometheus.Registry
 	identity *enroll.Store
 	journal  *journal.Journal
-	fleet    *hypervisortest.Fleet // to be closed; nil when given or not there
+	fleet    *fake.Fleet // to be closed; nil when given or not there
 	drivers  map[vmhostv1.VmHostType]hypervisor.Opener
 	executor *executor.Executor
 	session  *session.Client
@@ -125,7 +125,7 @@ func NewWith(ctx context.Context, cfg Config, deps Deps) (_ *Rack, err error) {
 	return r, nil
 }
 
-func (r *Rack) openDrivers(fleet *hypervisortest.Fleet) (err error) {
+func (r *Rack) openDrivers(fleet *fake.Fleet) (err error) {
 	r.drivers = map[vmhostv1.VmHostType]hypervisor.Opener{}
 	if r.cfg.has(DriverLibvirt) {
 		r.drivers[vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT] = libvirt.NewOpener(libvirt.Config{LocalSockets: r.cfg.LocalSockets, Log: r.log})
@@ -134,12 +134,12 @@ func (r *Rack) openDrivers(fleet *hypervisortest.Fleet) (err error) {
 		return nil
 	}
 	if fleet == nil && r.cfg.Fake.StateFile != "" {
-		if fleet, err = hypervisortest.NewFleetFile(r.cfg.Fake.StateFile, r.cfg.Fake.Hosts...); err != nil {
+		if fleet, err = fake.NewFleetFile(r.cfg.Fake.StateFile, r.cfg.Fake.Hosts...); err != nil {
 			return err
 		}
 		r.fleet = fleet
 	} else if fleet == nil {
-		fleet = hypervisortest.NewFleet(r.cfg.Fake.Hosts...)
+		fleet = fake.NewFleet(r.cfg.Fake.Hosts...)
 	}
 	r.drivers[vmhostv1.VmHostType_VM_HOST_TYPE_FAKE] = fleet
 	return nil

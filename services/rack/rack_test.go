@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/rack"
@@ -125,8 +125,8 @@ func (c *conversation) seal(region *stubregion.Region, epoch int64, password str
 	return region.Seal(c.t, fmt.Appendf(nil, "uid-h1/%d", epoch), raw)
 }
 
-func fleet() *hypervisortest.Fleet {
-	return hypervisortest.NewFleet(hypervisortest.HostSpec{Name: "h1", HostKey: "key", Password: "hypervisor-password"})
+func fleet() *fake.Fleet {
+	return fake.NewFleet(fake.HostSpec{Name: "h1", HostKey: "key", Password: "hypervisor-password"})
 }
 
 // quiet is a log to look through.

@@ -3,7 +3,7 @@ package standalone
 import (
 	"path/filepath"
 
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 )
 
 // Config says where a standalone vmhost keeps its state and what it listens on.
@@ -28,7 +28,7 @@ type Config struct {
 	// Drivers are the hypervisors that the local rack drives.
 	Drivers []string `yaml:"drivers" usage:"drivers of the local rack: libvirt, fake"`
 	// FakeHosts are the hosts of the fake driver.
-	FakeHosts []hypervisortest.HostSpec `yaml:"fake_hosts" usage:"hosts of the fake driver, which exist in this process only"`
+	FakeHosts []fake.HostSpec `yaml:"fake_hosts" usage:"hosts of the fake driver, which exist in this process only"`
 	// CLIContext says whether a context for vmhostctl is made ready.
 	CLIContext bool `yaml:"cli_context" usage:"make a context named standalone for vmhostctl and use it"`
 	// LogLevel is the least level that is logged.

@@ -1,17 +1,4 @@
-// Package hypervisortest is a hypervisor to test against, and the tests that
-// every hypervisor driver passes.
-//
-// Fleet is a fake: named hosts that keep machines and volumes in memory, or in a
-// file, and answer through hypervisor.Opener at addresses `fake://NAME`. A fake
-// host keeps every rule of package hypervisor and has knobs that break what
-// real ones break: latency, refusals, hangs, lost connections, effects whose
-// answer is lost, half-made machines, machines that others make and change. The
-// rack also offers it as a driver of its own, for demonstrations.
-//
-// Run is the conformance suite: one test per rule of package hypervisor.
-//
-// Invariants: what a host holds outlives its connections; everything is safe
-// for concurrent use; a host costs a few hundred bytes while nobody subscribes
-// to it. The only goroutines are one per subscription to events; it ends with
-// the subscription's context, its connection or its driver.
+// Package hypervisortest is the conformance suite of hypervisor drivers: one
+// test per rule of package hypervisor. Every driver runs it in its own tests,
+// against the real thing.
 package hypervisortest

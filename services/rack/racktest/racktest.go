@@ -11,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	"github.com/vmhost-project/vmhost/services/rack"
 )
 
@@ -20,7 +20,7 @@ type Options struct {
 	// JoinToken enrols it. Not needed with the DataDir of a rack that enrolled.
 	JoinToken string
 	// Fleet are the hosts it drives, as `fake://NAME`; nil gives it no fake driver.
-	Fleet *hypervisortest.Fleet
+	Fleet *fake.Fleet
 	// Libvirt gives it the libvirt driver as well.
 	Libvirt bool
 	// LocalSockets are paths of libvirt sockets by name.

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
@@ -16,8 +16,8 @@ import (
 func TestCheckSaysWhatStandsBetweenAnOperatorAndAHost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		host    hypervisortest.HostSpec
-		prepare func(h *hypervisortest.Host)
+		host    fake.HostSpec
+		prepare func(h *fake.Host)
 		check   *rackv1.CheckHost
 		want    string
 	}{
@@ -26,21 +26,21 @@ func TestCheckSaysWhatStandsBetweenAnOperatorAndAHost(t *testing.T) {
 			want: "reach=OK host-key=OK login=OK hypervisor=OK kvm=OK storage-pool=OK network=OK",
 		},
 		{
-			name: "a host key that is not confirmed", host: hypervisortest.HostSpec{HostKey: "k", Password: "p"},
+			name: "a host key that is not confirmed", host: fake.HostSpec{HostKey: "k", Password: "p"},
 			check: &rackv1.CheckHost{SealedCredential: seal("check/operations/c", "p")},
 			want:  "reach=OK host-key=WARNING login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
-			name: "all as it should be", host: hypervisortest.HostSpec{HostKey: "k", Password: "p"},
+			name: "all as it should be", host: fake.HostSpec{HostKey: "k", Password: "p"},
 			check: &rackv1.CheckHost{HostKey: "k", SealedCredential: seal("check/operations/c", "p")},
 			want:  "reach=OK host-key=OK login=OK hypervisor=OK kvm=OK storage-pool=OK network=OK",
 		},
 		{
-			name: "another host key", host: hypervisortest.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "x"},
+			name: "another host key", host: fake.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "x"},
 			want: "reach=OK host-key=FAILED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
-			name: "a wrong password", host: hypervisortest.HostSpec{HostKey: "k", Password: "p"}, check: &rackv1.CheckHost{HostKey: "k"},
+			name: "a wrong password", host: fake.HostSpec{HostKey: "k", Password: "p"}, check: &rackv1.CheckHost{HostKey: "k"},
 			want: "reach=OK host-key=OK login=FAILED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
@@ -48,26 +48,26 @@ func TestCheckSaysWhatStandsBetweenAnOperatorAndAHost(t *testing.T) {
 			want: "reach=SKIPPED host-key=SKIPPED login=FAILED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
-			name: "a host that is down", prepare: func(h *hypervisortest.Host) { h.Crash() }, check: &rackv1.CheckHost{},
+			name: "a host that is down", prepare: func(h *fake.Host) { h.Crash() }, check: &rackv1.CheckHost{},
 			want: "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
 			name: "a local address that cannot be opened", check: &rackv1.CheckHost{},
-			prepare: func(h *hypervisortest.Host) { h.Fail(hypervisortest.Open, hypervisor.ErrUnreachable) },
+			prepare: func(h *fake.Host) { h.Fail(fake.Open, hypervisor.ErrUnreachable) },
 			want:    "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
-			name: "a login without a hypervisor behind it", host: hypervisortest.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "k"},
-			prepare: func(h *hypervisortest.Host) { h.Fail(hypervisortest.Open, hypervisor.ErrUnreachable) },
+			name: "a login without a hypervisor behind it", host: fake.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "k"},
+			prepare: func(h *fake.Host) { h.Fail(fake.Open, hypervisor.ErrUnreachable) },
 			want:    "reach=OK host-key=OK login=SKIPPED hypervisor=FAILED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
 			name: "a hypervisor that does not answer", check: &rackv1.CheckHost{},
-			prepare: func(h *hypervisortest.Host) { h.Hang(hypervisortest.Probe) },
+			prepare: func(h *fake.Host) { h.Hang(fake.Probe) },
 			want:    "reach=OK host-key=OK login=OK hypervisor=FAILED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 		{
-			name: "emulation", host: hypervisortest.HostSpec{Emulation: true}, check: &rackv1.CheckHost{},
+			name: "emulation", host: fake.HostSpec{Emulation: true}, check: &rackv1.CheckHost{},
 			want: "reach=OK host-key=OK login=OK hypervisor=OK kvm=WARNING storage-pool=OK network=OK",
 		},
 		{

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 )
 
@@ -34,8 +34,8 @@ func TestAnAssignedHostIsReportedWholeAndAgainEveryMinute(t *testing.T) {
 		}
 		r.region.forget()
 		r.assign("h1", 8)
-		if inv := r.region.inventories(); len(inv) != 1 || inv[0].GetEpoch() != 8 || r.fleet.Host("h1").Calls(hypervisortest.Open) != 1 {
-			t.Errorf("a new epoch gives inventories %v and %d connections", inv, r.fleet.Host("h1").Calls(hypervisortest.Open))
+		if inv := r.region.inventories(); len(inv) != 1 || inv[0].GetEpoch() != 8 || r.fleet.Host("h1").Calls(fake.Open) != 1 {
+			t.Errorf("a new epoch gives inventories %v and %d connections", inv, r.fleet.Host("h1").Calls(fake.Open))
 		}
 	})
 }
@@ -87,7 +87,7 @@ func TestABurstOfEventsCostsFewReads(t *testing.T) {
 			bubble(t, 1, func(r *rig) {
 				host := r.fleet.Host("h1")
 				r.assign("h1", 1)
-				reads := host.Calls(hypervisortest.Machine) + host.Calls(hypervisortest.Machines)
+				reads := host.Calls(fake.Machine) + host.Calls(fake.Machines)
 				for i := range 1000 {
 					host.Put(foreign(fmt.Sprint(i % machines)))
 				}
@@ -96,7 +96,7 @@ func TestABurstOfEventsCostsFewReads(t *testing.T) {
 				for _, c := range r.region.changes() {
 					seen[c.GetPresent().GetUuid()] = true
 				}
-				if got := host.Calls(hypervisortest.Machine) + host.Calls(hypervisortest.Machines) - reads; got > limit || len(seen) != machines {
+				if got := host.Calls(fake.Machine) + host.Calls(fake.Machines) - reads; got > limit || len(seen) != machines {
 					t.Errorf("1000 events cost %d reads, want at most %d; %d machines were told", got, limit, len(seen))
 				}
 			})
@@ -133,7 +133,7 @@ func TestAHostThatIsDownIsReportedAndComesBackByItself(t *testing.T) {
 			t.Errorf("status of a host that crashed: %v", s)
 		}
 		wait(time.Hour)
-		if opens := host.Calls(hypervisortest.Open); opens < 60 || opens > 400 {
+		if opens := host.Calls(fake.Open); opens < 60 || opens > 400 {
 			t.Errorf("%d tries in an hour", opens)
 		}
 		r.region.forget()
@@ -230,7 +230,7 @@ func TestP5LookingAtAHostChangesNothing(t *testing.T) {
 		if diff := cmp.Diff(before, host.All(), protocmp.Transform()); diff != "" || len(host.Volumes("default")) != 1 {
 			t.Errorf("volumes %v, machines (-before +after):\n%s", host.Volumes("default"), diff)
 		}
-		for _, m := range []hypervisortest.Method{hypervisortest.Create, hypervisortest.Delete, hypervisortest.SetPower} {
+		for _, m := range []fake.Method{fake.Create, fake.Delete, fake.SetPower} {
 			if n := host.Calls(m); n != 0 {
 				t.Errorf("%d calls of %s", n, m)
 			}

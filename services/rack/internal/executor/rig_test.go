@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/rack/internal/executor"
@@ -33,7 +33,7 @@ type rig struct {
 	*executor.Executor
 	t       *testing.T
 	path    string
-	fleet   *hypervisortest.Fleet
+	fleet   *fake.Fleet
 	journal *journal.Journal
 	region  *ear
 	hangUp  func() // ends the session
@@ -124,9 +124,9 @@ func bubble(t *testing.T, hosts int, test func(r *rig)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		fleet := hypervisortest.NewFleet()
+		fleet := fake.NewFleet()
 		for i := range hosts {
-			fleet.AddHost(hypervisortest.HostSpec{Name: fmt.Sprintf("h%d", i+1)})
+			fleet.AddHost(fake.HostSpec{Name: fmt.Sprintf("h%d", i+1)})
 		}
 		r := start(t, filepath.Join(dir, "journal"), fleet)
 		test(r)
@@ -134,7 +134,7 @@ func bubble(t *testing.T, hosts int, test func(r *rig)) {
 	})
 }
 
-func start(t *testing.T, path string, fleet *hypervisortest.Fleet) *rig {
+func start(t *testing.T, path string, fleet *fake.Fleet) *rig {
 	t.Helper()
 	j, err := journal.Open(path)
 	if err != nil {

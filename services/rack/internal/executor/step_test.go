@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
-	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
@@ -71,7 +71,7 @@ func TestP7AStepWithAnOldEpochHasNoEffect(t *testing.T) {
 		r.Assign(t.Context(), assignment("h1", 4))
 		r.Do(t.Context(), createStep("h1", "older", "m", 4))
 		wait(time.Minute)
-		if got := r.fleet.Host("h1").Calls(hypervisortest.Create); got != 1 || len(r.region.inventories()) != 0 {
+		if got := r.fleet.Host("h1").Calls(fake.Create); got != 1 || len(r.region.inventories()) != 0 {
 			t.Errorf("%d creates, want the one of epoch 5; inventories %v of epoch 4", got, r.region.inventories())
 		}
 		r.stop()
@@ -82,7 +82,7 @@ func TestP7AStepThatWaitedIsRefusedWhenANewerEpochCame(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 5)
 		host := r.fleet.Host("h1")
-		release := host.Hang(hypervisortest.Create)
+		release := host.Hang(fake.Create)
 		r.Do(t.Context(), createStep("h1", "first", "m", 5))
 		r.Do(t.Context(), powerStep("h1", "second", "m", 5, start1))
 		wait(time.Second)
@@ -92,8 +92,8 @@ func TestP7AStepThatWaitedIsRefusedWhenANewerEpochCame(t *testing.T) {
 		if res := r.result("first"); res.GetError() != nil {
 			t.Errorf("the step that ran: %v", res)
 		}
-		if res := r.result("second"); res.GetError().GetClass() != rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH || host.Calls(hypervisortest.SetPower) != 0 {
-			t.Errorf("the step that waited: %v, %d calls", res, host.Calls(hypervisortest.SetPower))
+		if res := r.result("second"); res.GetError().GetClass() != rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH || host.Calls(fake.SetPower) != 0 {
+			t.Errorf("the step that waited: %v, %d calls", res, host.Calls(fake.SetPower))
 		}
 	})
 }
@@ -102,7 +102,7 @@ func TestP3AStepThatIsSentAgainHasOneEffect(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 1)
 		host, create := r.fleet.Host("h1"), createStep("h1", "op/0/1", "m", 1)
-		release := host.Hang(hypervisortest.Create)
+		release := host.Hang(fake.Create)
 		for range 3 {
 			r.Do(t.Context(), create)
 			wait(time.Second)
@@ -114,8 +114,8 @@ func TestP3AStepThatIsSentAgainHasOneEffect(t *testing.T) {
 		}
 		r.Do(t.Context(), create) // the result was lost on its way
 		wait(time.Second)
-		if got := len(r.region.results()); got != 2 || host.Calls(hypervisortest.Create) != 1 {
-			t.Errorf("%d results, want 2; %d creates, want 1", got, host.Calls(hypervisortest.Create))
+		if got := len(r.region.results()); got != 2 || host.Calls(fake.Create) != 1 {
+			t.Errorf("%d results, want 2; %d creates, want 1", got, host.Calls(fake.Create))
 		}
 		r.Acknowledged("op/0/1")
 		r = r.restart()
@@ -128,14 +128,14 @@ func TestP3AStepThatIsSentAgainHasOneEffect(t *testing.T) {
 }
 
 func TestP3AnUnknownOutcomeIsMadeGoodByTheNextAttempt(t *testing.T) {
-	for name, fault := range map[string]hypervisortest.Fault{
+	for name, fault := range map[string]fake.Fault{
 		"the effect happened": {AfterEffect: true}, "half of it happened": {HalfMade: true}, "nothing happened": {Err: hypervisor.ErrUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, 1, func(r *rig) {
 				r.assign("h1", 1)
 				host := r.fleet.Host("h1")
-				host.Inject(hypervisortest.Create, fault)
+				host.Inject(fake.Create, fault)
 				r.Do(t.Context(), createStep("h1", "op/0/1", "m", 1))
 				wait(time.Minute)
 				if res := r.result("op/0/1"); res.GetError() == nil || res.GetError().GetMessage() == "" {
@@ -155,7 +155,7 @@ func TestP3AStepInterruptedByTheEndOfTheProcessIsDoneByTheNext(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 1)
 		host := r.fleet.Host("h1")
-		release := host.Hang(hypervisortest.Create)
+		release := host.Hang(fake.Create)
 		r.Do(t.Context(), createStep("h1", "op/0/1", "m", 1))
 		wait(time.Second)
 		r = r.restart()
@@ -180,8 +180,8 @@ func TestStepsAreSerialPerMachineAndParallelOnAHost(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 1)
 		host := r.fleet.Host("h1")
-		host.SetLatency(hypervisortest.Create, time.Second)
-		host.SetLatency(hypervisortest.SetPower, time.Second)
+		host.SetLatency(fake.Create, time.Second)
+		host.SetLatency(fake.SetPower, time.Second)
 		for i := range 12 {
 			uid := fmt.Sprint(i)
 			r.Do(t.Context(), createStep("h1", uid+"/0/1", uid, 1))
@@ -203,7 +203,7 @@ func TestAHypervisorThatHangsBlocksNoOther(t *testing.T) {
 	bubble(t, 2, func(r *rig) {
 		r.assign("h1", 1)
 		r.assign("h2", 1)
-		defer r.fleet.Host("h1").Hang(hypervisortest.Any)()
+		defer r.fleet.Host("h1").Hang(fake.Any)()
 		for i := range 10 {
 			r.Do(t.Context(), createStep("h1", fmt.Sprintf("hung/%d", i), fmt.Sprint("hung", i), 1))
 		}
@@ -258,7 +258,7 @@ func TestStepsThatCannotBeTakenAreRefused(t *testing.T) {
 		if got := r.result("unknown").GetError().GetClass(); got != rackv1.ErrorClass_ERROR_CLASS_UNSUPPORTED {
 			t.Errorf("an action of a newer region ended as %v", got)
 		}
-		defer r.fleet.Host("h1").Hang(hypervisortest.Create)()
+		defer r.fleet.Host("h1").Hang(fake.Create)()
 		for i := range 300 {
 			r.Do(t.Context(), createStep("h1", fmt.Sprint(i), fmt.Sprint(i), 1))
 		}
@@ -273,17 +273,17 @@ func TestCutOffItFinishesWhatItAcceptedAndReportsLater(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 1)
 		host := r.fleet.Host("h1")
-		host.SetLatency(hypervisortest.Create, time.Minute)
+		host.SetLatency(fake.Create, time.Minute)
 		create := createStep("h1", "op/0/1", "m", 1)
 		create.Timeout = durationpb.New(time.Hour)
 		r.Do(t.Context(), create)
 		wait(time.Second)
 		r.disconnect()
 		wait(time.Millisecond)
-		reads := host.Calls(hypervisortest.Machines)
+		reads := host.Calls(fake.Machines)
 		wait(time.Hour)
-		if len(host.All()) != 1 || host.Calls(hypervisortest.Machines) != reads {
-			t.Errorf("machines %v; %d readings that nobody hears of", host.All(), host.Calls(hypervisortest.Machines)-reads)
+		if len(host.All()) != 1 || host.Calls(fake.Machines) != reads {
+			t.Errorf("machines %v; %d readings that nobody hears of", host.All(), host.Calls(fake.Machines)-reads)
 		}
 		r.connect()
 		wait(time.Second)
@@ -300,7 +300,7 @@ func TestAnUnassignedHostFinishesItsStepsAndIsLeft(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		r.assign("h1", 1)
 		host := r.fleet.Host("h1")
-		host.SetLatency(hypervisortest.Create, 10*time.Second)
+		host.SetLatency(fake.Create, 10*time.Second)
 		r.Do(t.Context(), createStep("h1", "op/0/1", "m", 1))
 		r.Do(t.Context(), powerStep("h1", "op/1/1", "m", 1, start1))
 		wait(time.Second)
@@ -310,13 +310,13 @@ func TestAnUnassignedHostFinishesItsStepsAndIsLeft(t *testing.T) {
 		if res := r.result("op/1/1"); res.GetError() != nil {
 			t.Errorf("result %v", res)
 		}
-		calls := host.Calls(hypervisortest.Any)
+		calls := host.Calls(fake.Any)
 		wait(time.Hour)
-		if got := host.Calls(hypervisortest.Any); got != calls {
+		if got := host.Calls(fake.Any); got != calls {
 			t.Errorf("%d calls to a host that is not assigned", got-calls)
 		}
 		r.assign("h1", 2)
-		if got := host.Calls(hypervisortest.Open); got != 2 {
+		if got := host.Calls(fake.Open); got != 2 {
 			t.Errorf("assigned again, it was opened %d times in all, want 2", got)
 		}
 	})
@@ -331,12 +331,12 @@ func TestAHostThatWasTakenAwayWhileCutOffIsLeft(t *testing.T) {
 		r.connect()
 		r.assign("h1", 1) // h2 went to another rack
 		wait(5 * time.Minute)
-		kept, left := r.fleet.Host("h1").Calls(hypervisortest.Any), r.fleet.Host("h2").Calls(hypervisortest.Any)
+		kept, left := r.fleet.Host("h1").Calls(fake.Any), r.fleet.Host("h2").Calls(fake.Any)
 		wait(time.Hour)
-		if n := r.fleet.Host("h1").Calls(hypervisortest.Any); n == kept {
+		if n := r.fleet.Host("h1").Calls(fake.Any); n == kept {
 			t.Error("the host that was assigned again is not read")
 		}
-		if n := r.fleet.Host("h2").Calls(hypervisortest.Any); n != left {
+		if n := r.fleet.Host("h2").Calls(fake.Any); n != left {
 			t.Errorf("%d calls to the host that was not", n-left)
 		}
 	})

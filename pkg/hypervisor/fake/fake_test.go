@@ -1,4 +1,4 @@
-package hypervisortest_test
+package fake_test
 
 import (
 	"errors"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -21,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func harness(t *testing.T, fleet *hypervisortest.Fleet, host *hypervisortest.Host) hypervisortest.Harness {
+func harness(t *testing.T, fleet *fake.Fleet, host *fake.Host) hypervisortest.Harness {
 	t.Helper()
 	address, err := hypervisor.ParseAddress(host.Address())
 	if err != nil {
@@ -44,7 +45,7 @@ func harness(t *testing.T, fleet *hypervisortest.Fleet, host *hypervisortest.Hos
 		Volumes:      func(_ testing.TB, pool string) []string { return host.Volumes(pool) },
 		ThickPool:    "thick", TooLarge: 1 << 31,
 		Disconnect: func(testing.TB) { host.Disconnect() },
-		Hang:       func(testing.TB) func() { return host.Hang(hypervisortest.Any) },
+		Hang:       func(testing.TB) func() { return host.Hang(fake.Any) },
 		ChangeOutside: func(t testing.TB, uuid string) {
 			if err := host.Power(uuid, vmhostv1.PowerState_POWER_STATE_ON); err != nil {
 				t.Error(err)
@@ -54,20 +55,20 @@ func harness(t *testing.T, fleet *hypervisortest.Fleet, host *hypervisortest.Hos
 	}
 }
 
-func spec() hypervisortest.HostSpec {
-	return hypervisortest.HostSpec{
+func spec() fake.HostSpec {
+	return fake.HostSpec{
 		Name: "h1", HostKey: "key-1", Password: "right",
-		Pools: []hypervisortest.PoolSpec{{Name: "default", CapacityBytes: 1 << 40, Thin: true}, {Name: "thick", CapacityBytes: 1 << 30}},
+		Pools: []fake.PoolSpec{{Name: "default", CapacityBytes: 1 << 40, Thin: true}, {Name: "thick", CapacityBytes: 1 << 30}},
 	}
 }
 
 func TestFakeKeepsTheRulesOfDrivers(t *testing.T) {
-	fleet := hypervisortest.NewFleet(spec())
+	fleet := fake.NewFleet(spec())
 	hypervisortest.Run(t, harness(t, fleet, fleet.Host("h1")))
 }
 
 func TestFakeInAFileKeepsTheRulesOfDrivers(t *testing.T) {
-	fleet, err := hypervisortest.NewFleetFile(filepath.Join(t.TempDir(), "fleet"), spec())
+	fleet, err := fake.NewFleetFile(filepath.Join(t.TempDir(), "fleet"), spec())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func create(uid string) *rackv1.CreateMachine {
 	}}
 }
 
-func open(t *testing.T, fleet *hypervisortest.Fleet, name string) hypervisor.Driver {
+func open(t *testing.T, fleet *fake.Fleet, name string) hypervisor.Driver {
 	t.Helper()
 	d, err := fleet.Open(t.Context(), hypervisor.Target{Address: hypervisor.Address{
 		Type: vmhostv1.VmHostType_VM_HOST_TYPE_FAKE, Transport: hypervisor.TransportFake, Host: name,
@@ -98,8 +99,8 @@ func open(t *testing.T, fleet *hypervisortest.Fleet, name string) hypervisor.Dri
 
 func TestFleetFileOutlivesItsProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fleet")
-	hosts := hypervisortest.HostSpec{Name: "h", Count: 3}
-	fleet, err := hypervisortest.NewFleetFile(path, hosts)
+	hosts := fake.HostSpec{Name: "h", Count: 3}
+	fleet, err := fake.NewFleetFile(path, hosts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestFleetFileOutlivesItsProcess(t *testing.T) {
 	}
 	// No Close: a process that is killed does not say goodbye.
 	for range 2 {
-		again, err := hypervisortest.NewFleetFile(path, hosts)
+		again, err := fake.NewFleetFile(path, hosts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,10 +138,10 @@ func TestFleetFileOutlivesItsProcess(t *testing.T) {
 }
 
 func TestFaultsHappenOncePerCallInOrder(t *testing.T) {
-	fleet := hypervisortest.NewFleet(hypervisortest.HostSpec{Name: "h1"})
+	fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})
 	host, d := fleet.Host("h1"), open(t, fleet, "h1")
-	host.Fail(hypervisortest.Create, hypervisor.ErrBusy)
-	host.Inject(hypervisortest.Create, hypervisortest.Fault{HalfMade: true}, hypervisortest.Fault{AfterEffect: true})
+	host.Fail(fake.Create, hypervisor.ErrBusy)
+	host.Inject(fake.Create, fake.Fault{HalfMade: true}, fake.Fault{AfterEffect: true})
 	for i, want := range []struct {
 		class    error
 		volumes  int
@@ -151,13 +152,13 @@ func TestFaultsHappenOncePerCallInOrder(t *testing.T) {
 			t.Errorf("create %d: error %v, volumes %v, machines %v; want %v, %d, %d", i, err, host.Volumes("default"), host.All(), want.class, want.volumes, want.machines)
 		}
 	}
-	if got := host.Calls(hypervisortest.Create); got != 4 {
+	if got := host.Calls(fake.Create); got != 4 {
 		t.Errorf("%d calls were counted, want 4", got)
 	}
 }
 
 func TestCrashTurnsMachinesOffAndRefusesConnections(t *testing.T) {
-	fleet := hypervisortest.NewFleet(hypervisortest.HostSpec{Name: "h1"})
+	fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})
 	host, d := fleet.Host("h1"), open(t, fleet, "h1")
 	if _, err := d.Create(t.Context(), create("m")); err != nil {
 		t.Fatal(err)
@@ -181,7 +182,7 @@ func TestCrashTurnsMachinesOffAndRefusesConnections(t *testing.T) {
 
 func TestAGuestThatIsDeafIsTurnedOffAfterGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fleet := hypervisortest.NewFleet(hypervisortest.HostSpec{Name: "h1"})
+		fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})
 		host, d := fleet.Host("h1"), open(t, fleet, "h1")
 		if _, err := d.Create(t.Context(), create("m")); err != nil {
 			t.Fatal(err)
@@ -197,7 +198,7 @@ func TestAGuestThatIsDeafIsTurnedOffAfterGrace(t *testing.T) {
 }
 
 func TestTenThousandHostsAreCheap(t *testing.T) {
-	fleet := hypervisortest.NewFleet(hypervisortest.HostSpec{Name: "h", Count: 10_000})
+	fleet := fake.NewFleet(fake.HostSpec{Name: "h", Count: 10_000})
 	for _, name := range fleet.Names() {
 		d := open(t, fleet, name)
 		if _, err := d.Create(t.Context(), create("m")); err != nil {

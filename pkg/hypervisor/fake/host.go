@@ -1,4 +1,4 @@
-package hypervisortest
+package fake
 
 import (
 	"fmt"
