@@ -30,16 +30,18 @@ const gb = 1_000_000_000
 
 func hostRecord(id string, cores int32, memoryMiB int64) (*storev1.StoredVmHost, *storev1.StoredVmHostObservation) {
 	uid := "uid-" + id
-	return &storev1.StoredVmHost{Resource: &vmhostv1.VmHost{
-			Name: "vmHosts/" + id, Uid: uid, ResourcePool: "resourcePools/default", Zone: "zones/default", Address: "fake://" + id,
-		}}, &storev1.StoredVmHostObservation{
-			State: vmhostv1.VmHostState_VM_HOST_STATE_READY, VmHostUid: uid,
-			Observation: &vmhostv1.VmHostObservation{
-				Architectures: []string{"x86_64"}, Cores: cores, MemoryMib: memoryMiB,
-				StoragePools: []*vmhostv1.StoragePool{{Name: "default", CapacityBytes: 10_000 * gb, Active: true}},
-				Networks:     []*vmhostv1.HostNetwork{{Name: "default", Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Active: true, Dhcp: true}},
-			},
-		}
+	spec := &storev1.StoredVmHost{Resource: &vmhostv1.VmHost{
+		Name: "vmHosts/" + id, Uid: uid, ResourcePool: "resourcePools/default", Zone: "zones/default", Address: "fake://" + id,
+	}}
+	observed := &storev1.StoredVmHostObservation{
+		State: vmhostv1.VmHostState_VM_HOST_STATE_READY, VmHostUid: uid,
+		Observation: &vmhostv1.VmHostObservation{
+			Architectures: []string{"x86_64"}, Cores: cores, MemoryMib: memoryMiB,
+			StoragePools: []*vmhostv1.StoragePool{{Name: "default", CapacityBytes: 10_000 * gb, Active: true}},
+			Networks:     []*vmhostv1.HostNetwork{{Name: "default", Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Active: true, Dhcp: true}},
+		},
+	}
+	return spec, observed
 }
 
 func addHost(t testing.TB, s *store.Store, id string, cores int32, memoryMiB int64) {
