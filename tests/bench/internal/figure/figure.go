@@ -37,6 +37,8 @@ func All() []Figure {
 		jsonGet(),
 		jsonGetMany(),
 		refreshDomains(),
+		refreshNarrow(),
+		refreshDriver(),
 		refreshVirsh(),
 	}
 }
@@ -100,8 +102,12 @@ func (e *Env) Lab(ctx context.Context) (*lab.Lab, *golibvirt.Libvirt, error) {
 	return l, c, nil
 }
 
-// hostID is the host's id in vmhost.
-const hostID = "h1"
+const (
+	// hostID is the host's id in vmhost.
+	hostID = "h1"
+	// overcommit is the most that hosts can be given.
+	overcommit = 10
+)
 
 // Vmhost is the built standalone vmhost with the lab's host in it.
 func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
@@ -119,8 +125,7 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 		return nil, err
 	}
 	e.onClose(func(context.Context) error { return s.Close() })
-	const ratio = 10
-	if err := s.AddHost(ctx, hostID, "qemu+unix://"+hostID+"/system", ratio); err != nil {
+	if err := s.AddHost(ctx, hostID, "qemu+unix://"+hostID+"/system", overcommit); err != nil {
 		return nil, err
 	}
 	e.vmhost = s
@@ -129,11 +134,19 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 
 // Fakes is another vmhost, whose hosts are fakes.
 func (e *Env) Fakes(ctx context.Context) (*process.Standalone, error) {
-	s, err := process.StartStandalone(ctx, process.Options{Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "fakes")})
+	s, err := process.StartStandalone(ctx, process.Options{
+		Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "fakes"), Fakes: ledgerHosts,
+	})
 	if err != nil {
 		return nil, err
 	}
 	e.onClose(func(context.Context) error { return s.Close() })
+	for i := range ledgerHosts {
+		id := fmt.Sprintf("fake-%d", i+1)
+		if err := s.AddHost(ctx, id, "fake://"+id, overcommit); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 

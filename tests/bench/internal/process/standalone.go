@@ -43,7 +43,20 @@ type Options struct {
 	Binary, Dir string
 	// Sockets are libvirt sockets by name.
 	Sockets map[string]string
+	// Fakes is how many fake hosts there are, fake-1 and so on, which never fill
+	// up.
+	Fakes int
 }
+
+// fakeHosts is configuration that flags cannot express.
+const fakeHosts = `fake_hosts:
+  - name: fake
+    count: %d
+    cores: 4096
+    memory_mib: 100000000000
+    pools:
+      - {name: default, capacity_bytes: 1000000000000000000, thin: true}
+`
 
 const (
 	startLimit = time.Minute
@@ -67,6 +80,13 @@ func StartStandalone(ctx context.Context, o Options) (*Standalone, error) {
 	args := []string{
 		"--data-dir", data, "--api-listen", addrs[0], "--rack-listen", addrs[1], "--gateway-listen", addrs[2], "--ops-listen", addrs[3],
 		"--drivers", "libvirt,fake", "--cli-context=false", "--log-format", "json",
+	}
+	if o.Fakes > 0 {
+		config := filepath.Join(o.Dir, "config.yaml")
+		if err := os.WriteFile(config, fmt.Appendf(nil, fakeHosts, o.Fakes), 0o600); err != nil {
+			return nil, fmt.Errorf("configure vmhost: %w", err)
+		}
+		args = append(args, "--config", config)
 	}
 	for name, socket := range o.Sockets {
 		args = append(args, "--local-sockets", name+"="+socket)
