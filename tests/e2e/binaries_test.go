@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if binaries.dir != "" {
 		_ = os.RemoveAll(binaries.dir)
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // what TestMain is for
 }
 
 // binary is the path of a built program.

@@ -106,6 +106,25 @@ func (h *host) lock(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
+// settleLimit is how long a result waits for a reading that is under way.
+const settleLimit = 2 * time.Second
+
+// settle waits until a reading that is under way was sent: it may be older than
+// what a step has just done, and must not be taken for newer. A hypervisor that
+// hangs does not hold results up for long; then the next reading mends it.
+func (h *host) settle(ctx context.Context) (settled func()) {
+	if h == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	unlock, err := h.lock(ctx)
+	if err != nil {
+		return func() {}
+	}
+	return unlock
+}
+
 // inventory reads the host whole and sends it; errUnheard when nobody listens.
 func (h *host) inventory(ctx context.Context, conn *connection) error {
 	if !h.e.online() {

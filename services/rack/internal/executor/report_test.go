@@ -251,3 +251,39 @@ func TestAnAddressThatNoDriverTakesIsReported(t *testing.T) {
 		}
 	})
 }
+
+func TestAResultIsNotSentBeforeAReadingThatIsOlder(t *testing.T) {
+	bubble(t, 1, func(r *rig) {
+		r.assign("h1", 1)
+		host := r.fleet.Host("h1")
+		release := host.Hang(fake.Machines)
+		refresh := step("h1", "refresh", 1)
+		refresh.Action = &rackv1.Step_RefreshHost{}
+		r.region.forget()
+		r.Do(t.Context(), refresh)
+		wait(time.Millisecond)
+		r.Do(t.Context(), createStep("h1", "create", "m1", 1))
+		wait(time.Second)
+		if host.Calls(fake.Create) != 1 || len(r.region.results()) != 0 {
+			t.Fatalf("%d creates, results %v", host.Calls(fake.Create), r.region.results())
+		}
+		release()
+		wait(time.Second)
+		r.result("create")
+		for _, m := range r.region.all() {
+			if m.GetHostInventory() != nil {
+				break
+			}
+			if m.GetStepResult() != nil {
+				t.Error("the result came before the inventory")
+			}
+		}
+
+		defer host.Hang(fake.Machines)()
+		r.Do(t.Context(), refresh)
+		wait(time.Millisecond)
+		r.Do(t.Context(), createStep("h1", "create2", "m2", 1))
+		wait(10 * time.Second)
+		r.result("create2") // a reading that hangs holds nothing up for long
+	})
+}
