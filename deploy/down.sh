@@ -12,6 +12,7 @@ if alive; then
     echo "vmhost ended"
 fi
 "$devhosts" down
+[ ! -x "$root/bin/vmhostctl" ] || "$root/bin/vmhostctl" context delete standalone 2>/dev/null || true
 # The hosts' disks are gone with them, so a state that remembers machines on
 # them would be of no use.
 rm -rf --one-file-system "$state"

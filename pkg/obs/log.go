@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // NewLogger makes a logger. Level is debug, info, warn or error. Format is json,
@@ -22,7 +24,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 			format = "text"
 		}
 	}
-	opts := &slog.HandlerOptions{Level: lowest}
+	opts := &slog.HandlerOptions{Level: lowest, ReplaceAttr: readable}
 	switch format {
 	case "json":
 		return slog.New(requestIDHandler{slog.NewJSONHandler(w, opts)}), nil
@@ -30,6 +32,23 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 		return slog.New(requestIDHandler{slog.NewTextHandler(w, opts)}), nil
 	}
 	return nil, fmt.Errorf("log format %q: want json, text or auto", format)
+}
+
+// readable writes what a number would hide: JSON has no form for a duration but
+// nanoseconds, nor for the name of an enum. A duration is in seconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	switch v := a.Value; v.Kind() {
+	case slog.KindDuration:
+		a.Value = slog.Float64Value(v.Duration().Seconds())
+	case slog.KindAny:
+		if enum, ok := v.Any().(protoreflect.Enum); ok {
+			if s, ok := enum.(fmt.Stringer); ok {
+				a.Value = slog.StringValue(s.String())
+			}
+		}
+	default:
+	}
+	return a
 }
 
 func isTerminal(w io.Writer) bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/backoff"
@@ -75,18 +76,27 @@ func (r *Rack) dropForeignIdentity(ctx context.Context) error {
 
 // token is the configured join token.
 func (r *Rack) token() (pki.JoinToken, error) {
-	text := r.cfg.JoinToken
-	if r.cfg.JoinTokenFile != "" {
-		raw, err := os.ReadFile(r.cfg.JoinTokenFile)
-		if err != nil {
-			return pki.JoinToken{}, fmt.Errorf("read join token: %w", err)
-		}
-		text = string(raw)
-	}
-	if text == "" {
-		return pki.JoinToken{}, errors.New("no join token is configured; make one with `vmhostctl rack token create` and run `vmhost-rack enroll TOKEN`")
+	text, err := r.cfg.Token()
+	if err != nil {
+		return pki.JoinToken{}, err
 	}
 	return pki.ParseJoinToken(text)
+}
+
+// Token is the configured join token, read from its file if it is in one.
+func (c *Config) Token() (string, error) {
+	text := c.JoinToken
+	if c.JoinTokenFile != "" {
+		raw, err := os.ReadFile(c.JoinTokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read join token: %w", err)
+		}
+		text = strings.TrimSpace(string(raw))
+	}
+	if text == "" {
+		return "", errors.New("no join token is configured; make one with `vmhostctl rack token create` and set join_token_file to a file with it, or run `vmhost-rack enroll TOKEN`")
+	}
+	return text, nil
 }
 
 // freshToken is a join token to enrol with now.

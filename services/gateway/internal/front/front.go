@@ -117,7 +117,7 @@ func (f *Front) observe(ctx context.Context, r *http.Request, e *exchange, code 
 	// Neither query nor headers: both may carry what must not be logged.
 	f.log.LogAttrs(ctx, level, "request",
 		slog.String("method", method), slog.String("path", r.URL.Path), slog.String("route", e.route),
-		slog.Int("code", code), slog.Int64("bytes", size), slog.Duration("took", took),
+		slog.Int("code", code), slog.Int64("bytes", size), slog.Duration("duration", took),
 		slog.String("remote", r.RemoteAddr), slog.String("protocol", r.Proto))
 }
 

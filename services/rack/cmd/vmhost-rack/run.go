@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -21,11 +20,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 		fmt.Fprintln(stdout, obs.Version)
 		return nil
 	case len(args) > 0 && args[0] == "enroll":
-		if len(args) < 2 || strings.HasPrefix(args[1], "-") {
-			return errors.New("enroll: want a join token; make one with `vmhostctl rack token create`")
+		text := ""
+		if options.Args = args[1:]; len(args) > 1 && !strings.HasPrefix(args[1], "-") {
+			text, options.Args = args[1], args[2:]
 		}
-		options.Args = args[2:]
-		return enroll(ctx, args[1], options, stdout)
+		return enroll(ctx, text, options, stdout)
 	}
 	cfg := rack.Default()
 	if done, err := config.Command(&cfg, options, stdout); done || err != nil {
@@ -38,10 +37,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	return r.Run(ctx)
 }
 
+// enroll uses the token of the command line, or the configured one: in a file or
+// the environment it is not shown to everybody who lists processes.
 func enroll(ctx context.Context, text string, options config.Options, stdout io.Writer) error {
 	cfg := rack.Default()
 	if done, err := config.Command(&cfg, options, stdout); done || err != nil {
 		return err
+	}
+	if text == "" {
+		var err error
+		if text, err = cfg.Token(); err != nil {
+			return fmt.Errorf("enroll: %w", err)
+		}
 	}
 	token, err := pki.ParseJoinToken(text)
 	if err != nil {

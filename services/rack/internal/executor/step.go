@@ -58,7 +58,7 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 			return
 		}
 		log.InfoContext(ctx, "a step ended", "action", actionOf(step), "class", result.GetError().GetClass(),
-			"took", time.Since(began), "error", result.GetError().GetMessage())
+			"duration", time.Since(began), "error", result.GetError().GetMessage())
 		settled := h.settle(e.life) //nolint:contextcheck // as above
 		defer settled()
 		_ = e.send(e.life, resultMessage(result)) //nolint:contextcheck // as above; without a session the journal keeps it

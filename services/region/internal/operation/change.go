@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,11 +182,39 @@ func (c *change) compensate(ctx context.Context, next *storev1.StoredOperation, 
 // event tells of the operation's end.
 func (c *change) event(tx *store.Txn, next *storev1.StoredOperation) {
 	r := next.GetResource()
+	attributes := map[string]string{"phase": strings.TrimPrefix(r.GetPhase().String(), "OPERATION_PHASE_")}
+	if _, hostname := c.subject(r); hostname != "" {
+		attributes["hostname"] = hostname
+	}
 	store.AddEvent(tx, &vmhostv1.Event{
 		Type: eventType(r), Resource: r.GetTarget(), VmHost: r.GetVmHost(), Operation: r.GetName(), Principal: r.GetPrincipal(),
-		Message:    strings.TrimSuffix(r.GetTarget()+": "+r.GetMessage(), ": "),
-		Attributes: map[string]string{"phase": strings.TrimPrefix(r.GetPhase().String(), "OPERATION_PHASE_")},
+		Message: c.told(r), Attributes: attributes,
 	})
+}
+
+// subject is what the operation was on, as people call it: a machine by its
+// hostname.
+func (c *change) subject(r *vmhostv1.Operation) (name, hostname string) {
+	if m, ok := store.Machines.Get(c.view, c.op.GetMachineUid()); ok {
+		hostname = m.Value.GetResource().GetHostname()
+		return hostname, hostname
+	}
+	return strings.TrimPrefix(cmp.Or(r.GetTarget(), r.GetVmHost()), "vmHosts/"), ""
+}
+
+// told is the end of the operation in words.
+func (c *change) told(r *vmhostv1.Operation) string {
+	verb := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(r.GetVerb().String(), "OPERATION_VERB_"), "_", " "))
+	name, _ := c.subject(r)
+	switch r.GetPhase() {
+	case succeeded:
+		_, done, _ := strings.Cut(eventType(r), ".")
+		return done + " " + name
+	case cancelled:
+		return verb + " of " + name + " was cancelled"
+	default:
+		return verb + " of " + name + " failed: " + r.GetError().GetMessage()
+	}
 }
 
 func eventType(r *vmhostv1.Operation) string {
