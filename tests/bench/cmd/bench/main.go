@@ -136,9 +136,6 @@ func measureAll(ctx context.Context, o options, env *figure.Env, stdout io.Write
 		}
 		results = append(results, r)
 		errs = append(errs, r.Print(stdout))
-		for _, note := range env.Notes() {
-			fmt.Fprintln(stdout, " ", note)
-		}
 	}
 	return results, errors.Join(append(errs, context.Cause(ctx))...)
 }

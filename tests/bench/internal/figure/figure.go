@@ -23,7 +23,7 @@ type Figure struct {
 	Name string
 	// About says in one line what is compared.
 	About string
-	// Pair sets it up. Notes that it leaves with Env.Note are printed below it.
+	// Pair sets it up.
 	Pair func(ctx context.Context, e *Env) (measure.Pair, error)
 }
 
@@ -55,20 +55,7 @@ type Env struct {
 	vmhost  *process.Standalone
 	machine *vmhostv1.Machine
 	defined []string
-	notes   []string
 	closers []func(context.Context) error
-}
-
-// Note keeps a line for below the figure.
-func (e *Env) Note(format string, args ...any) {
-	e.notes = append(e.notes, fmt.Sprintf(format, args...))
-}
-
-// Notes are the lines since the last call.
-func (e *Env) Notes() []string {
-	n := e.notes
-	e.notes = nil
-	return n
 }
 
 // Close takes down what was set up, the last first.
