@@ -88,7 +88,10 @@ func (h *eventHub) run(ctx context.Context) error {
 func eventsOf(batch store.Batch) []placedEvent {
 	var found []placedEvent
 	for _, c := range batch.Changes {
-		if e, ok := c.New.(*storev1.StoredEvent); ok && c.Old == nil {
+		if c.Family != store.Events.Name() || c.Old() != nil {
+			continue
+		}
+		if e, ok := c.New().(*storev1.StoredEvent); ok {
 			found = append(found, placedEvent{c.ModRevision, e.GetResource()})
 		}
 	}

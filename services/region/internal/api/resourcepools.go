@@ -109,13 +109,24 @@ func (s *resourcePools) DeleteResourcePool(ctx context.Context, req *vmhostv1.De
 		if id == defaultID {
 			return nil, staysForever(name)
 		}
-		if users := users(v, "pools", id); len(users) > 0 {
+		if users := append(users(v, "pools", id), machinesIn(v, id)...); len(users) > 0 {
 			return nil, inUse(name, users, "move them to another pool first")
 		}
 		tx.IfRevision(store.ResourcePools.Key(id), r.Revision)
 		tx.IfNone(store.References.Prefix("pools", id))
+		tx.IfNone(store.Names.Prefix(id))
 		tx.Delete(store.ResourcePools.Key(id))
 		addEvent(ctx, tx, "resource_pool.deleted", name, "")
 		return &vmhostv1.DeleteResourcePoolResponse{}, nil
 	})
+}
+
+// machinesIn are the names of a pool's machines: the pool's hostnames refer to
+// it, so that no further record is written with every compose.
+func machinesIn(v *store.View, pool string) []string {
+	var names []string
+	for _, name := range store.Names.All(v, pool) {
+		names = append(names, "machines/"+name.Value.GetUid())
+	}
+	return names
 }

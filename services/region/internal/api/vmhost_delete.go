@@ -8,6 +8,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -152,41 +153,11 @@ func forgetSome(v *store.View, tx *store.Txn, req *vmhostv1.DeleteVmHostRequest,
 		cordoned.Resource.Cordoned = true
 		store.Put(tx, store.VmHosts, cordoned, id)
 	}
-	record, _ := store.Ledgers.Get(v, id)
-	ledger := proto.CloneOf(record.Value)
-	if ledger == nil {
-		ledger = &storev1.StoredLedger{}
-	}
-	tx.IfRevision(store.Ledgers.Key(id), record.Revision)
 	batch := found[:min(len(found), forgetBatch)]
+	uids := make([]string, 0, len(batch))
 	for _, m := range batch {
-		forget(tx, ledger, m)
+		uids = append(uids, m.uid)
 	}
-	store.Put(tx, store.Ledgers, ledger, id)
+	ledger.Release(tx, v, uids...)
 	return len(found) - len(batch), nil
-}
-
-// forget removes the records of one machine and what it holds.
-func forget(tx *store.Txn, ledger *storev1.StoredLedger, m hostMachine) {
-	resource, held := m.record.Value.GetResource(), m.record.Value.GetCommitment()
-	pool := idOf(resource.GetResourcePool())
-	tx.IfRevision(store.Machines.Key(m.uid), m.record.Revision)
-	tx.Delete(store.Machines.Key(m.uid))
-	tx.Delete(store.Names.Key(pool, resource.GetHostname()))
-	tx.Delete(store.References.Key("pools", pool, "machines", m.uid))
-	if ledger.GetTotal() == nil {
-		return
-	}
-	total := ledger.GetTotal()
-	total.Cores -= held.GetCores()
-	total.MemoryMib -= held.GetMemoryMib()
-	for storagePool, n := range held.GetStorageBytes() {
-		left := total.GetStorageBytes()[storagePool] - n
-		if left <= 0 {
-			delete(total.GetStorageBytes(), storagePool)
-		} else {
-			total.StorageBytes[storagePool] = left
-		}
-	}
-	ledger.Machines--
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -19,12 +20,13 @@ import (
 const (
 	// maxQueue bounds the composes that wait for the turn.
 	maxQueue = 4096
-	// maxBatch is how many composes are decided together: as many as fit a
+	// maxBatch is how many composes are decided together: about as many as fit a
 	// transaction.
-	maxBatch = 20
-	// opsPerCompose is how many writes one compose needs at most: machine, name,
-	// reference, operation, event, request, and the ledger of its host.
-	opsPerCompose = 7
+	maxBatch = 30
+	// roomPerCompose is what one compose adds to a transaction at most, and the
+	// first on its host: five writes (machine, name, operation, request, ledger)
+	// or six compares (name, request, pool; spec, observation and ledger).
+	roomPerCompose = 6
 	// maxConflicts is how often a compose is decided again before its caller is
 	// told to come back. Every conflict means that somebody else got something
 	// done, so that many in a row need a fleet of regions on one host.
@@ -41,11 +43,24 @@ type pending struct {
 	done      chan struct{}
 	op        *vmhostv1.Operation
 	err       error
+	revision  int64 // of the commit; 0 when nothing was committed for it
+	refused   bool  // by what this process had seen
 }
 
 func (p *pending) finish(op *vmhostv1.Operation, err error) {
 	p.op, p.err = op, err
 	close(p.done)
+}
+
+// answer is for the caller: he may look for what was made at once.
+func (l *Ledger) answer(ctx context.Context, p *pending) (*vmhostv1.Operation, error) {
+	if p.err != nil || p.revision == 0 {
+		return p.op, p.err
+	}
+	if err := l.store.Wait(ctx, p.revision); err != nil {
+		return nil, unavailable(err)
+	}
+	return p.op, nil
 }
 
 // Plan says where a machine would go and why other hosts would be refused. It
@@ -70,8 +85,8 @@ func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) 
 	return plan.Proto(), nil
 }
 
-// Compose places a machine and commits it: capacity, machine, name, operation,
-// request_id and event in one transaction. The answer is the operation that makes
+// Compose places a machine and commits it: capacity, machine, name, operation and
+// request_id in one transaction. The answer is the operation that makes
 // it. Errors: NO_CAPACITY, ALREADY_EXISTS, NOT_FOUND, INVALID_FIELD,
 // REQUEST_ID_REUSED, CONFLICT, STORE_UNAVAILABLE.
 func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error) {
@@ -84,25 +99,23 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 		return nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT, "%d composes are waiting already", maxQueue).
 			WithHint("try again in a second")
 	}
+	cancelled := ctx.Done()
 	for {
 		select {
 		case <-p.done:
-			return p.op, p.err
+			return l.answer(ctx, p)
 		default:
 		}
 		select {
 		case <-p.done:
-			return p.op, p.err
+			return l.answer(ctx, p)
 		case l.turn <- struct{}{}:
 			l.lead(ctx)
-			<-l.turn
-		case <-ctx.Done():
-			if l.withdraw(p) {
-				return nil, context.Cause(ctx)
-			}
-			// Somebody is deciding on it right now, and that does not take long.
-			<-p.done
-			return p.op, p.err
+		case <-cancelled:
+			cancelled = nil // once is enough: somebody may be deciding on it right now
+		}
+		if ctx.Err() != nil && l.withdraw(p) {
+			return nil, context.Cause(ctx)
 		}
 	}
 }
@@ -137,51 +150,84 @@ func (l *Ledger) take() []*pending {
 	return batch
 }
 
-// lead decides on and commits one batch of the queue. The first look is at what
-// this process has seen; whoever would be refused by that is decided on again on
-// a linearizable view.
+// back puts composes before all others of the queue: they have waited longest.
+func (l *Ledger) back(again []*pending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = slices.Concat(again, l.queue)
+}
+
+// lead decides on and commits one batch of the queue. It has the turn, and gives
+// it up when it submits: the next batch is decided on while this one is under
+// way, on what will be if it succeeds.
 func (l *Ledger) lead(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
 	defer cancel()
+	endTurn := sync.OnceFunc(func() { <-l.turn })
+	defer endTurn()
 	batch := l.take()
-	fresh := false
-	for len(batch) > 0 {
-		v := l.store.Cached()
-		if fresh {
-			var err error
-			if v, err = l.store.View(ctx); err != nil {
-				for _, p := range batch {
-					p.finish(nil, unavailable(err))
-				}
-				return
-			}
-		}
-		d := l.decide(v, batch)
-		again := l.commit(ctx, d)
-		for _, r := range d.refused {
-			if fresh {
-				r.pending.finish(nil, r.err)
-			} else {
-				again = append(again, r.pending)
-			}
-		}
-		fresh = len(d.refused) > 0 && !fresh
-		batch = slices.Concat(again, d.postponed)
+	if len(batch) == 0 {
+		return
 	}
+	// The first look is at what this process has seen and is about to do. Whoever
+	// would be refused by that is decided on again on a linearizable view.
+	v := l.store.Cached()
+	final := slices.ContainsFunc(batch, func(p *pending) bool { return p.refused })
+	var endLine func()
+	if final {
+		endLine = l.getInLine()
+		defer endLine()
+		var err error
+		if v, err = l.store.View(ctx); err != nil {
+			for _, p := range batch {
+				p.finish(nil, unavailable(err))
+			}
+			return
+		}
+	}
+	d := l.decide(v, batch)
+	again := d.postponed
+	for _, r := range d.refused {
+		if final {
+			r.pending.finish(nil, r.err)
+		} else {
+			r.pending.refused = true
+			again = append(again, r.pending)
+		}
+	}
+	l.back(again)
+	if len(d.placed) == 0 {
+		return
+	}
+	if !final {
+		endLine = l.getInLine()
+		defer endLine()
+	}
+	if !l.bind(v, d) { // what it was decided on has failed
+		l.back(d.pending())
+		return
+	}
+	endTurn()
+	l.back(l.commit(ctx, d))
+}
+
+// getInLine waits until nothing is being submitted.
+func (l *Ledger) getInLine() (end func()) {
+	l.line <- struct{}{}
+	return func() { <-l.line }
 }
 
 // commit does what was decided and answers those who must be decided on again.
 func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
-	if len(d.placed) == 0 {
-		return nil
-	}
 	for host, led := range d.ledgers {
 		store.Put(d.tx, store.Ledgers, led, host)
 	}
-	_, err := l.store.Commit(ctx, d.tx)
+	revision, err := l.store.Submit(ctx, d.tx)
+	l.settle(d, revision, err)
 	if err == nil {
 		for _, p := range d.placed {
 			l.index.noteMachine(p.machine)
+			p.revision = revision
 			p.finish(p.operation, nil)
 		}
 		return nil
@@ -222,7 +268,16 @@ type decision struct {
 	placed    []placed
 	refused   []refusal
 	postponed []*pending
-	ledgers   map[string]*storev1.StoredLedger
+	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
+	ledgers   map[string]*storev1.StoredLedger // as they will be
+}
+
+func (d *decision) pending() []*pending {
+	out := make([]*pending, 0, len(d.placed))
+	for _, p := range d.placed {
+		out = append(out, p.pending)
+	}
+	return out
 }
 
 type placed struct {
@@ -245,11 +300,11 @@ type claims struct {
 }
 
 func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
-	d := &decision{tx: store.NewTxn(), ledgers: map[string]*storev1.StoredLedger{}}
+	d := &decision{tx: store.NewTxn(), base: map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{}}
 	taken := &claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}}
-	hosts := l.hosts.at(v)
+	hosts := l.hostsAt(v)
 	for _, p := range batch {
-		if d.tx.Len()+len(d.ledgers)+opsPerCompose > store.MaxOps {
+		if d.tx.Len()+len(d.ledgers)+roomPerCompose > store.MaxOps {
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -327,11 +382,10 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 
 	if _, ok := d.ledgers[host]; !ok {
 		spec, _ := store.VmHosts.Get(v, host)
-		led, _ := store.Ledgers.Get(v, host)
 		d.tx.IfRevision(store.VmHosts.Key(host), spec.Revision)
 		d.tx.IfPresent(store.Observed.Key(host))
-		d.tx.IfRevision(store.Ledgers.Key(host), led.Revision)
-		d.ledgers[host] = cloneLedger(led.Value)
+		d.base[host] = l.ledgerAt(v, host).value
+		d.ledgers[host] = cloneLedger(d.base[host])
 	}
 	add(d.ledgers[host], machine.GetCommitment())
 	if !taken.pools[pool] {
@@ -341,14 +395,7 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	d.tx.IfAbsent(store.Names.Key(pool, hostname))
 	store.Put(d.tx, store.Machines, machine, p.uid)
 	store.Put(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)
-	store.Put(d.tx, store.References, &storev1.StoredReference{}, "pools", pool, "machines", p.uid)
 	store.Put(d.tx, store.Operations, op, p.operationUID)
-	store.AddEvent(d.tx, &vmhostv1.Event{
-		Type: "machine.composing", Resource: machine.GetResource().GetName(), VmHost: "vmHosts/" + host,
-		Operation: operation, Principal: p.principal,
-		Message:    "composing " + hostname + " on " + host,
-		Attributes: map[string]string{"hostname": hostname},
-	})
 	p.id.RecordOperation(d.tx, operation)
 
 	taken.names[store.Names.Key(pool, hostname)] = true

@@ -54,22 +54,22 @@ func (x *index) apply(changes []store.Change) {
 	for _, c := range changes {
 		switch c.Family {
 		case store.Machines.Name():
-			if old, ok := c.Old.(*storev1.StoredMachine); ok {
+			if old, ok := c.Old().(*storev1.StoredMachine); ok {
 				x.dropMACs(c.Key, old.GetResource().GetInterfaces())
 			}
-			if m, ok := c.New.(*storev1.StoredMachine); ok {
+			if m, ok := c.New().(*storev1.StoredMachine); ok {
 				x.putMachine(c.Key, m)
 			}
 		case store.Seen.Name():
 			id := store.Seen.ID(c.Key)
-			if old, ok := c.Old.(*storev1.StoredSeenMachine); ok {
+			if old, ok := c.Old().(*storev1.StoredSeenMachine); ok {
 				x.dropMACs(c.Key, old.GetObservation().GetInterfaces())
 				host, uuid := splitSeen(id)
 				if name := old.GetObservation().GetName(); x.names[host][name] == uuid {
 					delete(x.names[host], name)
 				}
 			}
-			if m, ok := c.New.(*storev1.StoredSeenMachine); ok {
+			if m, ok := c.New().(*storev1.StoredSeenMachine); ok {
 				x.putSeen(id, m)
 			}
 		default:

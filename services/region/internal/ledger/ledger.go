@@ -12,7 +12,8 @@
 //     back before the call is not missed.
 //
 // Composes that wait at the same time share a transaction: whoever has the turn
-// commits for those in the queue. That is for speed and against livelock within
+// decides for those in the queue, on what this process has seen and on what it is
+// about to commit; one transaction is under way at a time. That is for speed and against livelock within
 // a process; between processes the compares decide. The package starts no
 // goroutine; Run keeps an index of names and MACs that are in use on hypervisors
 // until its context ends.
@@ -32,8 +33,10 @@ type Ledger struct {
 	store *store.Store
 	log   *slog.Logger
 
-	turn  chan struct{} // holds one token while somebody commits
+	turn  chan struct{} // holds one token while somebody decides
+	line  chan struct{} // holds one token while somebody submits; taken after turn
 	mu    sync.Mutex
+	ahead map[string]committed // by host id
 	queue []*pending
 
 	hosts cache
@@ -46,6 +49,8 @@ func New(s *store.Store, log *slog.Logger) *Ledger {
 		store: s,
 		log:   log.With("component", "ledger"),
 		turn:  make(chan struct{}, 1),
+		line:  make(chan struct{}, 1),
+		ahead: map[string]committed{},
 	}
 }
 
@@ -62,6 +67,7 @@ func (l *Ledger) WithTurn(ctx context.Context, fn func() error) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-l.turn }()
+	defer l.getInLine()()
 	return fn()
 }
 

@@ -90,7 +90,7 @@ func release(t *testing.T, l *Ledger, s *store.Store, uid string) bool {
 		done := false
 		if err := l.WithTurn(t.Context(), func() error {
 			tx := store.NewTxn()
-			if !Release(tx, s.Cached(), uid) {
+			if Release(tx, s.Cached(), uid) != 1 {
 				return nil
 			}
 			_, err := s.Commit(t.Context(), tx)

@@ -20,17 +20,17 @@ var (
 	// Ledgers: what is committed, by host id.
 	Ledgers = Family[*storev1.StoredLedger]{prefix: "ledger/"}
 	// Machines: composed and adopted machines, by uid.
-	Machines = Family[*storev1.StoredMachine]{prefix: "machines/"}
+	Machines = Family[*storev1.StoredMachine]{prefix: "machines/", many: true}
 	// Seen: machines as hypervisors show them, by host id and hypervisor uuid.
-	Seen = Family[*storev1.StoredSeenMachine]{prefix: "seen/"}
+	Seen = Family[*storev1.StoredSeenMachine]{prefix: "seen/", many: true}
 	// Names: hostnames in use, by pool id and hostname.
-	Names = Family[*storev1.StoredName]{prefix: "names/"}
+	Names = Family[*storev1.StoredName]{prefix: "names/", many: true}
 	// Addresses: host addresses in use, by EscapeID of the canonical address.
-	Addresses = Family[*storev1.StoredAddress]{prefix: "addresses/"}
+	Addresses = Family[*storev1.StoredAddress]{prefix: "addresses/", many: true}
 	// Operations by uid.
-	Operations = Family[*storev1.StoredOperation]{prefix: "operations/"}
+	Operations = Family[*storev1.StoredOperation]{prefix: "operations/", many: true}
 	// Requests: request ids in use, by EscapeID of the principal and request id.
-	Requests = Family[*storev1.StoredRequest]{prefix: "requests/"}
+	Requests = Family[*storev1.StoredRequest]{prefix: "requests/", many: true}
 	// Racks by id.
 	Racks = Family[*storev1.StoredRack]{prefix: "racks/"}
 	// Sessions: live rack sessions, by rack id, under their region's lease.
@@ -42,22 +42,26 @@ var (
 	// ResourcePools by id.
 	ResourcePools = Family[*storev1.StoredResourcePool]{prefix: "pools/"}
 	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
-	// `racks`), id, kind of user (`vmHosts`, `machines`) and its id.
-	References = Family[*storev1.StoredReference]{prefix: "refs/"}
+	// `racks`), id, kind of user (`vmHosts`, `racks`) and its id. Machines refer to
+	// their pool by Names.
+	References = Family[*storev1.StoredReference]{prefix: "refs/", many: true}
 	// Events by id.
-	Events = Family[*storev1.StoredEvent]{prefix: "events/"}
+	Events = Family[*storev1.StoredEvent]{prefix: "events/", many: true}
 	// JoinTokens by id, under a lease that ends with the token.
-	JoinTokens = Family[*storev1.StoredJoinToken]{prefix: "jointokens/"}
+	JoinTokens = Family[*storev1.StoredJoinToken]{prefix: "jointokens/", many: true}
 	// Tokens: API tokens, by id.
 	Tokens = Family[*storev1.StoredToken]{prefix: "tokens/"}
 	// Secrets by name, encrypted.
-	Secrets = Family[*storev1.StoredSecret]{prefix: "secrets/"}
+	Secrets = Family[*storev1.StoredSecret]{prefix: "secrets/", many: true}
 )
 
 type family interface {
 	name() string
 	empty() proto.Message
+	packed() bool
 }
+
+func (f Family[T]) packed() bool { return f.many }
 
 func (f Family[T]) name() string { return strings.TrimSuffix(f.prefix, "/") }
 

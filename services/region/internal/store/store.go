@@ -29,7 +29,6 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/protobuf/proto"
 )
 
 // Root is the prefix of every key.
@@ -56,11 +55,6 @@ type Store struct {
 	readIndex readIndex
 }
 
-type entry struct {
-	value          proto.Message
-	modRevision    int64
-	createRevision int64
-}
 
 // New makes a store over a client.
 func New(client *clientv3.Client, log *slog.Logger) *Store {
@@ -93,7 +87,7 @@ func (s *Store) View(ctx context.Context) (*View, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the store's revision: %w", err)
 	}
-	if err := s.wait(ctx, revision); err != nil {
+	if err := s.Wait(ctx, revision); err != nil {
 		return nil, err
 	}
 	return s.current.Load(), nil
@@ -107,12 +101,13 @@ func (s *Store) serverRevision(ctx context.Context) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
-// progressAfter is how long wait trusts the watch to bring a revision by itself.
+// progressAfter is how long Wait trusts the watch to bring a revision by itself.
 // A revision that changed nothing under Root never arrives as an event; then
 // etcd is asked to say how far the watch is.
 const progressAfter = 20 * time.Millisecond
 
-func (s *Store) wait(ctx context.Context, revision int64) error {
+// Wait returns when this process's copy has a revision.
+func (s *Store) Wait(ctx context.Context, revision int64) error {
 	timer := time.NewTimer(progressAfter)
 	defer timer.Stop()
 	for {
@@ -201,7 +196,9 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			s.decode(fresh, kv)
+			if e := s.read(kv); e != nil {
+				fresh[string(kv.Key)] = e
+			}
 			key = string(kv.Key) + "\x00"
 		}
 		if !resp.More {
@@ -212,21 +209,21 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
-func (s *Store) decode(into map[string]*entry, kv *mvccpb.KeyValue) {
+// read makes an entry of a key and its value; nil, and a line in the log, for one
+// that is not understood: it must not take the region down.
+func (s *Store) read(kv *mvccpb.KeyValue) *entry {
 	key := string(kv.Key)
 	f := familyOf(key)
 	if f == nil {
 		s.log.Warn("key of no known family", "key", key)
-		return
+		return nil
 	}
-	value := f.empty()
-	if err := proto.Unmarshal(kv.Value, value); err != nil {
-		// One value that cannot be read must not take the region down; what names
-		// it says that it does not exist, and the log says why.
+	e, err := newEntry(f, kv)
+	if err != nil {
 		s.log.Error("value cannot be read", "key", key, "error", err)
-		return
+		return nil
 	}
-	into[key] = &entry{value: value, modRevision: kv.ModRevision, createRevision: kv.CreateRevision}
+	return e
 }
 
 // replace makes fresh the copy and delivers what differs from the copy before.
@@ -284,9 +281,7 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 			}
 			continue
 		}
-		decoded := map[string]*entry{}
-		s.decode(decoded, ev.Kv)
-		if e := decoded[key]; e != nil {
+		if e := s.read(ev.Kv); e != nil {
 			was, _ := txn.Insert(ev.Kv.Key, e)
 			changes = append(changes, change(key, was, e))
 		}
@@ -307,16 +302,4 @@ func (s *Store) advance(v *View, changes []Change) {
 	for sub := range s.subs {
 		sub.deliver(Batch{Revision: v.Revision, Changes: changes})
 	}
-}
-
-func change(key string, was, is *entry) Change {
-	c := Change{Key: key, Family: familyOf(key).name()}
-	if was != nil {
-		c.Old = was.value
-	}
-	if is != nil {
-		c.New = is.value
-		c.ModRevision = is.modRevision
-	}
-	return c
 }

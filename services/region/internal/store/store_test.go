@@ -150,8 +150,8 @@ func TestASubscriberSeesEveryChangeInOrder(t *testing.T) {
 	next := 1
 	for b := range sub.C {
 		for _, c := range b.Changes {
-			o, _ := c.Old.(*storev1.StoredZone)
-			is, _ := c.New.(*storev1.StoredZone)
+			o, _ := c.Old().(*storev1.StoredZone)
+			is, _ := c.New().(*storev1.StoredZone)
 			if o.GetResource().GetDescription() != fmt.Sprint(next-1) || is.GetResource().GetDescription() != fmt.Sprint(next) {
 				t.Fatalf("change %d is from %v to %v", next, o, is)
 			}
@@ -200,7 +200,7 @@ func TestAStoreThatWasCompactedUnderTheWatchListsAgainAndDeliversTheDifference(t
 	got := map[string]string{}
 	for b := range sub.C {
 		for _, c := range b.Changes {
-			is, _ := c.New.(*storev1.StoredZone)
+			is, _ := c.New().(*storev1.StoredZone)
 			got[store.Zones.ID(c.Key)] = is.GetResource().GetDescription()
 		}
 		if len(got) == 2 {

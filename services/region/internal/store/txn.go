@@ -22,7 +22,8 @@ var ErrConflict = errors.New("the state changed meanwhile")
 // requestTimeout bounds one request to etcd when the caller's context does not.
 const requestTimeout = 10 * time.Second
 
-// MaxOps is how many writes one transaction may hold (etcd's --max-txn-ops).
+// MaxOps is how many writes, and how many compares, one transaction may hold
+// (etcd's --max-txn-ops).
 const MaxOps = 128
 
 // Txn collects compares and writes that are done together or not at all.
@@ -80,8 +81,9 @@ func (t *Txn) DeletePrefix(prefix string) {
 	t.ops = append(t.ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 }
 
-// Len is how many writes there are; at most MaxOps can be committed.
-func (t *Txn) Len() int { return len(t.ops) }
+// Len is how large the transaction is: etcd bounds writes, and compares as well,
+// by MaxOps.
+func (t *Txn) Len() int { return max(len(t.ops), len(t.compares)) }
 
 // AddEvent records an event together with what it tells of. It fills id and
 // time.
@@ -102,11 +104,21 @@ func AddEvent(t *Txn, e *vmhostv1.Event) {
 // copy has it. ErrConflict when a compare did not hold. Any other error means
 // that it is not known whether it was done.
 func (s *Store) Commit(ctx context.Context, t *Txn) (int64, error) {
+	revision, err := s.Submit(ctx, t)
+	if err != nil {
+		return 0, err
+	}
+	return revision, s.Wait(ctx, revision)
+}
+
+// Submit is Commit without the wait for this process's copy: for whoever keeps
+// track of what he wrote himself. After ErrConflict the copy has what won.
+func (s *Store) Submit(ctx context.Context, t *Txn) (int64, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	if len(t.ops) > MaxOps {
-		return 0, fmt.Errorf("transaction of %d writes is over etcd's limit of %d", len(t.ops), MaxOps)
+	if t.Len() > MaxOps {
+		return 0, fmt.Errorf("transaction of %d writes and %d compares is over etcd's limit of %d", len(t.ops), len(t.compares), MaxOps)
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -114,12 +126,12 @@ func (s *Store) Commit(ctx context.Context, t *Txn) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("commit to the store: %w", err)
 	}
-	// Also after a conflict: whoever decides again must see what won.
-	if err := s.wait(ctx, resp.Header.Revision); err != nil {
-		return resp.Header.Revision, err
+	if resp.Succeeded {
+		return resp.Header.Revision, nil
 	}
-	if !resp.Succeeded {
-		return 0, ErrConflict
+	// Whoever decides again must see what won.
+	if err := s.Wait(ctx, resp.Header.Revision); err != nil {
+		return 0, err
 	}
-	return resp.Header.Revision, nil
+	return 0, ErrConflict
 }

@@ -29,7 +29,11 @@ type Record[T proto.Message] struct {
 }
 
 // Family is one kind of record: a prefix and a message type.
-type Family[T proto.Message] struct{ prefix string }
+type Family[T proto.Message] struct {
+	prefix string
+	// many says that there are so many that they are kept packed, see entry.
+	many bool
+}
 
 // Name is how Change calls the family, for example `hosts`.
 func (f Family[T]) Name() string { return f.name() }
@@ -88,7 +92,7 @@ func (f Family[T]) after(v *View, after string, parts ...string) iter.Seq2[strin
 }
 
 func record[T proto.Message](e *entry) Record[T] {
-	return Record[T]{Value: e.value.(T), Revision: e.modRevision, CreateRevision: e.createRevision} //nolint:forcetypeassert // decoded by the key's family
+	return Record[T]{Value: e.value().(T), Revision: e.modRevision, CreateRevision: e.createRevision} //nolint:forcetypeassert // of the key's family
 }
 
 // EscapeID makes any text usable as one part of a key.

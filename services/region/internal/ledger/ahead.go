@@ -1,0 +1,85 @@
+package ledger
+
+import (
+	"math"
+	"slices"
+	"strings"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// underway is the revision of what is being submitted.
+const underway = math.MaxInt64
+
+// committed is a host's ledger as this process wrote it, or is writing it. The
+// watch brings it to the copy of the state a little later; the next batch need
+// not wait for that.
+type committed struct {
+	value    *storev1.StoredLedger
+	revision int64
+}
+
+// ledgerAt is the newest ledger of a host that is known: the view's, or what was
+// committed since.
+func (l *Ledger) ledgerAt(v *store.View, host string) committed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.ahead[host]; ok && c.revision > v.Revision {
+		return c
+	}
+	delete(l.ahead, host)
+	rec, _ := store.Ledgers.Get(v, host)
+	return committed{rec.Value, rec.Revision}
+}
+
+// hostsAt are the hosts of a view with what was committed since. The caller may
+// change the list, and not the hosts in it.
+func (l *Ledger) hostsAt(v *store.View) []*placement.Host {
+	hosts := l.hosts.at(v)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, c := range l.ahead {
+		i, found := slices.BinarySearchFunc(hosts, id, func(h *placement.Host, id string) int { return strings.Compare(h.ID, id) })
+		if !found || c.revision <= v.Revision {
+			continue
+		}
+		spec, _ := store.VmHosts.Get(v, id)
+		observed, _ := store.Observed.Get(v, id)
+		hosts[i] = placement.NewHost(spec.Value, observed.Value, c.value)
+	}
+	return hosts
+}
+
+// bind makes a decision depend on the ledgers it was made on, now that nothing is
+// under way, and lets the next one be made on what it will leave. False when
+// those ledgers did not come to be.
+func (l *Ledger) bind(v *store.View, d *decision) bool {
+	for host, base := range d.base {
+		now := l.ledgerAt(v, host)
+		if now.value != base {
+			return false
+		}
+		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for host, led := range d.ledgers {
+		l.ahead[host] = committed{led, underway}
+	}
+	return true
+}
+
+// settle says what became of what was under way.
+func (l *Ledger) settle(d *decision, revision int64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for host, led := range d.ledgers {
+		if err == nil {
+			l.ahead[host] = committed{led, revision}
+		} else {
+			delete(l.ahead, host)
+		}
+	}
+}
