@@ -11,8 +11,7 @@ import (
 	"github.com/vmhost-project/vmhost/tests/bench/internal/process"
 )
 
-// composes is how many machines one run makes. The removal of each, outside the
-// timing, takes two seconds: QEMU's emulation does not end faster.
+// composes is how many machines one run makes, one after another.
 const composes = 3
 
 func composeStart() Figure {
