@@ -91,7 +91,7 @@ func eventsOf(batch store.Batch) []placedEvent {
 		if c.Family != store.Events.Name() || c.Old() != nil {
 			continue
 		}
-		if e, ok := c.New().(*storev1.StoredEvent); ok {
+		if e, ok := c.New.(*storev1.StoredEvent); ok {
 			found = append(found, placedEvent{c.ModRevision, e.GetResource()})
 		}
 	}

@@ -188,7 +188,7 @@ func (s *racks) DeleteRack(ctx context.Context, req *vmhostv1.DeleteRackRequest)
 		tx.Delete(store.Racks.Key(id))
 		tx.Delete(store.References.Key("zones", idOf(r.Value.GetResource().GetZone()), "racks", id))
 		for token, t := range store.JoinTokens.All(v) {
-			if t.Value.GetResource().GetRack() == name && tx.Len() < store.MaxOps/2 {
+			if t.Value.GetResource().GetRack() == name && tx.Writes() < store.MaxCompares/2 {
 				tx.Delete(store.JoinTokens.Key(token))
 			}
 		}

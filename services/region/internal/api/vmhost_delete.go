@@ -13,7 +13,7 @@ import (
 )
 
 // forgetBatch is how many machines one transaction forgets: each takes a few
-// writes, and a transaction holds store.MaxOps.
+// writes, and a transaction takes a bounded number of compares.
 const forgetBatch = 25
 
 // DeleteVmHost takes a host out of the fleet. Nothing is sent to any rack but

@@ -38,7 +38,7 @@ const (
 	freshness = 30 * time.Second
 	// batchOps is how many writes go into one transaction, with room for a few
 	// more.
-	batchOps = store.MaxOps - 8
+	batchOps = store.MaxCompares - 8
 	// maxEvents is how many machines of one report get an event of their own.
 	maxEvents = 50
 )
@@ -98,7 +98,7 @@ func (s *scope) begin() *store.Txn {
 // commit leaves out empty transactions. That the assignment changed meanwhile is
 // no failure: the report does not count any more.
 func (i *Inventory) commit(ctx context.Context, tx *store.Txn) error {
-	if tx.Len() == 0 {
+	if tx.Writes() == 0 {
 		return nil
 	}
 	if _, err := i.store.Commit(ctx, tx); err != nil && !errors.Is(err, store.ErrConflict) {

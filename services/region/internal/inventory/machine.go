@@ -72,7 +72,7 @@ type writer struct {
 }
 
 func (w *writer) room(ctx context.Context) error {
-	if w.tx.Len() < batchOps {
+	if w.tx.Writes() < batchOps {
 		return nil
 	}
 	tx := w.tx

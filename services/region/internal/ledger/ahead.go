@@ -68,6 +68,9 @@ func (l *Ledger) bind(v *store.View, d *decision) bool {
 	for host, led := range d.ledgers {
 		l.ahead[host] = committed{led, underway}
 	}
+	for _, p := range d.placed {
+		l.index.claim(p.machine, underway)
+	}
 	return true
 }
 
@@ -81,5 +84,8 @@ func (l *Ledger) settle(d *decision, revision int64, err error) {
 		} else {
 			delete(l.ahead, host)
 		}
+	}
+	for _, p := range d.placed {
+		l.index.claim(p.machine, revision) // 0 with an error
 	}
 }

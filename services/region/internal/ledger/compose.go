@@ -22,11 +22,10 @@ const (
 	maxQueue = 4096
 	// maxBatch is how many composes are decided together: about as many as fit a
 	// transaction.
-	maxBatch = 30
-	// roomPerCompose is what one compose adds to a transaction at most, and the
-	// first on its host: five writes (machine, name, operation, request, ledger)
-	// or six compares (name, request, pool; spec, observation and ledger).
-	roomPerCompose = 6
+	maxBatch = 32
+	// comparesPerCompose is what one compose, the first on its host, adds to a
+	// transaction: name, request, pool; spec and ledger of the host.
+	comparesPerCompose = 5
 	// maxConflicts is how often a compose is decided again before its caller is
 	// told to come back. Every conflict means that somebody else got something
 	// done, so that many in a row need a fleet of regions on one host.
@@ -226,7 +225,6 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 	l.settle(d, revision, err)
 	if err == nil {
 		for _, p := range d.placed {
-			l.index.noteMachine(p.machine)
 			p.revision = revision
 			p.finish(p.operation, nil)
 		}
@@ -304,7 +302,7 @@ func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
 	taken := &claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}}
 	hosts := l.hostsAt(v)
 	for _, p := range batch {
-		if d.tx.Len()+len(d.ledgers)+roomPerCompose > store.MaxOps {
+		if d.tx.Compares()+len(d.ledgers)+comparesPerCompose > store.MaxCompares {
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -313,13 +311,13 @@ func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
 			p.finish(before, err)
 			continue
 		}
-		if !p.id.IsZero() && taken.requests[p.id.Key()] || slices.ContainsFunc(p.macs, func(m string) bool { return m != "" && taken.macs[m] }) {
-			// The other one of this batch first; what it came to decides.
-			d.postponed = append(d.postponed, p)
-			continue
-		}
 		if err := p.chooseMACs(v, &l.index); err != nil {
 			d.refused = append(d.refused, refusal{p, err})
+			continue
+		}
+		if !p.id.IsZero() && taken.requests[p.id.Key()] || slices.ContainsFunc(p.macs, func(m string) bool { return taken.macs[m] }) {
+			// The other one of this batch first; what it came to decides.
+			d.postponed = append(d.postponed, p)
 			continue
 		}
 		plan, hostname, err := l.place(v, hosts, p.want, taken.names)
@@ -383,7 +381,6 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	if _, ok := d.ledgers[host]; !ok {
 		spec, _ := store.VmHosts.Get(v, host)
 		d.tx.IfRevision(store.VmHosts.Key(host), spec.Revision)
-		d.tx.IfPresent(store.Observed.Key(host))
 		d.base[host] = l.ledgerAt(v, host).value
 		d.ledgers[host] = cloneLedger(d.base[host])
 	}

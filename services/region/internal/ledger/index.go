@@ -18,6 +18,9 @@ type index struct {
 	mu    sync.Mutex
 	names map[string]map[string]string // host, name on the hypervisor: uuid
 	macs  map[string]string            // MAC: key of the record that has it
+	// claimed are MACs of machines that are being committed, or were and are not
+	// in every view yet.
+	claimed map[string]claimedMAC
 }
 
 func (x *index) run(ctx context.Context, s *store.Store) error {
@@ -57,7 +60,7 @@ func (x *index) apply(changes []store.Change) {
 			if old, ok := c.Old().(*storev1.StoredMachine); ok {
 				x.dropMACs(c.Key, old.GetResource().GetInterfaces())
 			}
-			if m, ok := c.New().(*storev1.StoredMachine); ok {
+			if m, ok := c.New.(*storev1.StoredMachine); ok {
 				x.putMachine(c.Key, m)
 			}
 		case store.Seen.Name():
@@ -69,7 +72,7 @@ func (x *index) apply(changes []store.Change) {
 					delete(x.names[host], name)
 				}
 			}
-			if m, ok := c.New().(*storev1.StoredSeenMachine); ok {
+			if m, ok := c.New.(*storev1.StoredSeenMachine); ok {
 				x.putSeen(id, m)
 			}
 		default:
@@ -120,8 +123,14 @@ func (x *index) nameTaken(v *store.View, host, name string) bool {
 // macOwner is the key of the record that has the MAC; empty when none has.
 func (x *index) macOwner(v *store.View, mac string) string {
 	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c, ok := x.claimed[mac]; ok {
+		if c.revision > v.Revision {
+			return c.key
+		}
+		delete(x.claimed, mac)
+	}
 	key := x.macs[mac]
-	x.mu.Unlock()
 	if key == "" {
 		return ""
 	}
@@ -141,13 +150,26 @@ func has(interfaces []*vmhostv1.MachineInterface, mac string) bool {
 	return slices.ContainsFunc(interfaces, func(i *vmhostv1.MachineInterface) bool { return i.GetMac() == mac })
 }
 
-// noteMachine adds a machine that was committed just now, before the store's
-// subscription brings it.
-func (x *index) noteMachine(m *storev1.StoredMachine) {
+// claim notes the MACs of a machine that is being committed, before any view has
+// it. A revision of 0 takes that back.
+func (x *index) claim(m *storev1.StoredMachine, revision int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.macs == nil {
-		return // nobody runs the index
+	if x.claimed == nil {
+		x.claimed = map[string]claimedMAC{}
 	}
-	x.putMachine(store.Machines.Key(m.GetResource().GetUid()), m)
+	r := m.GetResource()
+	for _, i := range r.GetInterfaces() {
+		if revision == 0 {
+			delete(x.claimed, i.GetMac())
+		} else {
+			x.claimed[i.GetMac()] = claimedMAC{key: store.Machines.Key(r.GetUid()), revision: revision}
+		}
+	}
+}
+
+// claimedMAC is the MAC of a machine that views get to see with the revision.
+type claimedMAC struct {
+	key      string
+	revision int64
 }

@@ -131,19 +131,19 @@ func (w *want) interfaces() error {
 	return nil
 }
 
-// chooseMACs fills in the MACs that the request left open, and refuses one that
-// another machine has.
+// chooseMACs fills in the MACs that the request left open, and refuses one it
+// names that another machine has.
 func (w *want) chooseMACs(v *store.View, x *index) error {
-	for i, mac := range w.macs {
-		if mac == "" {
+	for i, n := range w.req.GetInterfaces() {
+		switch owner := x.macOwner(v, w.macs[i]); {
+		case w.macs[i] != "" && owner == "":
+		case n.GetMac() == "": // none yet, or somebody else has drawn it since
 			chosen, err := newMAC(v, x)
 			if err != nil {
 				return err
 			}
 			w.macs[i] = chosen
-			continue
-		}
-		if owner := x.macOwner(v, mac); owner != "" {
+		default:
 			field := fmt.Sprintf("interfaces[%d].mac", i)
 			return apierror.InvalidField(field, "is that of another machine, %s", strings.TrimPrefix(owner, store.Root))
 		}

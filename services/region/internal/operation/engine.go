@@ -224,7 +224,7 @@ func (e *Engine) note(c store.Change) {
 	switch c.Family {
 	case store.Operations.Name():
 		uid := store.Operations.ID(c.Key)
-		if op, ok := c.New().(*storev1.StoredOperation); ok && !ended(op) {
+		if op, ok := c.New.(*storev1.StoredOperation); ok && !ended(op) {
 			e.track(uid, op)
 			return
 		}
@@ -243,7 +243,7 @@ func (e *Engine) note(c store.Change) {
 		host := store.Assignments.ID(c.Key)
 		e.requeue(func(s subject) bool { return s.host == host })
 	case store.VmHosts.Name():
-		if c.New() == nil {
+		if c.New == nil {
 			host := store.VmHosts.ID(c.Key)
 			e.requeue(func(s subject) bool { return s.host == host })
 		}

@@ -105,7 +105,7 @@ func (s *Server) note(c store.Change) {
 		}
 	case store.Assignments.Name():
 		host := store.Assignments.ID(c.Key)
-		for _, a := range []any{c.Old(), c.New()} {
+		for _, a := range []any{c.Old(), c.New} {
 			if a, ok := a.(*storev1.StoredAssignment); ok {
 				s.syncRack(a.GetRack(), host)
 			}

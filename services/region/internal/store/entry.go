@@ -20,10 +20,11 @@ type entry struct {
 	raw     []byte
 }
 
-func newEntry(f family, kv *mvccpb.KeyValue) (*entry, error) {
+// newEntry also answers the message itself, for those who are told of the change.
+func newEntry(f family, kv *mvccpb.KeyValue) (*entry, proto.Message, error) {
 	value := f.empty()
 	if err := proto.Unmarshal(kv.Value, value); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
+		return nil, nil, fmt.Errorf("decode: %w", err)
 	}
 	e := &entry{modRevision: kv.ModRevision, createRevision: kv.CreateRevision, family: f}
 	if f.packed() {
@@ -31,7 +32,7 @@ func newEntry(f family, kv *mvccpb.KeyValue) (*entry, error) {
 	} else {
 		e.decoded = value
 	}
-	return e, nil
+	return e, value, nil
 }
 
 // value is the message; nil for no entry.
@@ -48,8 +49,8 @@ func (e *entry) value() proto.Message {
 	return value
 }
 
-func change(key string, was, is *entry) Change {
-	c := Change{Key: key, Family: familyOf(key).name(), was: was, is: is}
+func change(key string, was, is *entry, value proto.Message) Change {
+	c := Change{Key: key, Family: familyOf(key).name(), New: value, was: was}
 	if is != nil {
 		c.ModRevision = is.modRevision
 	}

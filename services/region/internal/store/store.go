@@ -29,6 +29,7 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/protobuf/proto"
 )
 
 // Root is the prefix of every key.
@@ -54,7 +55,6 @@ type Store struct {
 
 	readIndex readIndex
 }
-
 
 // New makes a store over a client.
 func New(client *clientv3.Client, log *slog.Logger) *Store {
@@ -196,7 +196,7 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			if e := s.read(kv); e != nil {
+			if e, _ := s.read(kv); e != nil {
 				fresh[string(kv.Key)] = e
 			}
 			key = string(kv.Key) + "\x00"
@@ -211,19 +211,19 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 
 // read makes an entry of a key and its value; nil, and a line in the log, for one
 // that is not understood: it must not take the region down.
-func (s *Store) read(kv *mvccpb.KeyValue) *entry {
+func (s *Store) read(kv *mvccpb.KeyValue) (*entry, proto.Message) {
 	key := string(kv.Key)
 	f := familyOf(key)
 	if f == nil {
 		s.log.Warn("key of no known family", "key", key)
-		return nil
+		return nil, nil
 	}
-	e, err := newEntry(f, kv)
+	e, value, err := newEntry(f, kv)
 	if err != nil {
 		s.log.Error("value cannot be read", "key", key, "error", err)
-		return nil
+		return nil, nil
 	}
-	return e
+	return e, value
 }
 
 // replace makes fresh the copy and delivers what differs from the copy before.
@@ -233,7 +233,7 @@ func (s *Store) replace(fresh map[string]*entry, revision int64) {
 	var changes []Change
 	old.tree.Root().Walk(func(k []byte, e *entry) bool {
 		if _, ok := fresh[string(k)]; !ok {
-			changes = append(changes, change(string(k), e, nil))
+			changes = append(changes, change(string(k), e, nil, nil))
 		}
 		return false
 	})
@@ -246,7 +246,7 @@ func (s *Store) replace(fresh map[string]*entry, revision int64) {
 			continue
 		}
 		txn.Insert([]byte(key), e)
-		changes = append(changes, change(key, was, e))
+		changes = append(changes, change(key, was, e, e.value()))
 	}
 	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
 	select {
@@ -277,13 +277,13 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypeDelete {
 			if was, ok := txn.Delete(ev.Kv.Key); ok {
-				changes = append(changes, change(key, was, nil))
+				changes = append(changes, change(key, was, nil, nil))
 			}
 			continue
 		}
-		if e := s.read(ev.Kv); e != nil {
+		if e, value := s.read(ev.Kv); e != nil {
 			was, _ := txn.Insert(ev.Kv.Key, e)
-			changes = append(changes, change(key, was, e))
+			changes = append(changes, change(key, was, e, value))
 		}
 	}
 	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)

@@ -151,7 +151,7 @@ func TestASubscriberSeesEveryChangeInOrder(t *testing.T) {
 	for b := range sub.C {
 		for _, c := range b.Changes {
 			o, _ := c.Old().(*storev1.StoredZone)
-			is, _ := c.New().(*storev1.StoredZone)
+			is, _ := c.New.(*storev1.StoredZone)
 			if o.GetResource().GetDescription() != fmt.Sprint(next-1) || is.GetResource().GetDescription() != fmt.Sprint(next) {
 				t.Fatalf("change %d is from %v to %v", next, o, is)
 			}
@@ -200,7 +200,7 @@ func TestAStoreThatWasCompactedUnderTheWatchListsAgainAndDeliversTheDifference(t
 	got := map[string]string{}
 	for b := range sub.C {
 		for _, c := range b.Changes {
-			is, _ := c.New().(*storev1.StoredZone)
+			is, _ := c.New.(*storev1.StoredZone)
 			got[store.Zones.ID(c.Key)] = is.GetResource().GetDescription()
 		}
 		if len(got) == 2 {
@@ -211,5 +211,40 @@ func TestAStoreThatWasCompactedUnderTheWatchListsAgainAndDeliversTheDifference(t
 	wg.Wait()
 	if diff := cmp.Diff(map[string]string{"kept": "new", "gone": ""}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestALargeTransactionIsOne(t *testing.T) {
+	s := storetest.New(t)
+	tx := store.NewTxn()
+	for i := range store.MaxCompares {
+		tx.IfAbsent(store.Zones.Key(fmt.Sprint(i)))
+	}
+	for i := range store.MaxWrites {
+		store.Put(tx, store.Zones, zone("x"), fmt.Sprint(i))
+	}
+	rev, err := s.Commit(t.Context(), tx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for id, z := range store.Zones.All(s.Cached()) {
+		if n++; z.Revision != rev {
+			t.Errorf("zone %s was written at %d, not at %d", id, z.Revision, rev)
+		}
+	}
+	if n != store.MaxWrites {
+		t.Errorf("%d of %d were written", n, store.MaxWrites)
+	}
+	tx = store.NewTxn()
+	tx.IfAbsent(store.Zones.Key("0"))
+	for i := range 1000 {
+		tx.Delete(store.Zones.Key(fmt.Sprint(i)))
+	}
+	if _, err := s.Commit(t.Context(), tx); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("got %v, want ErrConflict", err)
+	}
+	if _, ok := store.Zones.Get(s.Cached(), "999"); !ok {
+		t.Error("a nested write was done although the compare failed")
 	}
 }

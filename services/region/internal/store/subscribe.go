@@ -20,17 +20,16 @@ type Change struct {
 	Key string
 	// Family is the Name of the key's family.
 	Family string
+	// New is the value now, nil when it was removed.
+	New proto.Message
 	// ModRevision is the key's revision; 0 when it was removed.
 	ModRevision int64
 
-	was, is *entry
+	was *entry
 }
 
 // Old is the value before, nil when there was none.
 func (c Change) Old() proto.Message { return c.was.value() }
-
-// New is the value now, nil when it was removed.
-func (c Change) New() proto.Message { return c.is.value() }
 
 // Batch is all that changed up to one revision since the batch before.
 type Batch struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,9 +23,19 @@ var ErrConflict = errors.New("the state changed meanwhile")
 // requestTimeout bounds one request to etcd when the caller's context does not.
 const requestTimeout = 10 * time.Second
 
-// MaxOps is how many writes, and how many compares, one transaction may hold
-// (etcd's --max-txn-ops).
-const MaxOps = 128
+// maxTxnOps is how many writes, and how many compares, etcd takes in a transaction
+// or a nested one (its --max-txn-ops), those around a nested one counted in.
+const maxTxnOps = 128
+
+// Limits of a transaction of ours: compares stand at the top, and writes beyond
+// etcd's number are nested, a few in each, which leaves room for that many
+// compares only.
+const (
+	MaxCompares = 112
+	MaxWrites   = MaxCompares * nestedWrites
+
+	nestedWrites = maxTxnOps - MaxCompares
+)
 
 // Txn collects compares and writes that are done together or not at all.
 type Txn struct {
@@ -81,9 +92,23 @@ func (t *Txn) DeletePrefix(prefix string) {
 	t.ops = append(t.ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 }
 
-// Len is how large the transaction is: etcd bounds writes, and compares as well,
-// by MaxOps.
-func (t *Txn) Len() int { return max(len(t.ops), len(t.compares)) }
+// Writes is how many writes there are; MaxWrites can be committed.
+func (t *Txn) Writes() int { return len(t.ops) }
+
+// Compares is how many compares there are; MaxCompares can be committed.
+func (t *Txn) Compares() int { return len(t.compares) }
+
+// writes are the writes in the form that etcd takes.
+func (t *Txn) writes() []clientv3.Op {
+	if len(t.ops) <= maxTxnOps {
+		return t.ops
+	}
+	var nested []clientv3.Op
+	for part := range slices.Chunk(t.ops, nestedWrites) {
+		nested = append(nested, clientv3.OpTxn(nil, part, nil))
+	}
+	return nested
+}
 
 // AddEvent records an event together with what it tells of. It fills id and
 // time.
@@ -117,12 +142,12 @@ func (s *Store) Submit(ctx context.Context, t *Txn) (int64, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	if t.Len() > MaxOps {
-		return 0, fmt.Errorf("transaction of %d writes and %d compares is over etcd's limit of %d", len(t.ops), len(t.compares), MaxOps)
+	if t.Writes() > MaxWrites || t.Compares() > MaxCompares {
+		return 0, fmt.Errorf("transaction of %d writes and %d compares is over the limits of %d and %d", t.Writes(), t.Compares(), MaxWrites, MaxCompares)
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	resp, err := s.client.Txn(rctx).If(t.compares...).Then(t.ops...).Commit()
+	resp, err := s.client.Txn(rctx).If(t.compares...).Then(t.writes()...).Commit()
 	if err != nil {
 		return 0, fmt.Errorf("commit to the store: %w", err)
 	}

@@ -16,10 +16,12 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/config"
 	"github.com/vmhost-project/vmhost/pkg/obs"
+	"github.com/vmhost-project/vmhost/services/region"
 	"github.com/vmhost-project/vmhost/services/standalone"
 )
 
 func main() {
+	region.TuneMemory(os.Getenv)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout)
 	stop()

@@ -16,11 +16,13 @@ import (
 	"runtime/pprof"
 	"syscall"
 
+	"github.com/vmhost-project/vmhost/services/region"
 	"github.com/vmhost-project/vmhost/tests/bench/internal/figure"
 	"github.com/vmhost-project/vmhost/tests/bench/internal/measure"
 )
 
 func main() {
+	region.TuneMemory(os.Getenv) // the ledger is measured in this process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
