@@ -20,6 +20,22 @@ import (
 // without a record, and all operations end. Asking again with the same request
 // ids makes nothing twice.
 func TestP2P3P6KillInTheMiddleOfComposingTwenty(t *testing.T) {
+	for _, moment := range []struct {
+		name  string
+		comes func(t *testing.T, h devHost, acknowledged int) bool
+	}{
+		{"when the first is acknowledged", func(_ *testing.T, _ devHost, acknowledged int) bool { return acknowledged > 0 }},
+		{"when all are acknowledged", func(_ *testing.T, _ devHost, acknowledged int) bool { return acknowledged == 20 }},
+		{"when some volumes are made", func(t *testing.T, h devHost, _ int) bool { return len(ours(h.volumes(t))) > 3 }},
+		{"when some machines are made", func(t *testing.T, h devHost, _ int) bool { return len(h.domains(t)) > 5 }},
+	} {
+		t.Run(moment.name, func(t *testing.T) {
+			killWhileComposing(t, func(h devHost, acknowledged int) bool { return moment.comes(t, h, acknowledged) })
+		})
+	}
+}
+
+func killWhileComposing(t *testing.T, now func(h devHost, acknowledged int) bool) {
 	h := host(t, "h3")
 	before := h.domains(t)
 	s := newStandalone(t, h)
@@ -35,7 +51,6 @@ func TestP2P3P6KillInTheMiddleOfComposingTwenty(t *testing.T) {
 	}
 	var mu sync.Mutex
 	acknowledged := map[int]string{}
-	enough := make(chan struct{})
 	var wg sync.WaitGroup
 	for i, req := range requests {
 		wg.Go(func() {
@@ -46,15 +61,20 @@ func TestP2P3P6KillInTheMiddleOfComposingTwenty(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			acknowledged[i] = op.GetTarget()
-			if len(acknowledged) == 8 {
-				close(enough)
-			}
 		})
 	}
-	<-enough
+	await(t, 30*time.Second, "the moment to kill", func(context.Context) error {
+		mu.Lock()
+		n := len(acknowledged)
+		mu.Unlock()
+		if !now(h, n) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	s.stop(syscall.SIGKILL)
 	wg.Wait()
-	t.Logf("killed after %d were acknowledged", len(acknowledged))
+	t.Logf("killed when %d were acknowledged and %d domains were there", len(acknowledged), len(h.domains(t)))
 	s.start()
 
 	api = s.grpc()

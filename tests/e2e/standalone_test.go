@@ -249,7 +249,7 @@ func await(t *testing.T, limit time.Duration, what string, try func(context.Cont
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := try(ctx)
