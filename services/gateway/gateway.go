@@ -26,6 +26,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/lifecycle"
 	"github.com/vmhost-project/vmhost/pkg/obs"
+	"github.com/vmhost-project/vmhost/pkg/pki"
 	"github.com/vmhost-project/vmhost/services/gateway/internal/front"
 	"github.com/vmhost-project/vmhost/services/gateway/internal/jsonapi"
 )
@@ -149,9 +150,9 @@ func certificateSource(cfg TLSConfig, deps Deps, log *slog.Logger) (func(*tls.Cl
 	if cfg.CertFile == "" {
 		return nil, errors.New("no certificate: set tls.cert_file and tls.key_file")
 	}
-	c, err := loadCertificate(cfg, log)
+	files, err := pki.LoadCertificateFiles(cfg.CertFile, cfg.KeyFile, log)
 	if err != nil {
 		return nil, err
 	}
-	return c.get, nil
+	return files.Get, nil
 }

@@ -3,9 +3,7 @@ package region
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -39,42 +37,12 @@ func (i *issued) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return i.cert, nil
 }
 
-// fromFiles is a certificate that the operator keeps fresh: it is read again
-// when its file has changed. A pair that is being replaced is not used by half.
-type fromFiles struct {
-	TLSConfig
-
-	mu      sync.Mutex
-	cert    *tls.Certificate
-	changed time.Time
-}
-
-func (f *fromFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	info, err := os.Stat(f.CertFile)
-	if err == nil && f.cert != nil && info.ModTime().Equal(f.changed) {
-		return f.cert, nil
-	}
-	if err == nil {
-		var cert tls.Certificate
-		if cert, err = tls.LoadX509KeyPair(f.CertFile, f.KeyFile); err == nil {
-			f.cert, f.changed = &cert, info.ModTime()
-		}
-	}
-	if f.cert == nil {
-		return nil, fmt.Errorf("read the server's certificate: %w", err)
-	}
-	return f.cert, nil
-}
-
-type certificate interface {
-	get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
-}
+// certificate is a tls.Config's GetCertificate.
+type certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
 // apiTLS is for the API: the caller proves itself by a bearer token.
 func apiTLS(cert certificate) *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get}
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert}
 }
 
 // rackTLS is for racks: a certificate that is sent must be the deployment's.
@@ -82,15 +50,7 @@ func apiTLS(cert certificate) *tls.Config {
 func rackTLS(cert certificate, authority *pki.Authority) *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(authority.Certificate())
-	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert.get, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
-}
-
-func encodeKey(key any) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode the key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: cert, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pool}
 }
 
 // CertificateSource gives the certificate of another server in this process, for

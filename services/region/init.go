@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/obs"
+	"github.com/vmhost-project/vmhost/pkg/pki"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/token"
 )
@@ -52,7 +53,7 @@ func Init(ctx context.Context, cfg Config, out string, gatewayNames []string, lo
 	if err != nil {
 		return err
 	}
-	certPEM, keyPEM, err := EncodeCertificate(cert)
+	certPEM, keyPEM, err := pki.EncodeCertificate(cert)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ package region
 import (
 	"context"
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -191,7 +190,11 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 		Log: r.log.With("component", "api"), Metrics: metrics, Auth: interceptor.NewBearerTokens(r.store, interceptor.APIPolicy()), Validator: validator,
 	})
 	rackChain := interceptor.Chain(interceptor.Config{Log: r.log.With("component", "racks"), Metrics: metrics, Auth: enrolment})
-	own := &issued{authority: r.deployment.Authority, names: r.cfg.certificateNames()}
+	own := certificate(r.CertificateSource())
+	apiCertificate, err := r.apiCertificate(own)
+	if err != nil {
+		return err
+	}
 
 	r.back = lifecycle.New(r.log)
 	r.back.Go("ledger", composer.Run)
@@ -203,7 +206,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.front = lifecycle.New(r.log)
 	r.front.Grace(r.cfg.DrainTimeout + lifecycle.DefaultGrace)
 	r.direct = apiChain.Unary
-	for _, s := range r.apiServers(apiChain, r.apiCertificate(own)) {
+	for _, s := range r.apiServers(apiChain, apiCertificate) {
 		r.front.Go(s.name, s.run)
 	}
 	racks := r.rackServer(rackChain, own, enrolment)
@@ -214,11 +217,15 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	return nil
 }
 
-func (r *Region) apiCertificate(own certificate) certificate {
-	if r.cfg.TLS.CertFile != "" {
-		return &fromFiles{TLSConfig: r.cfg.TLS}
+func (r *Region) apiCertificate(own certificate) (certificate, error) {
+	if r.cfg.TLS.CertFile == "" {
+		return own, nil
 	}
-	return own
+	files, err := pki.LoadCertificateFiles(r.cfg.TLS.CertFile, r.cfg.TLS.KeyFile, r.log)
+	if err != nil {
+		return nil, err
+	}
+	return files.Get, nil
 }
 
 // rackServer is the listener of racks. Its certificate is always of the
@@ -303,13 +310,4 @@ func (r *Region) JoinToken(ctx context.Context, rack, zone string, ttl time.Dura
 // such as a gateway.
 func (r *Region) ServerCertificate(names []string, ttl time.Duration) (tls.Certificate, error) {
 	return r.deployment.Authority.ServerCertificate(names, ttl)
-}
-
-// EncodeCertificate is a certificate and its key in PEM.
-func EncodeCertificate(cert tls.Certificate) (certPEM, keyPEM []byte, err error) {
-	for _, der := range cert.Certificate {
-		certPEM = append(certPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	keyPEM, err = encodeKey(cert.PrivateKey)
-	return certPEM, keyPEM, err
 }

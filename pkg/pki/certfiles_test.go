@@ -1,4 +1,4 @@
-package gateway
+package pki_test
 
 import (
 	"crypto/tls"
@@ -18,15 +18,23 @@ func TestAChangedCertificateIsReadAndABrokenOneIsNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	cfg := TLSConfig{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")}
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	write := func(age time.Duration) {
 		t.Helper()
 		cert, err := ca.ServerCertificate([]string{"gateway.test"}, time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
-		WriteCertificate(t, cfg, cert)
-		for _, file := range []string{cfg.CertFile, cfg.KeyFile} {
+		certPEM, keyPEM, err := pki.EncodeCertificate(cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, data := range map[string][]byte{certFile: certPEM, keyFile: keyPEM} {
+			if err := os.WriteFile(file, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, file := range []string{certFile, keyFile} {
 			stamp := time.Now().Add(-age)
 			if err := os.Chtimes(file, stamp, stamp); err != nil {
 				t.Fatal(err)
@@ -35,13 +43,13 @@ func TestAChangedCertificateIsReadAndABrokenOneIsNot(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		write(time.Hour)
-		c, err := loadCertificate(cfg, slog.New(slog.DiscardHandler))
+		c, err := pki.LoadCertificateFiles(certFile, keyFile, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		get := func() *tls.Certificate {
 			t.Helper()
-			cert, err := c.get(&tls.ClientHelloInfo{})
+			cert, err := c.Get(&tls.ClientHelloInfo{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,24 +60,24 @@ func TestAChangedCertificateIsReadAndABrokenOneIsNot(t *testing.T) {
 		if get() != first {
 			t.Error("the files were looked at again at once")
 		}
-		time.Sleep(statEvery) //nolint:forbidigo // fake clock
+		time.Sleep(10 * time.Second) //nolint:forbidigo // fake clock
 		second := get()
 		if second == first {
 			t.Error("the changed certificate was not read")
 		}
-		if err := os.WriteFile(cfg.CertFile, []byte("broken"), 0o600); err != nil {
+		if err := os.WriteFile(certFile, []byte("broken"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		stamp := time.Now()
-		if err := os.Chtimes(cfg.CertFile, stamp, stamp); err != nil {
+		if err := os.Chtimes(certFile, stamp, stamp); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(statEvery) //nolint:forbidigo // fake clock
+		time.Sleep(10 * time.Second) //nolint:forbidigo // fake clock
 		if get() != second {
 			t.Error("the old certificate was not kept")
 		}
 	})
-	if _, err := loadCertificate(TLSConfig{CertFile: "none", KeyFile: "none"}, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := pki.LoadCertificateFiles("none", "none", slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("missing files were read")
 	}
 }
