@@ -18,6 +18,9 @@ import (
 const (
 	// ringSize is how many events a watch can be behind and still go on.
 	ringSize = 8192
+	// ringLimit is how many are kept before the oldest go: cutting a full ring for
+	// every batch would move all of it every time.
+	ringLimit = 2 * ringSize
 	// watcherBuffer is how many events one watcher can be behind those sent.
 	watcherBuffer = 512
 )
@@ -50,7 +53,7 @@ type eventHub struct {
 	log   *slog.Logger
 
 	mu       sync.Mutex
-	ring     []placedEvent // in order, at most ringSize
+	ring     []placedEvent // in order, the last ringSize or more, at most ringLimit
 	floor    int64         // the ring has all events of later revisions
 	head     int64         // the revision up to which the ring is whole
 	started  bool
@@ -132,9 +135,10 @@ func (h *eventHub) publish(found []placedEvent, revision int64) {
 		}
 	}
 	h.ring = append(h.ring, found...)
-	if over := len(h.ring) - ringSize; over > 0 {
+	if len(h.ring) > ringLimit {
+		over := len(h.ring) - ringSize
 		h.floor = h.ring[over-1].revision
-		h.ring = slices.Clone(h.ring[over:])
+		h.ring = slices.Delete(h.ring, 0, over)
 	}
 	h.head = max(h.head, revision)
 	if len(found) == 0 {

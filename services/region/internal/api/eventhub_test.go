@@ -48,18 +48,23 @@ func TestASlowWatcherIsEndedAndOthersGoOn(t *testing.T) {
 
 func TestTheRingKeepsTheLastAndKnowsWhatItHasLost(t *testing.T) {
 	h := newEventHub(nil, slog.New(slog.DiscardHandler))
-	h.publish(someEvents(10, 10+ringSize+99), 10+ringSize+99)
-	if len(h.ring) != ringSize || h.floor != 109 {
+	const lost, last = 9 + ringLimit + 100 - ringSize, 9 + ringLimit + 100
+	h.publish(someEvents(10, 9+ringLimit), 9+ringLimit)
+	if len(h.ring) != ringLimit || h.floor != 9 {
+		t.Fatalf("before anything is lost: ring of %d, floor %d", len(h.ring), h.floor)
+	}
+	h.publish(someEvents(10+ringLimit, last), last)
+	if len(h.ring) != ringSize || h.floor != lost {
 		t.Fatalf("ring of %d, floor %d", len(h.ring), h.floor)
 	}
-	for revision, want := range map[int64]int{109: ringSize, 110: ringSize - 1, 10 + ringSize + 99: 0} {
+	for revision, want := range map[int64]int{lost: ringSize, lost + 1: ringSize - 1, last: 0} {
 		backlog, _, w, err := h.watch(&position{revision: revision}, 0)
 		if err != nil || len(backlog) != want {
 			t.Errorf("from %d: %d events, %v; want %d", revision, len(backlog), err, want)
 		}
 		h.leave(w)
 	}
-	if _, _, _, err := h.watch(&position{revision: 108}, 0); apierror.Reason(err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
+	if _, _, _, err := h.watch(&position{revision: lost - 1}, 0); apierror.Reason(err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
 		t.Errorf("from what is lost: %v", err)
 	}
 }
