@@ -47,11 +47,12 @@ const (
 type Inventory struct {
 	store *store.Store
 	log   *slog.Logger
+	rooms rooms
 }
 
 // New makes an inventory over the store.
 func New(s *store.Store, log *slog.Logger) *Inventory {
-	return &Inventory{store: s, log: log.With("component", "inventory")}
+	return &Inventory{store: s, log: log.With("component", "inventory"), rooms: rooms{most: maxMachines}}
 }
 
 // scope is the host that a report is about, as far as the rack may report on it.
@@ -199,6 +200,7 @@ func (i *Inventory) Report(ctx context.Context, rack string, r *Report) error {
 		s.put(tx, next)
 		return i.commit(ctx, tx)
 	}
+	i.rooms.forget(s.host)
 	w := &writer{inventory: i, scope: s, tx: s.begin()}
 	found := 0
 	for _, uuid := range slices.Sorted(maps.Keys(r.machines)) {
@@ -251,7 +253,7 @@ func (i *Inventory) Change(ctx context.Context, rack string, m *rackv1.MachineCh
 	change := map[string]*rackv1.MachineObservation{uuid: nil}
 	if p := m.GetPresent(); p != nil {
 		change[uuid] = cleanMachine(p, uuid)
-		if !known && s.full() {
+		if !known && !i.rooms.take(s) {
 			return nil // the next whole report says so
 		}
 		if err := w.machine(ctx, old.Value, change[uuid], s.ours(uuid), true); err != nil {

@@ -23,14 +23,6 @@ func (s *scope) ours(uuid string) bool {
 	return ok && m.Value.GetResource().GetVmHost() == s.resource.GetName()
 }
 
-func (s *scope) full() bool {
-	n := 0
-	for range store.Seen.All(s.view, s.host) {
-		n++
-	}
-	return n >= maxMachines
-}
-
 // withChange are the machines of the host after a change; nil is one that is
 // gone.
 func (s *scope) withChange(change map[string]*rackv1.MachineObservation) iter.Seq[*rackv1.MachineObservation] {

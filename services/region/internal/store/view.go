@@ -73,6 +73,18 @@ func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[st
 	return f.after(v, after, parts...)
 }
 
+// Count is how many records the family has below parts, at most limit. It reads
+// only keys.
+func (f Family[T]) Count(v *View, limit int, parts ...string) int {
+	n := 0
+	it := v.tree.Root().Iterator()
+	it.SeekPrefix([]byte(f.Prefix(parts...)))
+	for _, _, ok := it.Next(); ok && n < limit; _, _, ok = it.Next() {
+		n++
+	}
+	return n
+}
+
 func (f Family[T]) after(v *View, after string, parts ...string) iter.Seq2[string, Record[T]] {
 	prefix := f.Prefix(parts...)
 	return func(yield func(string, Record[T]) bool) {
