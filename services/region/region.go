@@ -34,6 +34,7 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
+	"github.com/vmhost-project/vmhost/services/region/internal/metrics"
 	"github.com/vmhost-project/vmhost/services/region/internal/operation"
 	"github.com/vmhost-project/vmhost/services/region/internal/secret"
 	"github.com/vmhost-project/vmhost/services/region/internal/session"
@@ -173,7 +174,10 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	// Compose and operations.
 	composer := ledger.New(r.store, r.log)
 	hub := session.NewHub()
-	engine := operation.New(operation.Config{Store: r.store, Sender: hub, Turn: composer, Secrets: secrets, Log: r.log})
+	engine := operation.New(operation.Config{
+		Store: r.store, Sender: hub, Turn: composer, Secrets: secrets, Log: r.log, Ended: metrics.NewOperations(r.registry).Ended,
+	})
+	metrics.Register(r.registry, r.store, composer)
 	// Racks.
 	enrolment := enroll.New(r.store, r.deployment)
 	r.sessions = session.New(session.Config{
@@ -185,11 +189,11 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 		Store: r.store, Secrets: secrets, Composer: composer, Operations: engine, Key: key,
 		RackEndpoints: r.cfg.endpoints(r.rackListener.Addr()), CASPKI: r.CASPKI(), Log: r.log,
 	})
-	metrics := interceptor.NewMetrics(r.registry)
+	calls := interceptor.NewMetrics(r.registry)
 	apiChain := interceptor.Chain(interceptor.Config{
-		Log: r.log.With("component", "api"), Metrics: metrics, Auth: interceptor.NewBearerTokens(r.store, interceptor.APIPolicy()), Validator: validator,
+		Log: r.log.With("component", "api"), Metrics: calls, Auth: interceptor.NewBearerTokens(r.store, interceptor.APIPolicy()), Validator: validator,
 	})
-	rackChain := interceptor.Chain(interceptor.Config{Log: r.log.With("component", "racks"), Metrics: metrics, Auth: enrolment})
+	rackChain := interceptor.Chain(interceptor.Config{Log: r.log.With("component", "racks"), Metrics: calls, Auth: enrolment})
 	own := certificate(r.CertificateSource())
 	apiCertificate, err := r.apiCertificate(own)
 	if err != nil {

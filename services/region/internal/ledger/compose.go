@@ -236,6 +236,7 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 		}
 		return nil
 	}
+	l.conflicts.Add(1)
 	worst := 0
 	for _, p := range d.placed {
 		p.conflicts++

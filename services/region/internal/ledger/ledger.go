@@ -23,6 +23,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -41,6 +42,8 @@ type Ledger struct {
 
 	hosts cache
 	index index
+
+	conflicts atomic.Int64
 }
 
 // New makes a ledger over the store.
@@ -57,6 +60,10 @@ func New(s *store.Store, log *slog.Logger) *Ledger {
 // Run keeps the index until ctx ends. Without it composes are as safe, but a name
 // or MAC that a foreign machine has is noticed only by the hypervisor.
 func (l *Ledger) Run(ctx context.Context) error { return l.index.run(ctx, l.store) }
+
+// Conflicts is how many transactions of composes failed because something they
+// were decided on had changed. Nobody is told: they are decided on again.
+func (l *Ledger) Conflicts() int64 { return l.conflicts.Load() }
 
 // WithTurn runs fn while no compose of this process commits, so that a change of
 // a ledger does not lose its race again and again on a busy host.

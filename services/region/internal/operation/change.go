@@ -91,7 +91,16 @@ func (c *change) end(ctx context.Context, next *storev1.StoredOperation, phase v
 	tx := c.begin(next)
 	c.free(tx, phase)
 	c.event(tx, next)
-	return c.commit(ctx, tx)
+	return c.last(ctx, tx, next)
+}
+
+// last commits what ends the operation.
+func (c *change) last(ctx context.Context, tx *store.Txn, next *storev1.StoredOperation) error {
+	if err := c.commit(ctx, tx); err != nil {
+		return err
+	}
+	c.engine.cfg.Ended(next.GetResource())
+	return nil
 }
 
 // release ends the operation and gives back all that its machine holds. On a
@@ -108,7 +117,7 @@ func (c *change) release(ctx context.Context, next *storev1.StoredOperation) err
 			tx := c.begin(next)
 			ledger.Release(tx, v, c.op.GetMachineUid())
 			c.event(tx, next)
-			if err := c.commit(ctx, tx); !errors.Is(err, store.ErrConflict) {
+			if err := c.last(ctx, tx, next); !errors.Is(err, store.ErrConflict) {
 				return err
 			}
 		}

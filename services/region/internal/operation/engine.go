@@ -33,6 +33,7 @@ import (
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -78,6 +79,9 @@ type Config struct {
 	// RetryMin and RetryMax bound the pause before a failed step is tried again;
 	// 0 means 500 ms and 30 s.
 	RetryMin, RetryMax time.Duration
+	// Ended is told of every operation that this process ends; nil: nobody is. It
+	// must not wait.
+	Ended func(op *vmhostv1.Operation)
 	// Deadlines of new operations; 0 means the defaults.
 	Deadlines Deadlines
 }
@@ -120,6 +124,9 @@ func New(cfg Config) *Engine {
 	setDefault(&cfg.Deadlines.Look, 2*time.Minute)
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
+	}
+	if cfg.Ended == nil {
+		cfg.Ended = func(*vmhostv1.Operation) {}
 	}
 	return &Engine{
 		cfg:     cfg,

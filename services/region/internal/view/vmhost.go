@@ -36,24 +36,32 @@ func VmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHo
 	for _, c := range observed.GetConditions() {
 		h.Conditions = append(h.Conditions, proto.CloneOf(c))
 	}
-	h.State = observed.GetState()
 	rack := driverOf(v, h)
 	if rack != "" {
 		h.AssignedRack = "racks/" + rack
 	}
-	if connected(v, rack) {
-		if h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
-			h.State = vmhostv1.VmHostState_VM_HOST_STATE_PENDING
-		}
-		return h
+	h.State = HostState(v, h)
+	if h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK && !connected(v, rack) {
+		setCondition(h, noRack(h))
 	}
-	if observed == nil && hasSessions(v) {
-		h.State = vmhostv1.VmHostState_VM_HOST_STATE_PENDING // a rack is being chosen
-		return h
-	}
-	h.State = vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK
-	setCondition(h, noRack(h))
 	return h
+}
+
+// HostState is where a host stands: what its rack reported last, if that rack is
+// connected.
+func HostState(v *store.View, h *vmhostv1.VmHost) vmhostv1.VmHostState {
+	observed := observationOf(v, h)
+	switch {
+	case connected(v, driverOf(v, h)):
+		if s := observed.GetState(); s != vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
+			return s
+		}
+		return vmhostv1.VmHostState_VM_HOST_STATE_PENDING
+	case observed == nil && hasSessions(v):
+		return vmhostv1.VmHostState_VM_HOST_STATE_PENDING // a rack is being chosen
+	default:
+		return vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK
+	}
 }
 
 func noRack(h *vmhostv1.VmHost) *vmhostv1.Condition {
