@@ -37,6 +37,18 @@ func NewEtcd(tb testing.TB) *Etcd {
 	return &Etcd{client: storetest.Client(tb), dir: tb.TempDir()}
 }
 
+// EtcdAt is the etcd at some URLs, which a test runs by itself and which holds
+// nothing else. Its client is made as a region makes its own.
+func EtcdAt(tb testing.TB, urls ...string) *Etcd {
+	tb.Helper()
+	client, err := store.Connect(tb.Context(), store.Endpoints{URLs: urls})
+	if err != nil {
+		tb.Fatalf("connect to etcd: %v", err)
+	}
+	tb.Cleanup(func() { _ = client.Close() })
+	return &Etcd{client: client, dir: tb.TempDir()}
+}
+
 // Options say how a region differs from a fresh one of its own.
 type Options struct {
 	// Etcd is where the state is; nil: an empty one.
