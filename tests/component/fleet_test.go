@@ -78,11 +78,12 @@ func addHost(t *testing.T, api *client.Client, h *fake.Host, rack string) *vmhos
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return ready(t, api, h, rack)
+	return ready(t, api, h, rack, nil)
 }
 
-// ready waits until a rack has reported the host.
-func ready(t *testing.T, api *client.Client, h *fake.Host, rack string) (host *vmhostv1.VmHost) {
+// ready waits until a rack has reported the host, and has done so after an
+// earlier report, if there is one.
+func ready(t *testing.T, api *client.Client, h *fake.Host, rack string, before *vmhostv1.VmHost) (host *vmhostv1.VmHost) {
 	t.Helper()
 	await(t, h.Name()+" to be ready at "+rack, func(ctx context.Context) (err error) {
 		if host, err = api.VmHosts.GetVmHost(ctx, &vmhostv1.GetVmHostRequest{Name: "vmHosts/" + h.Name()}); err != nil {
@@ -91,10 +92,15 @@ func ready(t *testing.T, api *client.Client, h *fake.Host, rack string) (host *v
 		if host.GetState() != vmhostv1.VmHostState_VM_HOST_STATE_READY || host.GetAssignedRack() != "racks/"+rack {
 			return fmt.Errorf("it is %v at %q", host.GetState(), host.GetAssignedRack())
 		}
+		if !observed(host).After(observed(before)) {
+			return errors.New("the rack has not reported it yet")
+		}
 		return nil
 	})
 	return host
 }
+
+func observed(h *vmhostv1.VmHost) time.Time { return h.GetObservation().GetObserveTime().AsTime() }
 
 // order is a compose of a small machine.
 func order(hostname string) *vmhostv1.ComposeMachineRequest {

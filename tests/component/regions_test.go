@@ -111,6 +111,7 @@ func TestWhatOneRegionComposedTheOtherShowsAtOnce(t *testing.T) {
 // goes to the other region at once; the operation ends there, and the machine is
 // made once.
 func TestARegionThatIsStoppedSendsItsRackToTheOther_P6(t *testing.T) {
+	t.Parallel()
 	etcd := regiontest.NewEtcd(t)
 	first, second := start(t, etcd), start(t, etcd)
 	fleet := fake.NewFleet(fake.HostSpec{Name: "h"})
