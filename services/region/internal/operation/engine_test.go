@@ -34,8 +34,14 @@ const always = 1 << 30
 
 func TestAComposeMakesAndStartsTheMachine(t *testing.T) {
 	w := newWorld(t)
+	told := make(chan *vmhostv1.Operation, 10)
+	w.told = func(op *vmhostv1.Operation) { told <- op }
 	w.run(nil)
 	op := w.ended(w.compose(true).GetName())
+	w.halt()
+	if len(told) != 1 || (<-told).GetName() != op.GetName() {
+		t.Error("the end of the operation was not told of exactly once")
+	}
 	if op.GetPhase() != succeeded || op.GetProgressPercent() != 100 || len(op.GetSteps()) != 2 || !op.GetSteps()[1].GetDone() {
 		t.Errorf("operation %v", op)
 	}

@@ -30,6 +30,7 @@ var errCrash = errors.New("the process was killed here")
 
 // world is a fleet of one host with a scripted rack; engines come and go in it.
 type world struct {
+	told   func(*vmhostv1.Operation) // of every end; may be nil
 	t      *testing.T
 	store  *store.Store
 	ledger *ledger.Ledger
@@ -95,7 +96,7 @@ func (w *world) run(hook func(n int) (before, after bool)) *Engine {
 	w.t.Helper()
 	e := New(Config{
 		Store: w.store, Sender: w.rack, Turn: w.ledger, Secrets: plainSecrets{}, Log: slog.New(slog.DiscardHandler),
-		FullPass: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, Workers: 2,
+		Ended: w.told, FullPass: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, Workers: 2,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var once sync.Once
