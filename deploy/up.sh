@@ -47,8 +47,11 @@ vmhostctl vm-host list
 say "4/4 a machine that boots from the network"
 vmhostctl machine get demo -o name >/dev/null 2>&1 ||
     vmhostctl machine compose demo --cores 1 --memory 256MiB --disk 1GB --nic network=netboot --start -o name
+# An address can be that of its firmware, which takes one to netboot; the guest
+# says itself when it is up.
 for _ in $(seq 120); do
-    vmhostctl machine get demo | grep -q '^Addresses *[0-9]' && break
+    grep -qs 'GUEST READY' "$DEVHOSTS_ROOT"/h[0-9]/var/log/libvirt/qemu/demo-serial.log &&
+        vmhostctl machine get demo | grep -q '^Addresses *[0-9]' && break
     sleep 0.5
 done
 vmhostctl machine get demo

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -33,7 +34,7 @@ func Machine(v *store.View, r store.Record[*storev1.StoredMachine]) *vmhostv1.Ma
 	if isSeen {
 		observe(m, seen.Value.GetObservation())
 	}
-	judge(m, v, spec, isSeen)
+	judge(m, v, spec, seen.Value)
 	return m
 }
 
@@ -59,7 +60,7 @@ func Discovered(v *store.View, host *vmhostv1.VmHost, r store.Record[*storev1.St
 	if o.GetProblem() != "" {
 		m.Conditions = append(m.Conditions, &vmhostv1.Condition{Type: "Readable", Message: o.GetProblem()})
 	}
-	judge(m, v, host, true)
+	judge(m, v, host, r.Value)
 	return m
 }
 
@@ -98,9 +99,14 @@ func observe(m *vmhostv1.Machine, o *rackv1.MachineObservation) {
 	}
 }
 
-// judge says how far what is shown can be believed.
-func judge(m *vmhostv1.Machine, v *store.View, host *vmhostv1.VmHost, isSeen bool) {
-	m.ObserveTime = proto.CloneOf(observationOf(v, host).GetObservation().GetObserveTime())
+// judge says how far what is shown can be believed. What is seen is nil for a
+// machine that its host does not show.
+func judge(m *vmhostv1.Machine, v *store.View, host *vmhostv1.VmHost, seen *storev1.StoredSeenMachine) {
+	isSeen := seen != nil
+	if isSeen {
+		// The host was read whole, or this machine alone since.
+		m.ObserveTime = later(observationOf(v, host).GetObservation().GetObserveTime(), seen.GetChangeTime())
+	}
 	switch {
 	case !hostReady(v, host):
 		m.PowerState = vmhostv1.PowerState_POWER_STATE_UNSPECIFIED
@@ -116,6 +122,13 @@ func judge(m *vmhostv1.Machine, v *store.View, host *vmhostv1.VmHost, isSeen boo
 			Hint:    "delete it to give its capacity and name back",
 		})
 	}
+}
+
+func later(a, b *timestamppb.Timestamp) *timestamppb.Timestamp {
+	if b.AsTime().After(a.AsTime()) {
+		a = b
+	}
+	return proto.CloneOf(a)
 }
 
 // AllDiscovered are the machines on hosts that have no record.
