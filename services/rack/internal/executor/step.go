@@ -74,7 +74,7 @@ func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *t
 		}
 		return &rackv1.StepResult{Id: step.GetId(), Error: hypervisor.StepError(refusal)}, nil
 	}
-	result, err := e.cfg.Journal.Accept(step)
+	result, err := e.accept(step)
 	if result != nil {
 		return result, nil
 	}
@@ -99,10 +99,36 @@ func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *t
 		return nil, err
 	}
 	e.cfg.Metrics.StepEnded(actionOf(step), result.GetError(), time.Since(began))
+	if looks(step) {
+		return result, nil
+	}
 	if err := e.cfg.Journal.Finish(result); err != nil {
 		e.cfg.Log.ErrorContext(ctx, "could not record a result", "step", step.GetId(), "error", err)
 	}
 	return result, nil
+}
+
+// accept puts a step into the journal, and answers with its result if it was done
+// before. A step that only looks needs no memory: doing it again changes nothing,
+// and it is sent again when its result was lost.
+func (e *Executor) accept(step *rackv1.Step) (*rackv1.StepResult, error) {
+	if !looks(step) {
+		return e.cfg.Journal.Accept(step)
+	}
+	if uid := step.GetVmHostUid(); uid != "" && !e.cfg.Journal.Raise(uid, step.GetEpoch()) {
+		return nil, fmt.Errorf("accept step %s: epoch %d: %w", step.GetId(), step.GetEpoch(), journal.ErrStaleEpoch)
+	}
+	return nil, nil //nolint:nilnil // no result yet is what is expected
+}
+
+// looks says whether a step changes nothing on a hypervisor.
+func looks(step *rackv1.Step) bool {
+	switch step.GetAction().(type) {
+	case *rackv1.Step_ObserveMachine, *rackv1.Step_RefreshHost, *rackv1.Step_CheckHost:
+		return true
+	default:
+		return false
+	}
 }
 
 // admit waits until it is the step's turn and there is room for it.

@@ -244,6 +244,9 @@ func (j *Journal) Finish(result *rackv1.StepResult) error {
 // Ack forgets a result. It does not wait for the disk: a result that comes back
 // after a crash is sent and acknowledged again.
 func (j *Journal) Ack(id string) {
+	if result, err := j.Result(id); result == nil && err == nil {
+		return // of a step that was not kept
+	}
 	w := write{do: func(tx *bbolt.Tx) error { return tx.Bucket(names().results).Delete([]byte(id)) }}
 	select {
 	case j.writes <- w:

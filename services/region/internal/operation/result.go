@@ -20,13 +20,18 @@ import (
 func (e *Engine) Result(ctx context.Context, rack string, res *rackv1.StepResult) error {
 	const tries = 20
 	var err error
-	for range tries {
-		var v *store.View
-		if v, err = e.store.View(ctx); err != nil {
-			return err
+	uid, _, _ := strings.Cut(res.GetId(), "/")
+	// This process sent the step after it had recorded it, so that its own copy
+	// mostly knows what a result is for. What the copy does not know is looked up.
+	v := e.store.Cached()
+	rec, ok := store.Operations.Get(v, uid)
+	for try := range tries {
+		if try > 0 || !ok || rec.Value.GetStepId() != res.GetId() {
+			if v, err = e.store.View(ctx); err != nil {
+				return err
+			}
+			rec, ok = store.Operations.Get(v, uid)
 		}
-		uid, _, _ := strings.Cut(res.GetId(), "/")
-		rec, ok := store.Operations.Get(v, uid)
 		if !ok || ended(rec.Value) || rec.Value.GetStepId() != res.GetId() {
 			return nil
 		}
