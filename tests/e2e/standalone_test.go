@@ -7,11 +7,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,15 +83,25 @@ func newStandalone(t *testing.T, hosts ...devHost) *standalone {
 	return s
 }
 
-// freeAddr is a loopback address that was free a moment ago.
+// freeAddr is a loopback address that nobody listens on, and that no outgoing
+// connection takes by chance while vmhost is starting, or is down in between: its
+// port is below those that the kernel gives out by itself.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, count = 20_000, 10_000
+	for range 100 {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(count)))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return addr
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port found in 100 tries")
+	return ""
 }
 
 func (s *standalone) start() {
