@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// maxQueue bounds the composes that wait for the turn.
-	maxQueue = 4096
 	// maxBatch is how many composes are decided together: about as many as fit a
 	// transaction.
 	maxBatch = 32
@@ -119,43 +117,6 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 	}
 }
 
-func (l *Ledger) enqueue(p *pending) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.queue) >= maxQueue {
-		return false
-	}
-	l.queue = append(l.queue, p)
-	return true
-}
-
-func (l *Ledger) withdraw(p *pending) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := slices.Index(l.queue, p)
-	if i < 0 {
-		return false
-	}
-	l.queue = slices.Delete(l.queue, i, i+1)
-	return true
-}
-
-func (l *Ledger) take() []*pending {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := min(len(l.queue), maxBatch)
-	batch := slices.Clone(l.queue[:n])
-	l.queue = slices.Delete(l.queue, 0, n)
-	return batch
-}
-
-// back puts composes before all others of the queue: they have waited longest.
-func (l *Ledger) back(again []*pending) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.queue = slices.Concat(again, l.queue)
-}
-
 // lead decides on and commits one batch of the queue. It has the turn, and gives
 // it up when it submits: the next batch is decided on while this one is under
 // way, on what will be if it succeeds.
@@ -208,12 +169,6 @@ func (l *Ledger) lead(ctx context.Context) {
 	}
 	endTurn()
 	l.back(l.commit(ctx, d))
-}
-
-// getInLine waits until nothing is being submitted.
-func (l *Ledger) getInLine() (end func()) {
-	l.line <- struct{}{}
-	return func() { <-l.line }
 }
 
 // commit does what was decided and answers those who must be decided on again.

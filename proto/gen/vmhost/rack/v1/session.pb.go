@@ -173,12 +173,13 @@ type ConnectRequest_MachineChange struct {
 }
 
 type ConnectRequest_StepAccepted struct {
-	// A step is in the journal.
+	// A step was taken and will be done.
 	StepAccepted *StepAccepted `protobuf:"bytes,6,opt,name=step_accepted,json=stepAccepted,proto3,oneof"`
 }
 
 type ConnectRequest_StepResult struct {
-	// A step has ended. Sent again at every connect until acknowledged.
+	// A step has ended. Sent again at every connect until acknowledged, unless the
+	// step only looked.
 	StepResult *StepResult `protobuf:"bytes,7,opt,name=step_result,json=stepResult,proto3,oneof"`
 }
 

@@ -174,7 +174,8 @@ func (ErrorClass) EnumDescriptor() ([]byte, []int) {
 }
 
 // One thing for a rack to do. Sent again after a reconnect until its result was
-// acknowledged; the rack answers a repeated id from its journal.
+// acknowledged; the rack answers a repeated id from its journal, or does a step
+// that only looks once more.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Unique: the operation's uid, `/`, the step's number, `/`, the attempt.
@@ -707,7 +708,7 @@ func (x *CheckHost) GetSealedCredential() []byte {
 	return nil
 }
 
-// A step is in the rack's journal and will be done.
+// A step was taken and will be done; one that changes anything is in the journal.
 type StepAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The step's id.

@@ -1,0 +1,49 @@
+package ledger
+
+import "slices"
+
+// maxQueue bounds the composes that wait for the turn.
+const maxQueue = 4096
+
+func (l *Ledger) enqueue(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue) >= maxQueue {
+		return false
+	}
+	l.queue = append(l.queue, p)
+	return true
+}
+
+func (l *Ledger) withdraw(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.Index(l.queue, p)
+	if i < 0 {
+		return false
+	}
+	l.queue = slices.Delete(l.queue, i, i+1)
+	return true
+}
+
+func (l *Ledger) take() []*pending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(l.queue), maxBatch)
+	batch := slices.Clone(l.queue[:n])
+	l.queue = slices.Delete(l.queue, 0, n)
+	return batch
+}
+
+// back puts composes before all others of the queue: they have waited longest.
+func (l *Ledger) back(again []*pending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = slices.Concat(again, l.queue)
+}
+
+// getInLine waits until nothing is being submitted.
+func (l *Ledger) getInLine() (end func()) {
+	l.line <- struct{}{}
+	return func() { <-l.line }
+}
