@@ -1,10 +1,10 @@
 #!/bin/bash
-# devhosts.sh up|down|status|check|env|exec HOST COMMAND...
+# devhosts.sh up [HOST...]|down|status|check|env|exec HOST COMMAND...
 #
-# Real libvirt/QEMU hosts for development and tests, on one Debian 12 machine, as root, without systemd and without KVM.
-# A host is a set of namespaces (mount, net, uts, ipc, pid, cgroup) with its own /run, /etc, /var/lib/libvirt and /dev, its own
-# libvirtd, virtlogd and sshd, and an address on a bridge that this machine is on too. Nothing is shared with, or visible to,
-# a libvirtd that the machine itself runs. See README.md.
+# Real libvirt/QEMU hosts and LXD servers for development and tests, on one Debian 12 machine, as root, without systemd and
+# without KVM. A host is a set of namespaces (mount, net, uts, ipc, pid, cgroup) with its own /run, /etc, /var/lib/libvirt and
+# /dev, its own daemons, and an address on a bridge that this machine is on too. Nothing is shared with, or visible to, a
+# libvirtd or lxd that the machine itself runs. See README.md.
 # shellcheck disable=SC2015,SC2317  # "a && b || die" means just that; functions are called through waitfor and verdict
 set -u
 # Called with closed descriptors, the next file we open would become stdin, and a child would read it.
@@ -28,10 +28,18 @@ waitfor() { # seconds command...
 . "$HERE/packages.sh"
 # shellcheck source=guest.sh
 . "$HERE/guest.sh"
+# shellcheck source=tiny.sh
+. "$HERE/tiny.sh"
 # shellcheck source=keys.sh
 . "$HERE/keys.sh"
 # shellcheck source=host.sh
 . "$HERE/host.sh"
+# shellcheck source=libvirt.sh
+. "$HERE/libvirt.sh"
+# shellcheck source=lxd.sh
+. "$HERE/lxd.sh"
+# shellcheck source=check.sh
+. "$HERE/check.sh"
 
 # A lab is found again by its root alone: what `up` was given is kept there, so that `down` never misses a bridge because
 # somebody forgot a variable.
@@ -47,16 +55,35 @@ settings() {
   case $ROOT$CACHE in *[!A-Za-z0-9/._-]*) die "DEVHOSTS_ROOT and DEVHOSTS_CACHE: only letters, digits and / . _ -" ;; esac
   [ ${#ROOT} -le 70 ] || die "DEVHOSTS_ROOT is too long: paths of unix sockets end at 107 bytes"
   [[ $NET =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "DEVHOSTS_NET is the first three numbers of a /24: $NET"
-  [[ $BRIDGE =~ ^[a-z][a-z0-9]{0,11}$ ]] || die "DEVHOSTS_BRIDGE: a letter and up to 11 letters or digits: $BRIDGE"
+  # with "-lxdc1" after it, it is the name of an interface: 15 characters
+  [[ $BRIDGE =~ ^[a-z][a-z0-9]{0,8}$ ]] || die "DEVHOSTS_BRIDGE: a letter and up to 8 letters or digits: $BRIDGE"
   [[ $COUNT =~ ^[1-9]$ ]] || die "DEVHOSTS_COUNT is 1 to 9: $COUNT"
 }
-hosts() { local i; for ((i = 1; i <= COUNT; i++)); do echo "h$i"; done; }
-ip_of() { echo "$NET.$((10 + ${1#h}))"; }
-socket_of() { echo "$ROOT/$1/run/libvirt/libvirt-sock"; }
-virsh_on() { # host command...: never for ever, a stopped libvirtd accepts connections and does not answer
-  local h=$1; shift
-  timeout 20 virsh -q -c "qemu+unix:///system?socket=$(socket_of "$h")" "$@"
+
+# ---------------------------------------------------------------- names
+all_names() { printf '%s\n' h{1..9} lxd{1..9} lxdc1 lxdc2; }
+kind_of() { # host
+  case $1 in
+    h[1-9]) echo libvirt ;;
+    lxd[1-9] | lxdc[12]) echo lxd ;;
+    *) return 1 ;;
+  esac
 }
+hosts() { # [kind]: those of this lab, up or not: a host that was ever asked for has a directory
+  local h
+  for h in $(all_names); do [ -d "$ROOT/$h" ] && [ "${1:-$(kind_of "$h")}" = "$(kind_of "$h")" ] && echo "$h"; done
+}
+asked() { # [host...]: what `up` is to bring up, each once
+  local h names=" $* "
+  # Nobody named: the libvirt hosts, and whatever else the lab has.
+  [ $# -gt 0 ] || for h in $(seq -f h%.0f "$COUNT") $(hosts); do names+="$h "; done
+  [[ $names != *" lxdc"[12]" "* ]] || names+="lxdc1 lxdc2 "        # a cluster is up when all its members are
+  for h in $(all_names); do [[ $names != *" $h "* ]] || echo "$h"; done
+}
+ip_number() { # host: 11 for h1, 31 for lxd1, 41 for lxdc1
+  case $1 in h*) echo $((10 + ${1#h})) ;; lxdc*) echo $((40 + ${1#lxdc})) ;; lxd*) echo $((30 + ${1#lxd})) ;; esac
+}
+ip_of() { echo "$NET.$(ip_number "$1")"; }
 
 # `down` removes the lock file, so whoever waited for it may hold the lock of a file that is no longer there: look again.
 lock() { # file
@@ -94,47 +121,55 @@ segment_down() {
 }
 
 # ---------------------------------------------------------------- verbs
-up() {
-  local h
+up() { # [host...]
+  local h wanted kinds
   [ "$(id -u)" = 0 ] || die "must be root"
+  for h in "$@"; do kind_of "$h" >/dev/null || die "there is no host $h: h1 to h9, lxd1 to lxd9, lxdc1, lxdc2"; done
   [ -e "$ROOT/settings" ] || [ -z "$(ls -A "$ROOT" 2>/dev/null)" ] || die "$ROOT has files in it and is not a lab"
   lock "$ROOT.lock"
-  install_all || die "cannot install the packages"
+  wanted=$(asked "$@"); kinds=$(for h in $wanted; do kind_of "$h"; done | sort -u)
+  # shellcheck disable=SC2086
+  install_all $kinds || die "cannot install the packages"
   # A lab that could not have its segment was never there: `down` must not look for its traces among those of another.
   (segment_up) || { [ -e "$ROOT/settings" ] || rm -f "$ROOT.lock"; exit 1; }
   mkdir -p "$ROOT" && echo "$NET $BRIDGE $COUNT" > "$ROOT/settings" || die "cannot write to $ROOT"
   lab_keys
-  for h in $(hosts); do
+  for h in $wanted; do
+    mkdir -p "$ROOT/$h"
     host_healthy "$h" && continue
     # Whatever is left of it goes first: a host whose sshd died is not repaired, it is started again.
     { host_stop "$h"; host_prepare "$h" && host_start "$h"; } &
   done 9>&-
   wait
-  for h in $(hosts); do
+  for h in $wanted; do
     waitfor 60 host_healthy_or_dead "$h"
     host_healthy "$h" || die "$h did not come up: $(tail -n 5 "$ROOT/$h/log" 2>/dev/null)"
   done
   known_hosts
-  status
+  # shellcheck disable=SC2086
+  status $wanted
 }
 
 down() {
-  local d
+  local h d
   [ "$(id -u)" = 0 ] || die "must be root"
   [ -e "$ROOT/settings" ] || bridge_is_ours || { say "nothing to stop in $ROOT"; return 0; }
   lock "$ROOT.lock"
-  for d in "$ROOT"/h[1-9]; do [ -d "$d" ] && host_stop "${d##*/}" & done
+  for h in $(hosts); do host_stop "$h" & done
   wait
   while read -r _ d; do rmdir "$d/$BRIDGE" 2>/dev/null; done < <(cgroup_mounts)
   segment_down
   rm -rf --one-file-system "$ROOT" && rm -f "$ROOT.lock" && say "down"
 }
 
-status() {
+status() { # [host...]
   local h rc=0
-  for h in $(hosts); do
+  # shellcheck disable=SC2046
+  [ $# -gt 0 ] || set -- $(hosts)
+  [ $# -gt 0 ] || { say "no lab in $ROOT"; return 1; }
+  for h in "$@"; do
     if host_healthy "$h"; then
-      echo "$h up: pid $(host_pid1 "$h"), $(ip_of "$h"), $(socket_of "$h"), $(virsh_on "$h" list --all --name | grep -c .) domains"
+      echo "$h up: pid $(host_pid1 "$h"), $(ip_of "$h"), $("$(kind_of "$h")_status" "$h")"
     else
       echo "$h down"; rc=1
     fi
@@ -143,77 +178,32 @@ status() {
 }
 
 env_() {
-  local h n
+  local h
   [ -s "$ROOT/ssh/password" ] || die "no lab in $ROOT"
   p() { printf '%s=%q\n' "$1" "$2"; }
   p DEVHOSTS_ROOT "$ROOT"; p DEVHOSTS_NET "$NET"; p DEVHOSTS_BRIDGE "$BRIDGE"; p DEVHOSTS_COUNT "$COUNT"
   p DEVHOSTS_SSH_KEY "$ROOT/ssh/id_ed25519"; p DEVHOSTS_SSH_PASSWORD "$(cat "$ROOT/ssh/password")"
   p DEVHOSTS_KNOWN_HOSTS "$ROOT/ssh/known_hosts"
   p DEVHOSTS_TLS_CA "$ROOT/pki/cacert.pem"; p DEVHOSTS_TLS_CERT "$ROOT/pki/clientcert.pem"; p DEVHOSTS_TLS_KEY "$ROOT/pki/clientkey.pem"
-  for h in $(hosts); do
-    n=DEVHOSTS_H${h#h}
-    p "${n}_SOCKET" "$(socket_of "$h")"; p "${n}_IP" "$(ip_of "$h")"
-    p "${n}_SSH" "qemu+ssh://root@$(ip_of "$h")/system"; p "${n}_TLS" "qemu+tls://$(ip_of "$h")/system"
-  done
+  for h in $(hosts); do "$(kind_of "$h")_env" "$h" "DEVHOSTS_${h^^}"; done
 }
 
 exec_() { # host command...
   local pid
   [ $# -ge 2 ] || die "exec HOST COMMAND..."
   pid=$(host_pid1 "$1") || die "$1 is not up"
+  [ "$(kind_of "$1")" != lxd ] || export LXD_DIR="$ROOT/$1/lxd" LXD_CONF="$ROOT/$1/lxc"
   shift
   exec nsenter -t "$pid" -m -u -i -n -p -C -w -- "$@"
-}
-
-# ---------------------------------------------------------------- self-test
-check_domain() { cat <<X
-<domain type='qemu'><name>devhosts-check</name><memory unit='MiB'>128</memory><vcpu>1</vcpu>
- <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='network'/><bios useserial='yes'/></os>
- <features><acpi/><apic/></features>
- <devices>
-  <interface type='network'><source network='netboot'/><model type='virtio'/></interface>
-  <serial type='pty'><log file='/var/log/libvirt/qemu/devhosts-check-serial.log' append='off'/></serial>
- </devices></domain>
-X
-}
-check() {
-  local h rc=0 t=${EPOCHREALTIME/./} log=$ROOT/h1/var/log/libvirt/qemu/devhosts-check-serial.log ip=''
-  try() { # what command...
-    local what=$1 now; shift
-    if "$@"; then now=${EPOCHREALTIME/./}; echo "ok   $what ($(((now - t) / 1000)) ms)"; else echo "FAIL $what"; rc=1; fi
-    t=${EPOCHREALTIME/./}
-    return $rc
-  }
-  named() { [ "$(timeout 20 virsh -q -c "$2" hostname)" = "$1" ]; }
-  ready() { grep -aq 'GUEST READY' "$log"; }
-  gone() { ! virsh_on h1 domstate devhosts-check; }
-  # shellcheck disable=SC2016
-  http() { inside h1 timeout 5 bash -c 'exec 3<>"/dev/tcp/$1/80" && printf "GET / HTTP/1.0\r\n\r\n" >&3 && grep "^{.*cpus.*memory_kib.*dmi_uuid.*macs.*disks" <&3' - "$1"; }
-  status >/dev/null || { status; return 1; }
-  for h in $(hosts); do
-    try "$h by ssh" named "$h" "qemu+ssh://root@$(ip_of "$h")/system?command=$ROOT/ssh/ssh"
-    try "$h by TLS" named "$h" "qemu+tls://$(ip_of "$h")/system?pkipath=$ROOT/pki"
-  done
-  virsh_on h1 destroy devhosts-check >/dev/null 2>&1
-  rm -f "$log"; check_domain > "$ROOT/check.xml"
-  try "h1 starts a VM" virsh_on h1 create "$ROOT/check.xml" &&
-    try "it boots from the network" waitfor 90 ready &&
-    ip=$(sed -n 's/.*GUEST IP [^ ]* \([0-9.]*\).*/\1/p' "$log" | head -n 1) &&
-    try "it answers HTTP at ${ip:-no address}" http "$ip" &&
-    try "it is asked to power off" virsh_on h1 shutdown devhosts-check --mode acpi &&
-    try "it powers off on ACPI" waitfor 20 gone
-  virsh_on h1 destroy devhosts-check >/dev/null 2>&1
-  rm -f "$log" "$ROOT/check.xml"
-  return $rc
 }
 
 verb=${1:-}; [ $# -gt 0 ] && shift
 case $verb in
   up | down | status | check | env | exec) settings ;;
-  *) echo "usage: ${0##*/} up|down|status|check|env|exec HOST COMMAND..." >&2; exit 2 ;;
+  *) echo "usage: ${0##*/} up [HOST...]|down|status|check|env|exec HOST COMMAND..." >&2; exit 2 ;;
 esac
 case $verb in
   exec) exec_ "$@" ;;
   env) env_ ;;
-  *) exec </dev/null; $verb ;;      # nothing here asks questions; apt and ssh must not eat the caller's stdin
+  *) exec </dev/null; $verb "$@" ;;      # nothing here asks questions; apt and ssh must not eat the caller's stdin
 esac

@@ -18,7 +18,7 @@ deb() { # name or pattern, package: path of a .deb, from the cache if it is ther
   fi
   echo "$f"
 }
-guest_known() { [ -s "$CACHE/guest/stamp" ] || [ -n "$(kernel_package)" ]; }   # if not, apt has no lists yet
+guest_known() { [ -s "$CACHE/guest/stamp" ] || [ -n "$(kernel_package)" ]; }
 
 module_add() { # name: it and, before it, what it depends on
   local m file dep

@@ -32,7 +32,7 @@ certificate() { # subject usage subject-alt-names key-file certificate-file
 # offers others.
 known_hosts() {
   local h k
-  for h in $(hosts); do
+  for h in $(hosts libvirt); do
     for k in "$ROOT/$h"/etc/ssh/ssh_host_*_key.pub; do echo "$(ip_of "$h") $(cut -d' ' -f1,2 "$k")"; done
   done > "$ROOT/ssh/known_hosts.new" && mv "$ROOT/ssh/known_hosts.new" "$ROOT/ssh/known_hosts"
 }
