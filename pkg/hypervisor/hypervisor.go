@@ -17,6 +17,7 @@ package hypervisor
 
 import (
 	"context"
+	"io"
 	"time"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -34,6 +35,11 @@ type Target struct {
 	HostKey string
 	// Credential is what to log in with; nil for local sockets.
 	Credential *vmhostv1.Credential
+	// Project is the LXD project, empty: default.
+	Project string
+	// ClusterMember is the LXD cluster member that the host stands for, empty: the
+	// one that answers.
+	ClusterMember string
 }
 
 // Opener makes connections of one driver.
@@ -59,6 +65,9 @@ type Driver interface {
 	// Machine reads one machine by the hypervisor's uuid. ErrNotFound when it is
 	// not there.
 	Machine(ctx context.Context, uuid string) (*rackv1.MachineObservation, error)
+	// Inventory is Probe and Machines from one set of bulk calls: what a host is
+	// read with every minute.
+	Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error)
 	// Create makes a machine with its volumes and does not start it. There with
 	// our uid counts as made. After a failure nothing of it is left, or the error
 	// is classed ErrUnreachable or ErrTimeout and it is not known.
@@ -69,14 +78,70 @@ type Driver interface {
 	// returns nil the hypervisor was seen without the machine and the volumes.
 	Delete(ctx context.Context, machine *vmhostv1.Machine) error
 	// SetPower changes whether a machine of ours runs and answers when it does.
-	// A stop asks the guest and turns it off after grace.
-	SetPower(ctx context.Context, uid string, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error)
+	// A stop asks the guest and turns it off after grace; a soft one only asks,
+	// and is classed ErrTimeout when the guest does not stop.
+	SetPower(ctx context.Context, ref Ref, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error)
 	// Events delivers changes of machines until ctx ends or the connection is
 	// lost; then the channel is closed. List after subscribing: an event between
 	// the two is then not missed.
 	Events(ctx context.Context) (<-chan Event, error)
 	// Close ends the connection. It never waits for the hypervisor.
 	Close() error
+}
+
+// Ref names a machine of ours on its hypervisor.
+type Ref struct {
+	// UID is the uid in our metadata on it; what carries another is never touched.
+	UID string
+	// UUID is the hypervisor's uuid of it; empty: the uid.
+	UUID string
+	// Name is its name on the hypervisor when it was made or adopted. A hint: it
+	// may have been renamed since.
+	Name string
+}
+
+// Domain is the hypervisor's uuid of the machine.
+func (r Ref) Domain() string {
+	if r.UUID != "" {
+		return r.UUID
+	}
+	return r.UID
+}
+
+// RefOf is the ref of a machine's record.
+func RefOf(m *vmhostv1.Machine) Ref {
+	return Ref{UID: m.GetUid(), UUID: m.GetHypervisorUuid(), Name: m.GetHypervisorName()}
+}
+
+// Adopter is a driver that can take over machines it did not make. Every driver
+// for production does.
+type Adopter interface {
+	// Adopt puts our metadata, with the operation, on a machine that carries none.
+	// Ours under the same uid already counts as done; another's uid is
+	// ErrForeign. Nothing else of the machine changes, and it is not restarted.
+	Adopt(ctx context.Context, ref Ref, operation string) (*rackv1.MachineObservation, error)
+	// Release takes our metadata off a machine. Without it, or not there, counts
+	// as done. What was adopted and released is byte-identical to what it was.
+	Release(ctx context.Context, ref Ref) (*rackv1.MachineObservation, error)
+}
+
+// Consoler is a driver that reaches serial consoles.
+type Consoler interface {
+	// OpenConsole opens the serial console of a running machine of ours. Classed
+	// ErrBusy when somebody else has it and force is not set. Close ends it; a
+	// read answers io.EOF when the machine stops.
+	OpenConsole(ctx context.Context, ref Ref, force bool) (io.ReadWriteCloser, error)
+	// ConsoleLog reads the last so many bytes of what the machine wrote to its
+	// serial console, also when it is off. ErrUnsupported where none is kept.
+	ConsoleLog(ctx context.Context, ref Ref, tail int64) (io.ReadCloser, error)
+}
+
+// Fixer is a driver that can make a host usable where something is missing.
+type Fixer interface {
+	// Fix does what is safe about what is missing: it defines a storage pool where
+	// there is none and starts inactive storage pools and networks. What it did is
+	// answered in words, by the check of CheckItem that it mends.
+	Fix(ctx context.Context) (map[string]string, error)
 }
 
 // Event says that a machine changed. Only the uuid is certain: read the machine

@@ -161,6 +161,16 @@ func (d *driver) Machines(ctx context.Context) ([]*rackv1.MachineObservation, er
 	})
 }
 
+// Inventory reads the host and all machines.
+func (d *driver) Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error) {
+	o, err := d.Probe(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	machines, err := d.Machines(ctx)
+	return o, machines, err
+}
+
 // Machine reads one machine.
 func (d *driver) Machine(ctx context.Context, uuid string) (*rackv1.MachineObservation, error) {
 	return read(ctx, d, Machine, func(h *Host) (*rackv1.MachineObservation, error) {

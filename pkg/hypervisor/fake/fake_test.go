@@ -113,7 +113,7 @@ func TestFleetFileOutlivesItsProcess(t *testing.T) {
 	if err := d.Delete(t.Context(), create("removed").GetMachine()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.SetPower(t.Context(), "kept", rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+	if _, err := d.SetPower(t.Context(), hypervisor.Ref{UID: "kept"}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 		t.Fatal(err)
 	}
 	// No Close: a process that is killed does not say goodbye.
@@ -190,7 +190,7 @@ func TestAGuestThatIsDeafIsTurnedOffAfterGrace(t *testing.T) {
 		host.IgnoreShutdown(true)
 		_ = host.Power("m", vmhostv1.PowerState_POWER_STATE_ON)
 		began := time.Now()
-		m, err := d.SetPower(t.Context(), "m", rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
+		m, err := d.SetPower(t.Context(), hypervisor.Ref{UID: "m"}, rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
 		if took := time.Since(began); err != nil || took != time.Minute || m.GetPowerState() != vmhostv1.PowerState_POWER_STATE_OFF {
 			t.Errorf("stopped after %v as %v, error %v", took, m.GetPowerState(), err)
 		}

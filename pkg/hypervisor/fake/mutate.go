@@ -147,7 +147,8 @@ func (d *driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 }
 
 // SetPower changes whether a machine runs.
-func (d *driver) SetPower(ctx context.Context, uid string, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
+func (d *driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
+	uid := ref.Domain()
 	if action == rackv1.PowerAction_POWER_ACTION_STOP {
 		if err := d.askGuest(ctx, uid, grace); err != nil {
 			return nil, err

@@ -18,7 +18,7 @@ func (s *suite) deleteAll(t *testing.T) {
 	c := s.machine(t, 2)
 	s.mustCreate(t, d, c)
 	if !s.h.NoPower {
-		if _, err := d.SetPower(s.ctx(t), c.GetMachine().GetUid(), rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+		if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: c.GetMachine().GetUid()}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -87,7 +87,7 @@ func (s *suite) power(t *testing.T) {
 		action rackv1.PowerAction
 		want   vmhostv1.PowerState
 	}{{stop, off}, {start, on}, {start, on}, {reset, on}, {stop, off}, {stop, off}} {
-		got, err := d.SetPower(s.ctx(t), c.GetMachine().GetUid(), step.action, time.Second)
+		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: c.GetMachine().GetUid()}, step.action, time.Second)
 		if err != nil {
 			t.Fatalf("step %d, %v: %v", i, step.action, err)
 		}
@@ -98,7 +98,7 @@ func (s *suite) power(t *testing.T) {
 			t.Fatalf("step %d, %v: the machine is %v, error %v", i, step.action, read.GetPowerState(), err)
 		}
 	}
-	if _, err := d.SetPower(s.ctx(t), c.GetMachine().GetUid(), rackv1.PowerAction_POWER_ACTION_UNSPECIFIED, 0); err == nil {
+	if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: c.GetMachine().GetUid()}, rackv1.PowerAction_POWER_ACTION_UNSPECIFIED, 0); err == nil {
 		t.Error("an action that was not said is done")
 	}
 }
@@ -111,7 +111,7 @@ func (s *suite) powerForeign(t *testing.T) {
 	for _, action := range []rackv1.PowerAction{
 		rackv1.PowerAction_POWER_ACTION_START, rackv1.PowerAction_POWER_ACTION_STOP, rackv1.PowerAction_POWER_ACTION_RESET,
 	} {
-		_, err := d.SetPower(s.ctx(t), f.UUID, action, time.Second)
+		_, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: f.UUID}, action, time.Second)
 		classed(t, err, hypervisor.ErrForeign)
 	}
 	if diff := cmp.Diff(before, s.h.ForeignState(t, f.UUID)); diff != "" {

@@ -42,7 +42,7 @@ func (s *suite) events(t *testing.T) {
 	s.mustCreate(t, d, c)
 	s.awaitEvent(t, events, uid, "a create")
 	if !s.h.NoPower {
-		if _, err := d.SetPower(s.ctx(t), uid, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+		if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 			t.Fatal(err)
 		}
 		s.awaitEvent(t, events, uid, "a start")
@@ -135,7 +135,7 @@ func (s *suite) each(t *testing.T, d hypervisor.Driver, c *rackv1.CreateMachine,
 	call("machine", func(ctx context.Context) error { _, err := d.Machine(ctx, c.GetMachine().GetUid()); return err })
 	call("create", func(ctx context.Context) error { _, err := d.Create(ctx, c); return err })
 	call("set power", func(ctx context.Context) error {
-		_, err := d.SetPower(ctx, c.GetMachine().GetUid(), rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
+		_, err := d.SetPower(ctx, hypervisor.Ref{UID: c.GetMachine().GetUid()}, rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
 		return err
 	})
 	call("delete", func(ctx context.Context) error { return d.Delete(ctx, c.GetMachine()) })

@@ -48,7 +48,7 @@ func (s *suite) missing(t *testing.T) {
 	m := s.machine(t, 0).GetMachine()
 	_, err := d.Machine(s.ctx(t), m.GetUid())
 	classed(t, err, hypervisor.ErrNotFound)
-	_, err = d.SetPower(s.ctx(t), m.GetUid(), rackv1.PowerAction_POWER_ACTION_START, 0)
+	_, err = d.SetPower(s.ctx(t), hypervisor.Ref{UID: m.GetUid()}, rackv1.PowerAction_POWER_ACTION_START, 0)
 	classed(t, err, hypervisor.ErrNotFound)
 	if err := d.Delete(s.ctx(t), m); err != nil {
 		t.Errorf("delete of a machine that was never there: %v", err)
@@ -107,7 +107,7 @@ func (s *suite) createTwice(t *testing.T) {
 	if s.h.NoPower {
 		return
 	}
-	if _, err := d.SetPower(s.ctx(t), first.GetUid(), rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+	if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: first.GetUid()}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 		t.Fatal(err)
 	}
 	if third := s.mustCreate(t, d, c); third.GetPowerState() != vmhostv1.PowerState_POWER_STATE_ON {

@@ -24,6 +24,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What a machine boots with.
+type Firmware int32
+
+const (
+	// Not known; in a request: the hypervisor's default.
+	Firmware_FIRMWARE_UNSPECIFIED Firmware = 0
+	// BIOS.
+	Firmware_FIRMWARE_BIOS Firmware = 1
+	// UEFI.
+	Firmware_FIRMWARE_UEFI Firmware = 2
+)
+
+// Enum value maps for Firmware.
+var (
+	Firmware_name = map[int32]string{
+		0: "FIRMWARE_UNSPECIFIED",
+		1: "FIRMWARE_BIOS",
+		2: "FIRMWARE_UEFI",
+	}
+	Firmware_value = map[string]int32{
+		"FIRMWARE_UNSPECIFIED": 0,
+		"FIRMWARE_BIOS":        1,
+		"FIRMWARE_UEFI":        2,
+	}
+)
+
+func (x Firmware) Enum() *Firmware {
+	p := new(Firmware)
+	*p = x
+	return p
+}
+
+func (x Firmware) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Firmware) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_machine_proto_enumTypes[0].Descriptor()
+}
+
+func (Firmware) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_machine_proto_enumTypes[0]
+}
+
+func (x Firmware) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Firmware.Descriptor instead.
+func (Firmware) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{0}
+}
+
 // How vmhost came to a machine.
 type MachineOrigin int32
 
@@ -65,11 +118,11 @@ func (x MachineOrigin) String() string {
 }
 
 func (MachineOrigin) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_v1_machine_proto_enumTypes[0].Descriptor()
+	return file_vmhost_v1_machine_proto_enumTypes[1].Descriptor()
 }
 
 func (MachineOrigin) Type() protoreflect.EnumType {
-	return &file_vmhost_v1_machine_proto_enumTypes[0]
+	return &file_vmhost_v1_machine_proto_enumTypes[1]
 }
 
 func (x MachineOrigin) Number() protoreflect.EnumNumber {
@@ -78,7 +131,7 @@ func (x MachineOrigin) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MachineOrigin.Descriptor instead.
 func (MachineOrigin) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{0}
+	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{1}
 }
 
 // Where a machine stands in its life.
@@ -96,6 +149,10 @@ const (
 	// Making or removing it did not end well and it may or may not exist; its
 	// capacity is kept. Delete it to have it cleaned up.
 	MachinePhase_MACHINE_PHASE_FAILED MachinePhase = 4
+	// It is being taken over: its metadata is being written.
+	MachinePhase_MACHINE_PHASE_ADOPTING MachinePhase = 5
+	// It is being given back: its metadata is being taken off.
+	MachinePhase_MACHINE_PHASE_RELEASING MachinePhase = 6
 )
 
 // Enum value maps for MachinePhase.
@@ -106,6 +163,8 @@ var (
 		2: "MACHINE_PHASE_READY",
 		3: "MACHINE_PHASE_DELETING",
 		4: "MACHINE_PHASE_FAILED",
+		5: "MACHINE_PHASE_ADOPTING",
+		6: "MACHINE_PHASE_RELEASING",
 	}
 	MachinePhase_value = map[string]int32{
 		"MACHINE_PHASE_UNSPECIFIED": 0,
@@ -113,6 +172,8 @@ var (
 		"MACHINE_PHASE_READY":       2,
 		"MACHINE_PHASE_DELETING":    3,
 		"MACHINE_PHASE_FAILED":      4,
+		"MACHINE_PHASE_ADOPTING":    5,
+		"MACHINE_PHASE_RELEASING":   6,
 	}
 )
 
@@ -127,11 +188,11 @@ func (x MachinePhase) String() string {
 }
 
 func (MachinePhase) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_v1_machine_proto_enumTypes[1].Descriptor()
+	return file_vmhost_v1_machine_proto_enumTypes[2].Descriptor()
 }
 
 func (MachinePhase) Type() protoreflect.EnumType {
-	return &file_vmhost_v1_machine_proto_enumTypes[1]
+	return &file_vmhost_v1_machine_proto_enumTypes[2]
 }
 
 func (x MachinePhase) Number() protoreflect.EnumNumber {
@@ -140,7 +201,7 @@ func (x MachinePhase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MachinePhase.Descriptor instead.
 func (MachinePhase) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{1}
+	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{2}
 }
 
 // Whether a machine runs.
@@ -188,11 +249,11 @@ func (x PowerState) String() string {
 }
 
 func (PowerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_v1_machine_proto_enumTypes[2].Descriptor()
+	return file_vmhost_v1_machine_proto_enumTypes[3].Descriptor()
 }
 
 func (PowerState) Type() protoreflect.EnumType {
-	return &file_vmhost_v1_machine_proto_enumTypes[2]
+	return &file_vmhost_v1_machine_proto_enumTypes[3]
 }
 
 func (x PowerState) Number() protoreflect.EnumNumber {
@@ -201,7 +262,7 @@ func (x PowerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerState.Descriptor instead.
 func (PowerState) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{2}
+	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{3}
 }
 
 // What an interface is attached to.
@@ -216,6 +277,8 @@ const (
 	InterfaceKind_INTERFACE_KIND_BRIDGE InterfaceKind = 2
 	// A device of the host, by macvlan.
 	InterfaceKind_INTERFACE_KIND_MACVLAN InterfaceKind = 3
+	// A virtual function of a device of the host (SR-IOV).
+	InterfaceKind_INTERFACE_KIND_SRIOV InterfaceKind = 4
 )
 
 // Enum value maps for InterfaceKind.
@@ -225,12 +288,14 @@ var (
 		1: "INTERFACE_KIND_NETWORK",
 		2: "INTERFACE_KIND_BRIDGE",
 		3: "INTERFACE_KIND_MACVLAN",
+		4: "INTERFACE_KIND_SRIOV",
 	}
 	InterfaceKind_value = map[string]int32{
 		"INTERFACE_KIND_UNSPECIFIED": 0,
 		"INTERFACE_KIND_NETWORK":     1,
 		"INTERFACE_KIND_BRIDGE":      2,
 		"INTERFACE_KIND_MACVLAN":     3,
+		"INTERFACE_KIND_SRIOV":       4,
 	}
 )
 
@@ -245,11 +310,11 @@ func (x InterfaceKind) String() string {
 }
 
 func (InterfaceKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_v1_machine_proto_enumTypes[3].Descriptor()
+	return file_vmhost_v1_machine_proto_enumTypes[4].Descriptor()
 }
 
 func (InterfaceKind) Type() protoreflect.EnumType {
-	return &file_vmhost_v1_machine_proto_enumTypes[3]
+	return &file_vmhost_v1_machine_proto_enumTypes[4]
 }
 
 func (x InterfaceKind) Number() protoreflect.EnumNumber {
@@ -258,7 +323,7 @@ func (x InterfaceKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use InterfaceKind.Descriptor instead.
 func (InterfaceKind) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_v1_machine_proto_rawDescGZIP(), []int{4}
 }
 
 // What runs on a VM host: a libvirt domain, an LXD virtual machine or
@@ -318,8 +383,26 @@ type Machine struct {
 	// Where the guest's serial console is logged on the host; empty when it is
 	// not.
 	ConsoleLogPath string `protobuf:"bytes,25,opt,name=console_log_path,json=consoleLogPath,proto3" json:"console_log_path,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Virtual machine or container.
+	Type MachineType `protobuf:"varint,26,opt,name=type,proto3,enum=vmhost.v1.MachineType" json:"type,omitempty"`
+	// Cores of the host that its cores are pinned to, in order; empty: not pinned.
+	PinnedCores []int32 `protobuf:"varint,27,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// Whether its memory is backed by huge pages.
+	Hugepages bool `protobuf:"varint,28,opt,name=hugepages,proto3" json:"hugepages,omitempty"`
+	// What it boots with.
+	Firmware Firmware `protobuf:"varint,29,opt,name=firmware,proto3,enum=vmhost.v1.Firmware" json:"firmware,omitempty"`
+	// Whether only signed boot loaders start.
+	SecureBoot bool `protobuf:"varint,30,opt,name=secure_boot,json=secureBoot,proto3" json:"secure_boot,omitempty"`
+	// LXD: its profiles, in order.
+	Profiles []string `protobuf:"bytes,31,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// LXD: the image it was made from, an alias or fingerprint.
+	Image string `protobuf:"bytes,32,opt,name=image,proto3" json:"image,omitempty"`
+	// LXD: the project it is in.
+	Project string `protobuf:"bytes,33,opt,name=project,proto3" json:"project,omitempty"`
+	// Whether the hypervisor starts it when the host boots.
+	Autostart     bool `protobuf:"varint,34,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Machine) Reset() {
@@ -527,6 +610,69 @@ func (x *Machine) GetConsoleLogPath() string {
 	return ""
 }
 
+func (x *Machine) GetType() MachineType {
+	if x != nil {
+		return x.Type
+	}
+	return MachineType_MACHINE_TYPE_UNSPECIFIED
+}
+
+func (x *Machine) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *Machine) GetHugepages() bool {
+	if x != nil {
+		return x.Hugepages
+	}
+	return false
+}
+
+func (x *Machine) GetFirmware() Firmware {
+	if x != nil {
+		return x.Firmware
+	}
+	return Firmware_FIRMWARE_UNSPECIFIED
+}
+
+func (x *Machine) GetSecureBoot() bool {
+	if x != nil {
+		return x.SecureBoot
+	}
+	return false
+}
+
+func (x *Machine) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *Machine) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Machine) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Machine) GetAutostart() bool {
+	if x != nil {
+		return x.Autostart
+	}
+	return false
+}
+
 // One disk of a machine.
 type MachineDisk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -539,7 +685,13 @@ type MachineDisk struct {
 	// The device inside the guest, for example `vda`.
 	Device string `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	// The file or device on the host, where known.
-	Path          string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	Path string `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`
+	// Whether the machine boots from it (after the network, where it does).
+	Boot bool `protobuf:"varint,6,opt,name=boot,proto3" json:"boot,omitempty"`
+	// LXD: the device's name in the instance.
+	Name string `protobuf:"bytes,7,opt,name=name,proto3" json:"name,omitempty"`
+	// The tags it was asked for with.
+	Tags          []string `protobuf:"bytes,8,rep,name=tags,proto3" json:"tags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +761,27 @@ func (x *MachineDisk) GetPath() string {
 	return ""
 }
 
+func (x *MachineDisk) GetBoot() bool {
+	if x != nil {
+		return x.Boot
+	}
+	return false
+}
+
+func (x *MachineDisk) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MachineDisk) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 // One interface of a machine.
 type MachineInterface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -621,7 +794,15 @@ type MachineInterface struct {
 	// Addresses that were seen on it.
 	Addresses []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// For macvlan, how.
-	MacvlanMode   MacvlanMode `protobuf:"varint,5,opt,name=macvlan_mode,json=macvlanMode,proto3,enum=vmhost.v1.MacvlanMode" json:"macvlan_mode,omitempty"`
+	MacvlanMode MacvlanMode `protobuf:"varint,5,opt,name=macvlan_mode,json=macvlanMode,proto3,enum=vmhost.v1.MacvlanMode" json:"macvlan_mode,omitempty"`
+	// VLAN tag that its frames get on the host, 0 for none.
+	Vlan int32 `protobuf:"varint,6,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	// The address that the hypervisor's DHCP was told to give it; empty: any.
+	FixedAddress string `protobuf:"bytes,7,opt,name=fixed_address,json=fixedAddress,proto3" json:"fixed_address,omitempty"`
+	// Its name in the machine, where the hypervisor decides it.
+	Name string `protobuf:"bytes,8,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether the machine boots from the network by it.
+	Boot          bool `protobuf:"varint,9,opt,name=boot,proto3" json:"boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,11 +872,39 @@ func (x *MachineInterface) GetMacvlanMode() MacvlanMode {
 	return MacvlanMode_MACVLAN_MODE_UNSPECIFIED
 }
 
+func (x *MachineInterface) GetVlan() int32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *MachineInterface) GetFixedAddress() string {
+	if x != nil {
+		return x.FixedAddress
+	}
+	return ""
+}
+
+func (x *MachineInterface) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MachineInterface) GetBoot() bool {
+	if x != nil {
+		return x.Boot
+	}
+	return false
+}
+
 var File_vmhost_v1_machine_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x17vmhost/v1/machine.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\x1a\x17vmhost/v1/vm_host.proto\"\x8a\t\n" +
+	"\x17vmhost/v1/machine.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe0\v\n" +
 	"\aMachine\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12\x1b\n" +
@@ -730,44 +939,68 @@ const file_vmhost_v1_machine_proto_rawDesc = "" +
 	"conditions\x12!\n" +
 	"\toperation\x18\x17 \x01(\tB\x03\xe0A\x03R\toperation\x12!\n" +
 	"\taddresses\x18\x18 \x03(\tB\x03\xe0A\x03R\taddresses\x12-\n" +
-	"\x10console_log_path\x18\x19 \x01(\tB\x03\xe0A\x03R\x0econsoleLogPath:>\xeaA;\n" +
-	"\x12vmhost.dev/Machine\x12\x12machines/{machine}*\bmachines2\amachine\"\x93\x01\n" +
+	"\x10console_log_path\x18\x19 \x01(\tB\x03\xe0A\x03R\x0econsoleLogPath\x12/\n" +
+	"\x04type\x18\x1a \x01(\x0e2\x16.vmhost.v1.MachineTypeB\x03\xe0A\x03R\x04type\x12&\n" +
+	"\fpinned_cores\x18\x1b \x03(\x05B\x03\xe0A\x03R\vpinnedCores\x12!\n" +
+	"\thugepages\x18\x1c \x01(\bB\x03\xe0A\x03R\thugepages\x124\n" +
+	"\bfirmware\x18\x1d \x01(\x0e2\x13.vmhost.v1.FirmwareB\x03\xe0A\x03R\bfirmware\x12$\n" +
+	"\vsecure_boot\x18\x1e \x01(\bB\x03\xe0A\x03R\n" +
+	"secureBoot\x12\x1f\n" +
+	"\bprofiles\x18\x1f \x03(\tB\x03\xe0A\x03R\bprofiles\x12\x19\n" +
+	"\x05image\x18  \x01(\tB\x03\xe0A\x03R\x05image\x12\x1d\n" +
+	"\aproject\x18! \x01(\tB\x03\xe0A\x03R\aproject\x12!\n" +
+	"\tautostart\x18\" \x01(\bB\x03\xe0A\x03R\tautostart:>\xeaA;\n" +
+	"\x12vmhost.dev/Machine\x12\x12machines/{machine}*\bmachines2\amachine\"\xcf\x01\n" +
 	"\vMachineDisk\x12!\n" +
 	"\fstorage_pool\x18\x01 \x01(\tR\vstoragePool\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\tR\x06device\x12\x12\n" +
-	"\x04path\x18\x05 \x01(\tR\x04path\"\xc3\x01\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\x12\x12\n" +
+	"\x04boot\x18\x06 \x01(\bR\x04boot\x12\x12\n" +
+	"\x04name\x18\a \x01(\tR\x04name\x12\x12\n" +
+	"\x04tags\x18\b \x03(\tR\x04tags\"\xa4\x02\n" +
 	"\x10MachineInterface\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\tR\x03mac\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12,\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x18.vmhost.v1.InterfaceKindR\x04kind\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x129\n" +
-	"\fmacvlan_mode\x18\x05 \x01(\x0e2\x16.vmhost.v1.MacvlanModeR\vmacvlanMode*\x87\x01\n" +
+	"\fmacvlan_mode\x18\x05 \x01(\x0e2\x16.vmhost.v1.MacvlanModeR\vmacvlanMode\x12\x12\n" +
+	"\x04vlan\x18\x06 \x01(\x05R\x04vlan\x12#\n" +
+	"\rfixed_address\x18\a \x01(\tR\ffixedAddress\x12\x12\n" +
+	"\x04name\x18\b \x01(\tR\x04name\x12\x12\n" +
+	"\x04boot\x18\t \x01(\bR\x04boot*J\n" +
+	"\bFirmware\x12\x18\n" +
+	"\x14FIRMWARE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rFIRMWARE_BIOS\x10\x01\x12\x11\n" +
+	"\rFIRMWARE_UEFI\x10\x02*\x87\x01\n" +
 	"\rMachineOrigin\x12\x1e\n" +
 	"\x1aMACHINE_ORIGIN_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MACHINE_ORIGIN_COMPOSED\x10\x01\x12\x1a\n" +
 	"\x16MACHINE_ORIGIN_ADOPTED\x10\x02\x12\x1d\n" +
-	"\x19MACHINE_ORIGIN_DISCOVERED\x10\x03*\x99\x01\n" +
+	"\x19MACHINE_ORIGIN_DISCOVERED\x10\x03*\xd2\x01\n" +
 	"\fMachinePhase\x12\x1d\n" +
 	"\x19MACHINE_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17MACHINE_PHASE_COMPOSING\x10\x01\x12\x17\n" +
 	"\x13MACHINE_PHASE_READY\x10\x02\x12\x1a\n" +
 	"\x16MACHINE_PHASE_DELETING\x10\x03\x12\x18\n" +
-	"\x14MACHINE_PHASE_FAILED\x10\x04*\x83\x01\n" +
+	"\x14MACHINE_PHASE_FAILED\x10\x04\x12\x1a\n" +
+	"\x16MACHINE_PHASE_ADOPTING\x10\x05\x12\x1b\n" +
+	"\x17MACHINE_PHASE_RELEASING\x10\x06*\x83\x01\n" +
 	"\n" +
 	"PowerState\x12\x1b\n" +
 	"\x17POWER_STATE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0ePOWER_STATE_ON\x10\x01\x12\x13\n" +
 	"\x0fPOWER_STATE_OFF\x10\x02\x12\x16\n" +
 	"\x12POWER_STATE_PAUSED\x10\x03\x12\x17\n" +
-	"\x13POWER_STATE_CRASHED\x10\x04*\x82\x01\n" +
+	"\x13POWER_STATE_CRASHED\x10\x04*\x9c\x01\n" +
 	"\rInterfaceKind\x12\x1e\n" +
 	"\x1aINTERFACE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16INTERFACE_KIND_NETWORK\x10\x01\x12\x19\n" +
 	"\x15INTERFACE_KIND_BRIDGE\x10\x02\x12\x1a\n" +
-	"\x16INTERFACE_KIND_MACVLAN\x10\x03B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\x16INTERFACE_KIND_MACVLAN\x10\x03\x12\x18\n" +
+	"\x14INTERFACE_KIND_SRIOV\x10\x04B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_machine_proto_rawDescOnce sync.Once
@@ -781,37 +1014,41 @@ func file_vmhost_v1_machine_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_machine_proto_rawDescData
 }
 
-var file_vmhost_v1_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_vmhost_v1_machine_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_vmhost_v1_machine_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_vmhost_v1_machine_proto_goTypes = []any{
-	(MachineOrigin)(0),            // 0: vmhost.v1.MachineOrigin
-	(MachinePhase)(0),             // 1: vmhost.v1.MachinePhase
-	(PowerState)(0),               // 2: vmhost.v1.PowerState
-	(InterfaceKind)(0),            // 3: vmhost.v1.InterfaceKind
-	(*Machine)(nil),               // 4: vmhost.v1.Machine
-	(*MachineDisk)(nil),           // 5: vmhost.v1.MachineDisk
-	(*MachineInterface)(nil),      // 6: vmhost.v1.MachineInterface
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*Condition)(nil),             // 8: vmhost.v1.Condition
-	(MacvlanMode)(0),              // 9: vmhost.v1.MacvlanMode
+	(Firmware)(0),                 // 0: vmhost.v1.Firmware
+	(MachineOrigin)(0),            // 1: vmhost.v1.MachineOrigin
+	(MachinePhase)(0),             // 2: vmhost.v1.MachinePhase
+	(PowerState)(0),               // 3: vmhost.v1.PowerState
+	(InterfaceKind)(0),            // 4: vmhost.v1.InterfaceKind
+	(*Machine)(nil),               // 5: vmhost.v1.Machine
+	(*MachineDisk)(nil),           // 6: vmhost.v1.MachineDisk
+	(*MachineInterface)(nil),      // 7: vmhost.v1.MachineInterface
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Condition)(nil),             // 9: vmhost.v1.Condition
+	(MachineType)(0),              // 10: vmhost.v1.MachineType
+	(MacvlanMode)(0),              // 11: vmhost.v1.MacvlanMode
 }
 var file_vmhost_v1_machine_proto_depIdxs = []int32{
-	7,  // 0: vmhost.v1.Machine.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 1: vmhost.v1.Machine.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: vmhost.v1.Machine.origin:type_name -> vmhost.v1.MachineOrigin
-	5,  // 3: vmhost.v1.Machine.disks:type_name -> vmhost.v1.MachineDisk
-	6,  // 4: vmhost.v1.Machine.interfaces:type_name -> vmhost.v1.MachineInterface
-	1,  // 5: vmhost.v1.Machine.phase:type_name -> vmhost.v1.MachinePhase
-	2,  // 6: vmhost.v1.Machine.power_state:type_name -> vmhost.v1.PowerState
-	7,  // 7: vmhost.v1.Machine.observe_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: vmhost.v1.Machine.conditions:type_name -> vmhost.v1.Condition
-	3,  // 9: vmhost.v1.MachineInterface.kind:type_name -> vmhost.v1.InterfaceKind
-	9,  // 10: vmhost.v1.MachineInterface.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 0: vmhost.v1.Machine.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 1: vmhost.v1.Machine.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: vmhost.v1.Machine.origin:type_name -> vmhost.v1.MachineOrigin
+	6,  // 3: vmhost.v1.Machine.disks:type_name -> vmhost.v1.MachineDisk
+	7,  // 4: vmhost.v1.Machine.interfaces:type_name -> vmhost.v1.MachineInterface
+	2,  // 5: vmhost.v1.Machine.phase:type_name -> vmhost.v1.MachinePhase
+	3,  // 6: vmhost.v1.Machine.power_state:type_name -> vmhost.v1.PowerState
+	8,  // 7: vmhost.v1.Machine.observe_time:type_name -> google.protobuf.Timestamp
+	9,  // 8: vmhost.v1.Machine.conditions:type_name -> vmhost.v1.Condition
+	10, // 9: vmhost.v1.Machine.type:type_name -> vmhost.v1.MachineType
+	0,  // 10: vmhost.v1.Machine.firmware:type_name -> vmhost.v1.Firmware
+	4,  // 11: vmhost.v1.MachineInterface.kind:type_name -> vmhost.v1.InterfaceKind
+	11, // 12: vmhost.v1.MachineInterface.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_machine_proto_init() }
@@ -826,7 +1063,7 @@ func file_vmhost_v1_machine_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_machine_proto_rawDesc), len(file_vmhost_v1_machine_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,

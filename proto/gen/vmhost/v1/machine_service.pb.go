@@ -24,6 +24,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How hard a machine is stopped.
+type StopMode int32
+
+const (
+	// Ask the guest, and turn it off after grace_period.
+	StopMode_STOP_MODE_UNSPECIFIED StopMode = 0
+	// Only ask the guest; the operation fails with DEADLINE when it does not stop
+	// within grace_period.
+	StopMode_STOP_MODE_SOFT StopMode = 1
+	// Turn it off at once.
+	StopMode_STOP_MODE_HARD StopMode = 2
+)
+
+// Enum value maps for StopMode.
+var (
+	StopMode_name = map[int32]string{
+		0: "STOP_MODE_UNSPECIFIED",
+		1: "STOP_MODE_SOFT",
+		2: "STOP_MODE_HARD",
+	}
+	StopMode_value = map[string]int32{
+		"STOP_MODE_UNSPECIFIED": 0,
+		"STOP_MODE_SOFT":        1,
+		"STOP_MODE_HARD":        2,
+	}
+)
+
+func (x StopMode) Enum() *StopMode {
+	p := new(StopMode)
+	*p = x
+	return p
+}
+
+func (x StopMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StopMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_machine_service_proto_enumTypes[0].Descriptor()
+}
+
+func (StopMode) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_machine_service_proto_enumTypes[0]
+}
+
+func (x StopMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StopMode.Descriptor instead.
+func (StopMode) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{0}
+}
+
 // What machine is wanted, and where it may be.
 type ComposeMachineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -66,7 +120,25 @@ type ComposeMachineRequest struct {
 	// same operation for 24 hours, with another request it is refused. A UUID.
 	RequestId string `protobuf:"bytes,16,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Only check and explain; record nothing.
-	ValidateOnly  bool `protobuf:"varint,17,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,17,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Virtual machine (default) or container.
+	Type MachineType `protobuf:"varint,18,opt,name=type,proto3,enum=vmhost.v1.MachineType" json:"type,omitempty"`
+	// Cores of the host to pin to, one for each core of the machine; cores may
+	// then be left out. Refused on hosts where one of them is pinned already.
+	PinnedCores []int32 `protobuf:"varint,19,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// Back its memory by huge pages.
+	Hugepages bool `protobuf:"varint,20,opt,name=hugepages,proto3" json:"hugepages,omitempty"`
+	// What it boots with.
+	Firmware Firmware `protobuf:"varint,21,opt,name=firmware,proto3,enum=vmhost.v1.Firmware" json:"firmware,omitempty"`
+	// Whether only signed boot loaders may start; needs UEFI. Off by default,
+	// since network boot programs are seldom signed.
+	SecureBoot bool `protobuf:"varint,22,opt,name=secure_boot,json=secureBoot,proto3" json:"secure_boot,omitempty"`
+	// LXD: profiles to apply, in order. None: no profile, not even `default`.
+	Profiles []string `protobuf:"bytes,23,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// LXD: the image to make it from, an alias or fingerprint on the host. Needed
+	// for a container; a virtual machine without one is empty and boots from the
+	// network.
+	Image         string `protobuf:"bytes,24,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +292,55 @@ func (x *ComposeMachineRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *ComposeMachineRequest) GetType() MachineType {
+	if x != nil {
+		return x.Type
+	}
+	return MachineType_MACHINE_TYPE_UNSPECIFIED
+}
+
+func (x *ComposeMachineRequest) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *ComposeMachineRequest) GetHugepages() bool {
+	if x != nil {
+		return x.Hugepages
+	}
+	return false
+}
+
+func (x *ComposeMachineRequest) GetFirmware() Firmware {
+	if x != nil {
+		return x.Firmware
+	}
+	return Firmware_FIRMWARE_UNSPECIFIED
+}
+
+func (x *ComposeMachineRequest) GetSecureBoot() bool {
+	if x != nil {
+		return x.SecureBoot
+	}
+	return false
+}
+
+func (x *ComposeMachineRequest) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *ComposeMachineRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
 // One disk that is wanted.
 type DiskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -227,7 +348,12 @@ type DiskRequest struct {
 	SizeBytes int64 `protobuf:"varint,1,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// The storage pool on the host. Empty: the host's default pool, else the one
 	// with the most room.
-	StoragePool   string `protobuf:"bytes,2,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
+	StoragePool string `protobuf:"bytes,2,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
+	// Tags that the storage pool must have, see VmHost.storage_pool_labels.
+	Tags []string `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Boot from this disk. None marked: the first. For a container the first disk
+	// is its root.
+	Boot          bool `protobuf:"varint,4,opt,name=boot,proto3" json:"boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +402,20 @@ func (x *DiskRequest) GetStoragePool() string {
 	return ""
 }
 
+func (x *DiskRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *DiskRequest) GetBoot() bool {
+	if x != nil {
+		return x.Boot
+	}
+	return false
+}
+
 // One interface that is wanted.
 type InterfaceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -287,7 +427,21 @@ type InterfaceRequest struct {
 	// MAC address; empty: one is chosen. Unicast.
 	Mac string `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`
 	// For macvlan, how. Unspecified: the host's default.
-	MacvlanMode   MacvlanMode `protobuf:"varint,4,opt,name=macvlan_mode,json=macvlanMode,proto3,enum=vmhost.v1.MacvlanMode" json:"macvlan_mode,omitempty"`
+	MacvlanMode MacvlanMode `protobuf:"varint,4,opt,name=macvlan_mode,json=macvlanMode,proto3,enum=vmhost.v1.MacvlanMode" json:"macvlan_mode,omitempty"`
+	// A network of the host that serves this subnet, CIDR.
+	SubnetCidr string `protobuf:"bytes,5,opt,name=subnet_cidr,json=subnetCidr,proto3" json:"subnet_cidr,omitempty"`
+	// A network of the host with this VLAN; 0 means one without. For SR-IOV and
+	// bridges the tag that the interface's frames get.
+	Vlan *int32 `protobuf:"varint,6,opt,name=vlan,proto3,oneof" json:"vlan,omitempty"`
+	// A network of the host in this space, see VmHost.network_labels.
+	Space string `protobuf:"bytes,7,opt,name=space,proto3" json:"space,omitempty"`
+	// A network of the host with all these tags, see VmHost.network_labels.
+	Tags []string `protobuf:"bytes,8,rep,name=tags,proto3" json:"tags,omitempty"`
+	// The address that the hypervisor's DHCP gives it. Implies the network whose
+	// subnet has it; refused where the hypervisor runs no DHCP.
+	IpAddress string `protobuf:"bytes,9,opt,name=ip_address,json=ipAddress,proto3" json:"ip_address,omitempty"`
+	// Boot from the network by this interface. None marked: the first.
+	Boot          bool `protobuf:"varint,10,opt,name=boot,proto3" json:"boot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +502,48 @@ func (x *InterfaceRequest) GetMacvlanMode() MacvlanMode {
 		return x.MacvlanMode
 	}
 	return MacvlanMode_MACVLAN_MODE_UNSPECIFIED
+}
+
+func (x *InterfaceRequest) GetSubnetCidr() string {
+	if x != nil {
+		return x.SubnetCidr
+	}
+	return ""
+}
+
+func (x *InterfaceRequest) GetVlan() int32 {
+	if x != nil && x.Vlan != nil {
+		return *x.Vlan
+	}
+	return 0
+}
+
+func (x *InterfaceRequest) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *InterfaceRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *InterfaceRequest) GetIpAddress() string {
+	if x != nil {
+		return x.IpAddress
+	}
+	return ""
+}
+
+func (x *InterfaceRequest) GetBoot() bool {
+	if x != nil {
+		return x.Boot
+	}
+	return false
 }
 
 // Which machine.
@@ -673,7 +869,9 @@ type StopMachineRequest struct {
 	// Makes repeating safe, see ComposeMachineRequest.request_id.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Only check.
-	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// How hard.
+	Mode          StopMode `protobuf:"varint,5,opt,name=mode,proto3,enum=vmhost.v1.StopMode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -734,6 +932,13 @@ func (x *StopMachineRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *StopMachineRequest) GetMode() StopMode {
+	if x != nil {
+		return x.Mode
+	}
+	return StopMode_STOP_MODE_UNSPECIFIED
 }
 
 // Which machine to reset.
@@ -892,11 +1097,920 @@ func (x *ComposePlan) GetPlacement() *Placement {
 	return nil
 }
 
+// Which machine to turn off and on.
+type CycleMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How long the guest may take to stop, up to 1 hour. Not set: 60 seconds. 0:
+	// turned off at once.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,2,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CycleMachineRequest) Reset() {
+	*x = CycleMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CycleMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CycleMachineRequest) ProtoMessage() {}
+
+func (x *CycleMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CycleMachineRequest.ProtoReflect.Descriptor instead.
+func (*CycleMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CycleMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CycleMachineRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *CycleMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CycleMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Which machine to pause.
+type PauseMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseMachineRequest) Reset() {
+	*x = PauseMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseMachineRequest) ProtoMessage() {}
+
+func (x *PauseMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseMachineRequest.ProtoReflect.Descriptor instead.
+func (*PauseMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PauseMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PauseMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PauseMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Which machine to let run again.
+type ResumeMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeMachineRequest) Reset() {
+	*x = ResumeMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeMachineRequest) ProtoMessage() {}
+
+func (x *ResumeMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeMachineRequest.ProtoReflect.Descriptor instead.
+func (*ResumeMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ResumeMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ResumeMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ResumeMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Which machines, and what to do to them.
+type BatchChangePowerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`, each once, at most 1000. Or filter.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// AIP-160 filter over fields of Machine, instead of names; of what it matches,
+	// discovered machines are left out. More than 1000 are refused.
+	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// What to do: START, STOP, RESET, CYCLE, PAUSE or RESUME.
+	Verb OperationVerb `protobuf:"varint,3,opt,name=verb,proto3,enum=vmhost.v1.OperationVerb" json:"verb,omitempty"`
+	// For STOP and CYCLE, see StopMachineRequest.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,4,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// For STOP, see StopMachineRequest.
+	Mode StopMode `protobuf:"varint,5,opt,name=mode,proto3,enum=vmhost.v1.StopMode" json:"mode,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchChangePowerRequest) Reset() {
+	*x = BatchChangePowerRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchChangePowerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchChangePowerRequest) ProtoMessage() {}
+
+func (x *BatchChangePowerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchChangePowerRequest.ProtoReflect.Descriptor instead.
+func (*BatchChangePowerRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *BatchChangePowerRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *BatchChangePowerRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *BatchChangePowerRequest) GetVerb() OperationVerb {
+	if x != nil {
+		return x.Verb
+	}
+	return OperationVerb_OPERATION_VERB_UNSPECIFIED
+}
+
+func (x *BatchChangePowerRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *BatchChangePowerRequest) GetMode() StopMode {
+	if x != nil {
+		return x.Mode
+	}
+	return StopMode_STOP_MODE_UNSPECIFIED
+}
+
+func (x *BatchChangePowerRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *BatchChangePowerRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// What became of each machine.
+type BatchChangePowerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One result per machine, in the order asked for.
+	Results       []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchChangePowerResponse) Reset() {
+	*x = BatchChangePowerResponse{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchChangePowerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchChangePowerResponse) ProtoMessage() {}
+
+func (x *BatchChangePowerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchChangePowerResponse.ProtoReflect.Descriptor instead.
+func (*BatchChangePowerResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BatchChangePowerResponse) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// What became of one machine of many.
+type BatchResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The operation that was begun; not set when it was refused.
+	Operation *Operation `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Why it was refused.
+	Error         *OperationError `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchResult) Reset() {
+	*x = BatchResult{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchResult) ProtoMessage() {}
+
+func (x *BatchResult) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchResult.ProtoReflect.Descriptor instead.
+func (*BatchResult) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BatchResult) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BatchResult) GetOperation() *Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *BatchResult) GetError() *OperationError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+// Which discovered machine to take over.
+type AdoptMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The hostname it gets in vmhost, unique in its pool. Empty: its name on the
+	// hypervisor in lower case, where that is a hostname. The hypervisor's name of
+	// it does not change.
+	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// Words to give it.
+	Tags []string `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptMachineRequest) Reset() {
+	*x = AdoptMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptMachineRequest) ProtoMessage() {}
+
+func (x *AdoptMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptMachineRequest.ProtoReflect.Descriptor instead.
+func (*AdoptMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AdoptMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdoptMachineRequest) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *AdoptMachineRequest) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *AdoptMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AdoptMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Which machine to give back.
+type ReleaseMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The version it must have; empty: any.
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseMachineRequest) Reset() {
+	*x = ReleaseMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseMachineRequest) ProtoMessage() {}
+
+func (x *ReleaseMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseMachineRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ReleaseMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReleaseMachineRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *ReleaseMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReleaseMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Whose log, and how much of it.
+type ReadConsoleLogRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The last so many bytes. 0: 65536. At most 16 MiB.
+	TailBytes     int64 `protobuf:"varint,2,opt,name=tail_bytes,json=tailBytes,proto3" json:"tail_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadConsoleLogRequest) Reset() {
+	*x = ReadConsoleLogRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadConsoleLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadConsoleLogRequest) ProtoMessage() {}
+
+func (x *ReadConsoleLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadConsoleLogRequest.ProtoReflect.Descriptor instead.
+func (*ReadConsoleLogRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReadConsoleLogRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReadConsoleLogRequest) GetTailBytes() int64 {
+	if x != nil {
+		return x.TailBytes
+	}
+	return 0
+}
+
+// A part of the log.
+type ReadConsoleLogResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the guest wrote it: escape sequences and all.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadConsoleLogResponse) Reset() {
+	*x = ReadConsoleLogResponse{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadConsoleLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadConsoleLogResponse) ProtoMessage() {}
+
+func (x *ReadConsoleLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadConsoleLogResponse.ProtoReflect.Descriptor instead.
+func (*ReadConsoleLogResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReadConsoleLogResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// To a machine's console.
+type AttachConsoleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*AttachConsoleRequest_Name
+	//	*AttachConsoleRequest_Data
+	Message isAttachConsoleRequest_Message `protobuf_oneof:"message"`
+	// In the first request: take the console away from whoever has it.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachConsoleRequest) Reset() {
+	*x = AttachConsoleRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachConsoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachConsoleRequest) ProtoMessage() {}
+
+func (x *AttachConsoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachConsoleRequest.ProtoReflect.Descriptor instead.
+func (*AttachConsoleRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *AttachConsoleRequest) GetMessage() isAttachConsoleRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *AttachConsoleRequest) GetName() string {
+	if x != nil {
+		if x, ok := x.Message.(*AttachConsoleRequest_Name); ok {
+			return x.Name
+		}
+	}
+	return ""
+}
+
+func (x *AttachConsoleRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*AttachConsoleRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *AttachConsoleRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type isAttachConsoleRequest_Message interface {
+	isAttachConsoleRequest_Message()
+}
+
+type AttachConsoleRequest_Name struct {
+	// First: `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3,oneof"`
+}
+
+type AttachConsoleRequest_Data struct {
+	// What was typed.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*AttachConsoleRequest_Name) isAttachConsoleRequest_Message() {}
+
+func (*AttachConsoleRequest_Data) isAttachConsoleRequest_Message() {}
+
+// From a machine's console.
+type AttachConsoleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*AttachConsoleResponse_Attached
+	//	*AttachConsoleResponse_Data
+	Message       isAttachConsoleResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachConsoleResponse) Reset() {
+	*x = AttachConsoleResponse{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachConsoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachConsoleResponse) ProtoMessage() {}
+
+func (x *AttachConsoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachConsoleResponse.ProtoReflect.Descriptor instead.
+func (*AttachConsoleResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AttachConsoleResponse) GetMessage() isAttachConsoleResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *AttachConsoleResponse) GetAttached() *AttachedConsole {
+	if x != nil {
+		if x, ok := x.Message.(*AttachConsoleResponse_Attached); ok {
+			return x.Attached
+		}
+	}
+	return nil
+}
+
+func (x *AttachConsoleResponse) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*AttachConsoleResponse_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isAttachConsoleResponse_Message interface {
+	isAttachConsoleResponse_Message()
+}
+
+type AttachConsoleResponse_Attached struct {
+	// First: the console is open.
+	Attached *AttachedConsole `protobuf:"bytes,1,opt,name=attached,proto3,oneof"`
+}
+
+type AttachConsoleResponse_Data struct {
+	// What the guest wrote.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*AttachConsoleResponse_Attached) isAttachConsoleResponse_Message() {}
+
+func (*AttachConsoleResponse_Data) isAttachConsoleResponse_Message() {}
+
+// An open console.
+type AttachedConsole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The rack it goes through, `racks/{rack}`.
+	Rack          string `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachedConsole) Reset() {
+	*x = AttachedConsole{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachedConsole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachedConsole) ProtoMessage() {}
+
+func (x *AttachedConsole) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachedConsole.ProtoReflect.Descriptor instead.
+func (*AttachedConsole) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AttachedConsole) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *AttachedConsole) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
 var File_vmhost_v1_machine_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x17vmhost/v1/vm_host.proto\"\x83\a\n" +
+	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x17vmhost/v1/vm_host.proto\"\xbd\t\n" +
 	"\x15ComposeMachineRequest\x12L\n" +
 	"\bhostname\x18\x01 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\bhostname\x12 \n" +
 	"\x05cores\x18\x02 \x01(\x05B\n" +
@@ -920,16 +2034,38 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\bdiskless\x18\x0f \x01(\bR\bdiskless\x12*\n" +
 	"\n" +
 	"request_id\x18\x10 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x11 \x01(\bR\fvalidateOnly\"\x81\x01\n" +
+	"\rvalidate_only\x18\x11 \x01(\bR\fvalidateOnly\x124\n" +
+	"\x04type\x18\x12 \x01(\x0e2\x16.vmhost.v1.MachineTypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x128\n" +
+	"\fpinned_cores\x18\x13 \x03(\x05B\x15\xbaH\x12\x92\x01\x0f\x10\x80 \x18\x01\"\b\x1a\x06\x18\xff\xff\x03(\x00R\vpinnedCores\x12\x1c\n" +
+	"\thugepages\x18\x14 \x01(\bR\thugepages\x129\n" +
+	"\bfirmware\x18\x15 \x01(\x0e2\x13.vmhost.v1.FirmwareB\b\xbaH\x05\x82\x01\x02\x10\x01R\bfirmware\x12\x1f\n" +
+	"\vsecure_boot\x18\x16 \x01(\bR\n" +
+	"secureBoot\x12.\n" +
+	"\bprofiles\x18\x17 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10 \x18\x01\"\x06r\x04\x10\x01\x18?R\bprofiles\x12\x1e\n" +
+	"\x05image\x18\x18 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05image\"\xe1\x01\n" +
 	"\vDiskRequest\x123\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03B\x14\xe0A\x02\xbaH\x0e\"\f\x18\x80\x80\x80\x80\x80\x80\x10(\x80\x80@R\tsizeBytes\x12=\n" +
-	"\fstorage_pool\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x18\x80\x012\x10^[^\\x00-\\x1f/]*$R\vstoragePool\"\x8f\x02\n" +
+	"\fstorage_pool\x18\x02 \x01(\tB\x1a\xbaH\x17r\x15\x18\x80\x012\x10^[^\\x00-\\x1f/]*$R\vstoragePool\x12J\n" +
+	"\x04tags\x18\x03 \x03(\tB6\xbaH3\x92\x010\x10\x10\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\x12\x12\n" +
+	"\x04boot\x18\x04 \x01(\bR\x04boot\"\xc2\x04\n" +
 	"\x10InterfaceRequest\x122\n" +
 	"\x06source\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15\x18\x80\x012\x10^[^\\x00-\\x1f/]*$R\x06source\x126\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.vmhost.v1.InterfaceKindB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04kind\x12J\n" +
 	"\x03mac\x18\x03 \x01(\tB8\xbaH5r321^([0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5})?$R\x03mac\x12C\n" +
-	"\fmacvlan_mode\x18\x04 \x01(\x0e2\x16.vmhost.v1.MacvlanModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\vmacvlanMode\"H\n" +
+	"\fmacvlan_mode\x18\x04 \x01(\x0e2\x16.vmhost.v1.MacvlanModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\vmacvlanMode\x12.\n" +
+	"\vsubnet_cidr\x18\x05 \x01(\tB\r\xbaH\n" +
+	"\xd8\x01\x01r\x05\x18@\xe8\x01\x01R\n" +
+	"subnetCidr\x12#\n" +
+	"\x04vlan\x18\x06 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xfe\x1f(\x00H\x00R\x04vlan\x88\x01\x01\x12F\n" +
+	"\x05space\x18\a \x01(\tB0\xbaH-r+2)^([a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?)?$R\x05space\x12J\n" +
+	"\x04tags\x18\b \x03(\tB6\xbaH3\x92\x010\x10\x10\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\x12+\n" +
+	"\n" +
+	"ip_address\x18\t \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\x18@p\x01R\tipAddress\x12\x12\n" +
+	"\x04boot\x18\n" +
+	" \x01(\bR\x04bootB\a\n" +
+	"\x05_vlan\"H\n" +
 	"\x11GetMachineRequest\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\"\xae\x01\n" +
 	"\x13ListMachinesRequest\x12'\n" +
@@ -952,14 +2088,15 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12*\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\xe7\x01\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x9a\x02\n" +
 	"\x12StopMachineRequest\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12K\n" +
 	"\fgrace_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
 	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\vgracePeriod\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x9b\x01\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x121\n" +
+	"\x04mode\x18\x05 \x01(\x0e2\x13.vmhost.v1.StopModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"\x9b\x01\n" +
 	"\x13ResetMachineRequest\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12*\n" +
 	"\n" +
@@ -968,7 +2105,76 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\x18QueryMachinePowerRequest\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\"A\n" +
 	"\vComposePlan\x122\n" +
-	"\tplacement\x18\x01 \x01(\v2\x14.vmhost.v1.PlacementR\tplacement2\xec\x06\n" +
+	"\tplacement\x18\x01 \x01(\v2\x14.vmhost.v1.PlacementR\tplacement\"\xe8\x01\n" +
+	"\x13CycleMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12K\n" +
+	"\fgrace_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\vgracePeriod\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x9b\x01\n" +
+	"\x13PauseMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12*\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x9c\x01\n" +
+	"\x14ResumeMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12*\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\x91\x03\n" +
+	"\x17BatchChangePowerRequest\x12<\n" +
+	"\x05names\x18\x01 \x03(\tB&\xbaH#\x92\x01 \x10\xe8\a\x18\x01\"\x19r\x172\x15^machines/[^/]{1,64}$R\x05names\x12 \n" +
+	"\x06filter\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x06filter\x12E\n" +
+	"\x04verb\x18\x03 \x01(\x0e2\x18.vmhost.v1.OperationVerbB\x17\xe0A\x02\xbaH\x11\x82\x01\x0e\x10\x01\x18\x03\x18\x04\x18\x05\x18\t\x18\n" +
+	"\x18\vR\x04verb\x12K\n" +
+	"\fgrace_period\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\vgracePeriod\x121\n" +
+	"\x04mode\x18\x05 \x01(\x0e2\x13.vmhost.v1.StopModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12*\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\"L\n" +
+	"\x18BatchChangePowerResponse\x120\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.vmhost.v1.BatchResultR\aresults\"\x86\x01\n" +
+	"\vBatchResult\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
+	"\toperation\x18\x02 \x01(\v2\x14.vmhost.v1.OperationR\toperation\x12/\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.vmhost.v1.OperationErrorR\x05error\"\xb5\x02\n" +
+	"\x13AdoptMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12L\n" +
+	"\bhostname\x18\x02 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\bhostname\x12J\n" +
+	"\x04tags\x18\x03 \x03(\tB6\xbaH3\x92\x010\x10@\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xba\x01\n" +
+	"\x15ReleaseMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12\x1b\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"y\n" +
+	"\x15ReadConsoleLogRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12+\n" +
+	"\n" +
+	"tail_bytes\x18\x02 \x01(\x03B\f\xbaH\t\"\a\x18\x80\x80\x80\b(\x00R\ttailBytes\",\n" +
+	"\x16ReadConsoleLogResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x8c\x01\n" +
+	"\x14AttachConsoleRequest\x122\n" +
+	"\x04name\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^machines/[^/]{1,64}$H\x00R\x04name\x12\x1f\n" +
+	"\x04data\x18\x02 \x01(\fB\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00R\x04data\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05forceB\t\n" +
+	"\amessage\"r\n" +
+	"\x15AttachConsoleResponse\x128\n" +
+	"\battached\x18\x01 \x01(\v2\x1a.vmhost.v1.AttachedConsoleH\x00R\battached\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\amessage\"?\n" +
+	"\x0fAttachedConsole\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack*M\n" +
+	"\bStopMode\x12\x19\n" +
+	"\x15STOP_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eSTOP_MODE_SOFT\x10\x01\x12\x12\n" +
+	"\x0eSTOP_MODE_HARD\x10\x022\xff\r\n" +
 	"\x0eMachineService\x12i\n" +
 	"\x0eComposeMachine\x12 .vmhost.v1.ComposeMachineRequest\x1a\x14.vmhost.v1.Operation\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/machines:compose\x12]\n" +
 	"\n" +
@@ -977,7 +2183,15 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\rDeleteMachine\x12\x1f.vmhost.v1.DeleteMachineRequest\x1a\x14.vmhost.v1.Operation\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=machines/*}\x12l\n" +
 	"\fStartMachine\x12\x1e.vmhost.v1.StartMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:start\x12i\n" +
 	"\vStopMachine\x12\x1d.vmhost.v1.StopMachineRequest\x1a\x14.vmhost.v1.Operation\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/{name=machines/*}:stop\x12l\n" +
-	"\fResetMachine\x12\x1e.vmhost.v1.ResetMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:reset\x12{\n" +
+	"\fResetMachine\x12\x1e.vmhost.v1.ResetMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:reset\x12l\n" +
+	"\fCycleMachine\x12\x1e.vmhost.v1.CycleMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:cycle\x12l\n" +
+	"\fPauseMachine\x12\x1e.vmhost.v1.PauseMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:pause\x12o\n" +
+	"\rResumeMachine\x12\x1f.vmhost.v1.ResumeMachineRequest\x1a\x14.vmhost.v1.Operation\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/{name=machines/*}:resume\x12\x85\x01\n" +
+	"\x10BatchChangePower\x12\".vmhost.v1.BatchChangePowerRequest\x1a#.vmhost.v1.BatchChangePowerResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/machines:batchChangePower\x12l\n" +
+	"\fAdoptMachine\x12\x1e.vmhost.v1.AdoptMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:adopt\x12r\n" +
+	"\x0eReleaseMachine\x12 .vmhost.v1.ReleaseMachineRequest\x1a\x14.vmhost.v1.Operation\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/{name=machines/*}:release\x12\x81\x01\n" +
+	"\x0eReadConsoleLog\x12 .vmhost.v1.ReadConsoleLogRequest\x1a!.vmhost.v1.ReadConsoleLogResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=machines/*}:consoleLog0\x01\x12V\n" +
+	"\rAttachConsole\x12\x1f.vmhost.v1.AttachConsoleRequest\x1a .vmhost.v1.AttachConsoleResponse(\x010\x01\x12{\n" +
 	"\x11QueryMachinePower\x12#.vmhost.v1.QueryMachinePowerRequest\x1a\x14.vmhost.v1.Operation\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/{name=machines/*}:queryPowerB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
@@ -992,56 +2206,102 @@ func file_vmhost_v1_machine_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_machine_service_proto_rawDescData
 }
 
-var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_vmhost_v1_machine_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_vmhost_v1_machine_service_proto_goTypes = []any{
-	(*ComposeMachineRequest)(nil),    // 0: vmhost.v1.ComposeMachineRequest
-	(*DiskRequest)(nil),              // 1: vmhost.v1.DiskRequest
-	(*InterfaceRequest)(nil),         // 2: vmhost.v1.InterfaceRequest
-	(*GetMachineRequest)(nil),        // 3: vmhost.v1.GetMachineRequest
-	(*ListMachinesRequest)(nil),      // 4: vmhost.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),     // 5: vmhost.v1.ListMachinesResponse
-	(*DeleteMachineRequest)(nil),     // 6: vmhost.v1.DeleteMachineRequest
-	(*StartMachineRequest)(nil),      // 7: vmhost.v1.StartMachineRequest
-	(*StopMachineRequest)(nil),       // 8: vmhost.v1.StopMachineRequest
-	(*ResetMachineRequest)(nil),      // 9: vmhost.v1.ResetMachineRequest
-	(*QueryMachinePowerRequest)(nil), // 10: vmhost.v1.QueryMachinePowerRequest
-	(*ComposePlan)(nil),              // 11: vmhost.v1.ComposePlan
-	(InterfaceKind)(0),               // 12: vmhost.v1.InterfaceKind
-	(MacvlanMode)(0),                 // 13: vmhost.v1.MacvlanMode
-	(*Machine)(nil),                  // 14: vmhost.v1.Machine
-	(*durationpb.Duration)(nil),      // 15: google.protobuf.Duration
-	(*Placement)(nil),                // 16: vmhost.v1.Placement
-	(*Operation)(nil),                // 17: vmhost.v1.Operation
+	(StopMode)(0),                    // 0: vmhost.v1.StopMode
+	(*ComposeMachineRequest)(nil),    // 1: vmhost.v1.ComposeMachineRequest
+	(*DiskRequest)(nil),              // 2: vmhost.v1.DiskRequest
+	(*InterfaceRequest)(nil),         // 3: vmhost.v1.InterfaceRequest
+	(*GetMachineRequest)(nil),        // 4: vmhost.v1.GetMachineRequest
+	(*ListMachinesRequest)(nil),      // 5: vmhost.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),     // 6: vmhost.v1.ListMachinesResponse
+	(*DeleteMachineRequest)(nil),     // 7: vmhost.v1.DeleteMachineRequest
+	(*StartMachineRequest)(nil),      // 8: vmhost.v1.StartMachineRequest
+	(*StopMachineRequest)(nil),       // 9: vmhost.v1.StopMachineRequest
+	(*ResetMachineRequest)(nil),      // 10: vmhost.v1.ResetMachineRequest
+	(*QueryMachinePowerRequest)(nil), // 11: vmhost.v1.QueryMachinePowerRequest
+	(*ComposePlan)(nil),              // 12: vmhost.v1.ComposePlan
+	(*CycleMachineRequest)(nil),      // 13: vmhost.v1.CycleMachineRequest
+	(*PauseMachineRequest)(nil),      // 14: vmhost.v1.PauseMachineRequest
+	(*ResumeMachineRequest)(nil),     // 15: vmhost.v1.ResumeMachineRequest
+	(*BatchChangePowerRequest)(nil),  // 16: vmhost.v1.BatchChangePowerRequest
+	(*BatchChangePowerResponse)(nil), // 17: vmhost.v1.BatchChangePowerResponse
+	(*BatchResult)(nil),              // 18: vmhost.v1.BatchResult
+	(*AdoptMachineRequest)(nil),      // 19: vmhost.v1.AdoptMachineRequest
+	(*ReleaseMachineRequest)(nil),    // 20: vmhost.v1.ReleaseMachineRequest
+	(*ReadConsoleLogRequest)(nil),    // 21: vmhost.v1.ReadConsoleLogRequest
+	(*ReadConsoleLogResponse)(nil),   // 22: vmhost.v1.ReadConsoleLogResponse
+	(*AttachConsoleRequest)(nil),     // 23: vmhost.v1.AttachConsoleRequest
+	(*AttachConsoleResponse)(nil),    // 24: vmhost.v1.AttachConsoleResponse
+	(*AttachedConsole)(nil),          // 25: vmhost.v1.AttachedConsole
+	(MachineType)(0),                 // 26: vmhost.v1.MachineType
+	(Firmware)(0),                    // 27: vmhost.v1.Firmware
+	(InterfaceKind)(0),               // 28: vmhost.v1.InterfaceKind
+	(MacvlanMode)(0),                 // 29: vmhost.v1.MacvlanMode
+	(*Machine)(nil),                  // 30: vmhost.v1.Machine
+	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
+	(*Placement)(nil),                // 32: vmhost.v1.Placement
+	(OperationVerb)(0),               // 33: vmhost.v1.OperationVerb
+	(*Operation)(nil),                // 34: vmhost.v1.Operation
+	(*OperationError)(nil),           // 35: vmhost.v1.OperationError
 }
 var file_vmhost_v1_machine_service_proto_depIdxs = []int32{
-	1,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
-	2,  // 1: vmhost.v1.ComposeMachineRequest.interfaces:type_name -> vmhost.v1.InterfaceRequest
-	12, // 2: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
-	13, // 3: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	14, // 4: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
-	15, // 5: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	16, // 6: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
-	0,  // 7: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
-	3,  // 8: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
-	4,  // 9: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
-	6,  // 10: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
-	7,  // 11: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
-	8,  // 12: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
-	9,  // 13: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
-	10, // 14: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
-	17, // 15: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
-	14, // 16: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
-	5,  // 17: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
-	17, // 18: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
-	17, // 19: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
-	17, // 20: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
-	17, // 21: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
-	17, // 22: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
-	15, // [15:23] is the sub-list for method output_type
-	7,  // [7:15] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	2,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
+	3,  // 1: vmhost.v1.ComposeMachineRequest.interfaces:type_name -> vmhost.v1.InterfaceRequest
+	26, // 2: vmhost.v1.ComposeMachineRequest.type:type_name -> vmhost.v1.MachineType
+	27, // 3: vmhost.v1.ComposeMachineRequest.firmware:type_name -> vmhost.v1.Firmware
+	28, // 4: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
+	29, // 5: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
+	30, // 6: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
+	31, // 7: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	0,  // 8: vmhost.v1.StopMachineRequest.mode:type_name -> vmhost.v1.StopMode
+	32, // 9: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
+	31, // 10: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	33, // 11: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
+	31, // 12: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
+	0,  // 13: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
+	18, // 14: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
+	34, // 15: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
+	35, // 16: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
+	25, // 17: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
+	1,  // 18: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
+	4,  // 19: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
+	5,  // 20: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
+	7,  // 21: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
+	8,  // 22: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
+	9,  // 23: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
+	10, // 24: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
+	13, // 25: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
+	14, // 26: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
+	15, // 27: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
+	16, // 28: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
+	19, // 29: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
+	20, // 30: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
+	21, // 31: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
+	23, // 32: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
+	11, // 33: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
+	34, // 34: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
+	30, // 35: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
+	6,  // 36: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
+	34, // 37: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
+	34, // 38: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
+	34, // 39: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
+	34, // 40: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
+	34, // 41: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
+	34, // 42: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
+	34, // 43: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
+	17, // 44: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
+	34, // 45: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
+	34, // 46: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
+	22, // 47: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
+	24, // 48: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
+	34, // 49: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
+	34, // [34:50] is the sub-list for method output_type
+	18, // [18:34] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_machine_service_proto_init() }
@@ -1053,18 +2313,28 @@ func file_vmhost_v1_machine_service_proto_init() {
 	file_vmhost_v1_operation_proto_init()
 	file_vmhost_v1_placement_proto_init()
 	file_vmhost_v1_vm_host_proto_init()
+	file_vmhost_v1_machine_service_proto_msgTypes[2].OneofWrappers = []any{}
+	file_vmhost_v1_machine_service_proto_msgTypes[22].OneofWrappers = []any{
+		(*AttachConsoleRequest_Name)(nil),
+		(*AttachConsoleRequest_Data)(nil),
+	}
+	file_vmhost_v1_machine_service_proto_msgTypes[23].OneofWrappers = []any{
+		(*AttachConsoleResponse_Attached)(nil),
+		(*AttachConsoleResponse_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_machine_service_proto_rawDesc), len(file_vmhost_v1_machine_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   12,
+			NumEnums:      1,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_vmhost_v1_machine_service_proto_goTypes,
 		DependencyIndexes: file_vmhost_v1_machine_service_proto_depIdxs,
+		EnumInfos:         file_vmhost_v1_machine_service_proto_enumTypes,
 		MessageInfos:      file_vmhost_v1_machine_service_proto_msgTypes,
 	}.Build()
 	File_vmhost_v1_machine_service_proto = out.File

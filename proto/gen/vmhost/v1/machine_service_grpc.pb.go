@@ -26,6 +26,14 @@ const (
 	MachineService_StartMachine_FullMethodName      = "/vmhost.v1.MachineService/StartMachine"
 	MachineService_StopMachine_FullMethodName       = "/vmhost.v1.MachineService/StopMachine"
 	MachineService_ResetMachine_FullMethodName      = "/vmhost.v1.MachineService/ResetMachine"
+	MachineService_CycleMachine_FullMethodName      = "/vmhost.v1.MachineService/CycleMachine"
+	MachineService_PauseMachine_FullMethodName      = "/vmhost.v1.MachineService/PauseMachine"
+	MachineService_ResumeMachine_FullMethodName     = "/vmhost.v1.MachineService/ResumeMachine"
+	MachineService_BatchChangePower_FullMethodName  = "/vmhost.v1.MachineService/BatchChangePower"
+	MachineService_AdoptMachine_FullMethodName      = "/vmhost.v1.MachineService/AdoptMachine"
+	MachineService_ReleaseMachine_FullMethodName    = "/vmhost.v1.MachineService/ReleaseMachine"
+	MachineService_ReadConsoleLog_FullMethodName    = "/vmhost.v1.MachineService/ReadConsoleLog"
+	MachineService_AttachConsole_FullMethodName     = "/vmhost.v1.MachineService/AttachConsole"
 	MachineService_QueryMachinePower_FullMethodName = "/vmhost.v1.MachineService/QueryMachinePower"
 )
 
@@ -58,6 +66,31 @@ type MachineServiceClient interface {
 	StopMachine(ctx context.Context, in *StopMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Resets a machine as its reset button would.
 	ResetMachine(ctx context.Context, in *ResetMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Turns a machine off and on again: asks the guest, turns it off after a time
+	// limit, starts it. One that is off is started.
+	CycleMachine(ctx context.Context, in *CycleMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Pauses a machine: it stays in memory and does not run. Errors: UNSUPPORTED.
+	PauseMachine(ctx context.Context, in *PauseMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Lets a paused machine run again.
+	ResumeMachine(ctx context.Context, in *ResumeMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Changes the power of many machines at once, each by an operation of its own
+	// and with an answer of its own.
+	BatchChangePower(ctx context.Context, in *BatchChangePowerRequest, opts ...grpc.CallOption) (*BatchChangePowerResponse, error)
+	// Takes a discovered machine over: from now on vmhost counts it as its own and
+	// may power and delete it. Only its metadata changes; it is not restarted. Its
+	// name and uid stay. Errors: NOT_FOUND, ALREADY_EXISTS (hostname),
+	// QUOTA_EXCEEDED, WRONG_STATE (ours already).
+	AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Gives a machine back: vmhost takes its metadata off it and drops its record.
+	// It stays on its host as it is and is listed as discovered.
+	ReleaseMachine(ctx context.Context, in *ReleaseMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// The log of a machine's serial console, from its end backwards as much as is
+	// asked for, in parts. Errors: UNSUPPORTED, HOST_UNREACHABLE.
+	ReadConsoleLog(ctx context.Context, in *ReadConsoleLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadConsoleLogResponse], error)
+	// A machine's serial console, both ways. The first request names the machine.
+	// gRPC only. Errors: WRONG_STATE (not running), CONSOLE_BUSY, UNSUPPORTED,
+	// HOST_UNREACHABLE.
+	AttachConsole(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachConsoleRequest, AttachConsoleResponse], error)
 	// Asks the hypervisor now whether the machine runs. The operation's response
 	// is the Machine.
 	QueryMachinePower(ctx context.Context, in *QueryMachinePowerRequest, opts ...grpc.CallOption) (*Operation, error)
@@ -141,6 +174,98 @@ func (c *machineServiceClient) ResetMachine(ctx context.Context, in *ResetMachin
 	return out, nil
 }
 
+func (c *machineServiceClient) CycleMachine(ctx context.Context, in *CycleMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_CycleMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) PauseMachine(ctx context.Context, in *PauseMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_PauseMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) ResumeMachine(ctx context.Context, in *ResumeMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_ResumeMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) BatchChangePower(ctx context.Context, in *BatchChangePowerRequest, opts ...grpc.CallOption) (*BatchChangePowerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchChangePowerResponse)
+	err := c.cc.Invoke(ctx, MachineService_BatchChangePower_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_AdoptMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) ReleaseMachine(ctx context.Context, in *ReleaseMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_ReleaseMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) ReadConsoleLog(ctx context.Context, in *ReadConsoleLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadConsoleLogResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MachineService_ServiceDesc.Streams[0], MachineService_ReadConsoleLog_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadConsoleLogRequest, ReadConsoleLogResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_ReadConsoleLogClient = grpc.ServerStreamingClient[ReadConsoleLogResponse]
+
+func (c *machineServiceClient) AttachConsole(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachConsoleRequest, AttachConsoleResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MachineService_ServiceDesc.Streams[1], MachineService_AttachConsole_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AttachConsoleRequest, AttachConsoleResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_AttachConsoleClient = grpc.BidiStreamingClient[AttachConsoleRequest, AttachConsoleResponse]
+
 func (c *machineServiceClient) QueryMachinePower(ctx context.Context, in *QueryMachinePowerRequest, opts ...grpc.CallOption) (*Operation, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
@@ -180,6 +305,31 @@ type MachineServiceServer interface {
 	StopMachine(context.Context, *StopMachineRequest) (*Operation, error)
 	// Resets a machine as its reset button would.
 	ResetMachine(context.Context, *ResetMachineRequest) (*Operation, error)
+	// Turns a machine off and on again: asks the guest, turns it off after a time
+	// limit, starts it. One that is off is started.
+	CycleMachine(context.Context, *CycleMachineRequest) (*Operation, error)
+	// Pauses a machine: it stays in memory and does not run. Errors: UNSUPPORTED.
+	PauseMachine(context.Context, *PauseMachineRequest) (*Operation, error)
+	// Lets a paused machine run again.
+	ResumeMachine(context.Context, *ResumeMachineRequest) (*Operation, error)
+	// Changes the power of many machines at once, each by an operation of its own
+	// and with an answer of its own.
+	BatchChangePower(context.Context, *BatchChangePowerRequest) (*BatchChangePowerResponse, error)
+	// Takes a discovered machine over: from now on vmhost counts it as its own and
+	// may power and delete it. Only its metadata changes; it is not restarted. Its
+	// name and uid stay. Errors: NOT_FOUND, ALREADY_EXISTS (hostname),
+	// QUOTA_EXCEEDED, WRONG_STATE (ours already).
+	AdoptMachine(context.Context, *AdoptMachineRequest) (*Operation, error)
+	// Gives a machine back: vmhost takes its metadata off it and drops its record.
+	// It stays on its host as it is and is listed as discovered.
+	ReleaseMachine(context.Context, *ReleaseMachineRequest) (*Operation, error)
+	// The log of a machine's serial console, from its end backwards as much as is
+	// asked for, in parts. Errors: UNSUPPORTED, HOST_UNREACHABLE.
+	ReadConsoleLog(*ReadConsoleLogRequest, grpc.ServerStreamingServer[ReadConsoleLogResponse]) error
+	// A machine's serial console, both ways. The first request names the machine.
+	// gRPC only. Errors: WRONG_STATE (not running), CONSOLE_BUSY, UNSUPPORTED,
+	// HOST_UNREACHABLE.
+	AttachConsole(grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]) error
 	// Asks the hypervisor now whether the machine runs. The operation's response
 	// is the Machine.
 	QueryMachinePower(context.Context, *QueryMachinePowerRequest) (*Operation, error)
@@ -213,6 +363,30 @@ func (UnimplementedMachineServiceServer) StopMachine(context.Context, *StopMachi
 }
 func (UnimplementedMachineServiceServer) ResetMachine(context.Context, *ResetMachineRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResetMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) CycleMachine(context.Context, *CycleMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method CycleMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) PauseMachine(context.Context, *PauseMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method PauseMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) ResumeMachine(context.Context, *ResumeMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumeMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) BatchChangePower(context.Context, *BatchChangePowerRequest) (*BatchChangePowerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchChangePower not implemented")
+}
+func (UnimplementedMachineServiceServer) AdoptMachine(context.Context, *AdoptMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) ReleaseMachine(context.Context, *ReleaseMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) ReadConsoleLog(*ReadConsoleLogRequest, grpc.ServerStreamingServer[ReadConsoleLogResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadConsoleLog not implemented")
+}
+func (UnimplementedMachineServiceServer) AttachConsole(grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]) error {
+	return status.Error(codes.Unimplemented, "method AttachConsole not implemented")
 }
 func (UnimplementedMachineServiceServer) QueryMachinePower(context.Context, *QueryMachinePowerRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryMachinePower not implemented")
@@ -364,6 +538,132 @@ func _MachineService_ResetMachine_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MachineService_CycleMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CycleMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).CycleMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_CycleMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).CycleMachine(ctx, req.(*CycleMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_PauseMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).PauseMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_PauseMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).PauseMachine(ctx, req.(*PauseMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_ResumeMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumeMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).ResumeMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_ResumeMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).ResumeMachine(ctx, req.(*ResumeMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_BatchChangePower_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchChangePowerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).BatchChangePower(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_BatchChangePower_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).BatchChangePower(ctx, req.(*BatchChangePowerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_AdoptMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).AdoptMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_AdoptMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).AdoptMachine(ctx, req.(*AdoptMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_ReleaseMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).ReleaseMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_ReleaseMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).ReleaseMachine(ctx, req.(*ReleaseMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_ReadConsoleLog_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadConsoleLogRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MachineServiceServer).ReadConsoleLog(m, &grpc.GenericServerStream[ReadConsoleLogRequest, ReadConsoleLogResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_ReadConsoleLogServer = grpc.ServerStreamingServer[ReadConsoleLogResponse]
+
+func _MachineService_AttachConsole_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(MachineServiceServer).AttachConsole(&grpc.GenericServerStream[AttachConsoleRequest, AttachConsoleResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MachineService_AttachConsoleServer = grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]
+
 func _MachineService_QueryMachinePower_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(QueryMachinePowerRequest)
 	if err := dec(in); err != nil {
@@ -418,10 +718,46 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MachineService_ResetMachine_Handler,
 		},
 		{
+			MethodName: "CycleMachine",
+			Handler:    _MachineService_CycleMachine_Handler,
+		},
+		{
+			MethodName: "PauseMachine",
+			Handler:    _MachineService_PauseMachine_Handler,
+		},
+		{
+			MethodName: "ResumeMachine",
+			Handler:    _MachineService_ResumeMachine_Handler,
+		},
+		{
+			MethodName: "BatchChangePower",
+			Handler:    _MachineService_BatchChangePower_Handler,
+		},
+		{
+			MethodName: "AdoptMachine",
+			Handler:    _MachineService_AdoptMachine_Handler,
+		},
+		{
+			MethodName: "ReleaseMachine",
+			Handler:    _MachineService_ReleaseMachine_Handler,
+		},
+		{
 			MethodName: "QueryMachinePower",
 			Handler:    _MachineService_QueryMachinePower_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadConsoleLog",
+			Handler:       _MachineService_ReadConsoleLog_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "AttachConsole",
+			Handler:       _MachineService_AttachConsole_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "vmhost/v1/machine_service.proto",
 }

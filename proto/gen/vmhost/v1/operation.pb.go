@@ -46,20 +46,38 @@ const (
 	OperationVerb_OPERATION_VERB_REFRESH OperationVerb = 7
 	// Tries an address before it is added.
 	OperationVerb_OPERATION_VERB_CHECK OperationVerb = 8
+	// Turns a machine off and on again.
+	OperationVerb_OPERATION_VERB_CYCLE OperationVerb = 9
+	// Pauses a machine.
+	OperationVerb_OPERATION_VERB_PAUSE OperationVerb = 10
+	// Lets a paused machine run again.
+	OperationVerb_OPERATION_VERB_RESUME OperationVerb = 11
+	// Takes a discovered machine over.
+	OperationVerb_OPERATION_VERB_ADOPT OperationVerb = 12
+	// Gives a machine back.
+	OperationVerb_OPERATION_VERB_RELEASE OperationVerb = 13
+	// Takes a host with its machines out of the fleet.
+	OperationVerb_OPERATION_VERB_REMOVE OperationVerb = 14
 )
 
 // Enum value maps for OperationVerb.
 var (
 	OperationVerb_name = map[int32]string{
-		0: "OPERATION_VERB_UNSPECIFIED",
-		1: "OPERATION_VERB_COMPOSE",
-		2: "OPERATION_VERB_DELETE",
-		3: "OPERATION_VERB_START",
-		4: "OPERATION_VERB_STOP",
-		5: "OPERATION_VERB_RESET",
-		6: "OPERATION_VERB_QUERY_POWER",
-		7: "OPERATION_VERB_REFRESH",
-		8: "OPERATION_VERB_CHECK",
+		0:  "OPERATION_VERB_UNSPECIFIED",
+		1:  "OPERATION_VERB_COMPOSE",
+		2:  "OPERATION_VERB_DELETE",
+		3:  "OPERATION_VERB_START",
+		4:  "OPERATION_VERB_STOP",
+		5:  "OPERATION_VERB_RESET",
+		6:  "OPERATION_VERB_QUERY_POWER",
+		7:  "OPERATION_VERB_REFRESH",
+		8:  "OPERATION_VERB_CHECK",
+		9:  "OPERATION_VERB_CYCLE",
+		10: "OPERATION_VERB_PAUSE",
+		11: "OPERATION_VERB_RESUME",
+		12: "OPERATION_VERB_ADOPT",
+		13: "OPERATION_VERB_RELEASE",
+		14: "OPERATION_VERB_REMOVE",
 	}
 	OperationVerb_value = map[string]int32{
 		"OPERATION_VERB_UNSPECIFIED": 0,
@@ -71,6 +89,12 @@ var (
 		"OPERATION_VERB_QUERY_POWER": 6,
 		"OPERATION_VERB_REFRESH":     7,
 		"OPERATION_VERB_CHECK":       8,
+		"OPERATION_VERB_CYCLE":       9,
+		"OPERATION_VERB_PAUSE":       10,
+		"OPERATION_VERB_RESUME":      11,
+		"OPERATION_VERB_ADOPT":       12,
+		"OPERATION_VERB_RELEASE":     13,
+		"OPERATION_VERB_REMOVE":      14,
 	}
 )
 
@@ -208,7 +232,7 @@ type Operation struct {
 	// True once a user has asked for it to be cancelled.
 	CancelRequested bool `protobuf:"varint,16,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
 	// What it made or found, when it succeeded: the Machine, VmHost,
-	// CheckVmHostResult or ComposePlan.
+	// CheckVmHostResult, RemoveVmHostResult or ComposePlan.
 	Response *anypb.Any `protobuf:"bytes,17,opt,name=response,proto3" json:"response,omitempty"`
 	// Why it failed, when it did.
 	Error         *OperationError `protobuf:"bytes,18,opt,name=error,proto3" json:"error,omitempty"`
@@ -376,7 +400,8 @@ func (x *Operation) GetError() *OperationError {
 type OperationStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the step does, a stable word: `create`, `start`, `stop`, `reset`,
-	// `delete`, `query`, `refresh`, `check`.
+	// `delete`, `query`, `refresh`, `check`, `cycle`, `pause`, `resume`,
+	// `adopt`, `release`.
 	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
 	// When a rack accepted it.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
@@ -582,7 +607,7 @@ const file_vmhost_v1_operation_proto_rawDesc = "" +
 	"\bmetadata\x18\x05 \x03(\v2'.vmhost.v1.OperationError.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x89\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xa9\x03\n" +
 	"\rOperationVerb\x12\x1e\n" +
 	"\x1aOPERATION_VERB_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16OPERATION_VERB_COMPOSE\x10\x01\x12\x19\n" +
@@ -592,7 +617,14 @@ const file_vmhost_v1_operation_proto_rawDesc = "" +
 	"\x14OPERATION_VERB_RESET\x10\x05\x12\x1e\n" +
 	"\x1aOPERATION_VERB_QUERY_POWER\x10\x06\x12\x1a\n" +
 	"\x16OPERATION_VERB_REFRESH\x10\a\x12\x18\n" +
-	"\x14OPERATION_VERB_CHECK\x10\b*\xe7\x01\n" +
+	"\x14OPERATION_VERB_CHECK\x10\b\x12\x18\n" +
+	"\x14OPERATION_VERB_CYCLE\x10\t\x12\x18\n" +
+	"\x14OPERATION_VERB_PAUSE\x10\n" +
+	"\x12\x19\n" +
+	"\x15OPERATION_VERB_RESUME\x10\v\x12\x18\n" +
+	"\x14OPERATION_VERB_ADOPT\x10\f\x12\x1a\n" +
+	"\x16OPERATION_VERB_RELEASE\x10\r\x12\x19\n" +
+	"\x15OPERATION_VERB_REMOVE\x10\x0e*\xe7\x01\n" +
 	"\x0eOperationPhase\x12\x1f\n" +
 	"\x1bOPERATION_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_PHASE_PENDING\x10\x01\x12\x1b\n" +

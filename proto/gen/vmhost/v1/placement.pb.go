@@ -39,8 +39,12 @@ type Placement struct {
 	Refusals []*PlacementRefusal `protobuf:"bytes,6,rep,name=refusals,proto3" json:"refusals,omitempty"`
 	// How many hosts each filter refused.
 	RefusedCounts map[string]int32 `protobuf:"bytes,7,rep,name=refused_counts,json=refusedCounts,proto3" json:"refused_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Where each interface is attached and why, in order.
+	NetworkChoices []*NetworkChoice `protobuf:"bytes,8,rep,name=network_choices,json=networkChoices,proto3" json:"network_choices,omitempty"`
+	// Why each disk is in its storage pool, for people, in order.
+	StoragePoolReasons []string `protobuf:"bytes,9,rep,name=storage_pool_reasons,json=storagePoolReasons,proto3" json:"storage_pool_reasons,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
@@ -122,6 +126,20 @@ func (x *Placement) GetRefusedCounts() map[string]int32 {
 	return nil
 }
 
+func (x *Placement) GetNetworkChoices() []*NetworkChoice {
+	if x != nil {
+		return x.NetworkChoices
+	}
+	return nil
+}
+
+func (x *Placement) GetStoragePoolReasons() []string {
+	if x != nil {
+		return x.StoragePoolReasons
+	}
+	return nil
+}
+
 // Why one host was refused: the first filter it failed.
 type PlacementRefusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -129,7 +147,8 @@ type PlacementRefusal struct {
 	VmHost string `protobuf:"bytes,1,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
 	// The filter, a stable word: `state`, `cordon`, `resource_pool`, `zone`,
 	// `vm_host`, `architecture`, `tags`, `hostname`, `cores`, `memory`,
-	// `storage`, `network`.
+	// `storage`, `network`, `type`, `capability`, `pinned_cores`,
+	// `hugepages`, `image`, `quota`.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The same for people, with the numbers.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -244,11 +263,75 @@ func (x *PlacementRefusal) GetReason() ErrorReason {
 	return ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
+// Why an interface was attached where it was.
+type NetworkChoice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network, bridge or device.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// What source names.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// What it was chosen by, for people: `subnet 10.0.0.0/24 of br0`.
+	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkChoice) Reset() {
+	*x = NetworkChoice{}
+	mi := &file_vmhost_v1_placement_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkChoice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkChoice) ProtoMessage() {}
+
+func (x *NetworkChoice) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_placement_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkChoice.ProtoReflect.Descriptor instead.
+func (*NetworkChoice) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_placement_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NetworkChoice) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *NetworkChoice) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *NetworkChoice) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_vmhost_v1_placement_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmhost/v1/placement.proto\x12\tvmhost.v1\x1a\x1cvmhost/v1/error_reason.proto\"\xe4\x02\n" +
+	"\x19vmhost/v1/placement.proto\x12\tvmhost.v1\x1a\x1cvmhost/v1/error_reason.proto\"\xd9\x03\n" +
 	"\tPlacement\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12#\n" +
 	"\rstorage_pools\x18\x02 \x03(\tR\fstoragePools\x12\x1a\n" +
@@ -258,7 +341,9 @@ const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"considered\x18\x05 \x01(\x05R\n" +
 	"considered\x127\n" +
 	"\brefusals\x18\x06 \x03(\v2\x1b.vmhost.v1.PlacementRefusalR\brefusals\x12N\n" +
-	"\x0erefused_counts\x18\a \x03(\v2'.vmhost.v1.Placement.RefusedCountsEntryR\rrefusedCounts\x1a@\n" +
+	"\x0erefused_counts\x18\a \x03(\v2'.vmhost.v1.Placement.RefusedCountsEntryR\rrefusedCounts\x12A\n" +
+	"\x0fnetwork_choices\x18\b \x03(\v2\x18.vmhost.v1.NetworkChoiceR\x0enetworkChoices\x120\n" +
+	"\x14storage_pool_reasons\x18\t \x03(\tR\x12storagePoolReasons\x1a@\n" +
 	"\x12RefusedCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x8e\x02\n" +
@@ -271,7 +356,11 @@ const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12\x14\n" +
 	"\x05ratio\x18\a \x01(\x01R\x05ratio\x12!\n" +
 	"\fstorage_pool\x18\b \x01(\tR\vstoragePool\x12.\n" +
-	"\x06reason\x18\t \x01(\x0e2\x16.vmhost.v1.ErrorReasonR\x06reasonB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\x06reason\x18\t \x01(\x0e2\x16.vmhost.v1.ErrorReasonR\x06reason\"M\n" +
+	"\rNetworkChoice\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03whyB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_placement_proto_rawDescOnce sync.Once
@@ -285,22 +374,24 @@ func file_vmhost_v1_placement_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_placement_proto_rawDescData
 }
 
-var file_vmhost_v1_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_vmhost_v1_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_vmhost_v1_placement_proto_goTypes = []any{
 	(*Placement)(nil),        // 0: vmhost.v1.Placement
 	(*PlacementRefusal)(nil), // 1: vmhost.v1.PlacementRefusal
-	nil,                      // 2: vmhost.v1.Placement.RefusedCountsEntry
-	(ErrorReason)(0),         // 3: vmhost.v1.ErrorReason
+	(*NetworkChoice)(nil),    // 2: vmhost.v1.NetworkChoice
+	nil,                      // 3: vmhost.v1.Placement.RefusedCountsEntry
+	(ErrorReason)(0),         // 4: vmhost.v1.ErrorReason
 }
 var file_vmhost_v1_placement_proto_depIdxs = []int32{
 	1, // 0: vmhost.v1.Placement.refusals:type_name -> vmhost.v1.PlacementRefusal
-	2, // 1: vmhost.v1.Placement.refused_counts:type_name -> vmhost.v1.Placement.RefusedCountsEntry
-	3, // 2: vmhost.v1.PlacementRefusal.reason:type_name -> vmhost.v1.ErrorReason
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3, // 1: vmhost.v1.Placement.refused_counts:type_name -> vmhost.v1.Placement.RefusedCountsEntry
+	2, // 2: vmhost.v1.Placement.network_choices:type_name -> vmhost.v1.NetworkChoice
+	4, // 3: vmhost.v1.PlacementRefusal.reason:type_name -> vmhost.v1.ErrorReason
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_placement_proto_init() }
@@ -315,7 +406,7 @@ func file_vmhost_v1_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_placement_proto_rawDesc), len(file_vmhost_v1_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -39,7 +39,11 @@ type ResourcePool struct {
 	// When it last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Free text of at most 1024 characters.
-	Description   string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Description string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	// What its machines may take together. What is not set is not limited.
+	Quota *ResourceQuota `protobuf:"bytes,7,opt,name=quota,proto3" json:"quota,omitempty"`
+	// What its machines take.
+	Used          *ResourceAmount `protobuf:"bytes,8,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,11 +120,172 @@ func (x *ResourcePool) GetDescription() string {
 	return ""
 }
 
+func (x *ResourcePool) GetQuota() *ResourceQuota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *ResourcePool) GetUsed() *ResourceAmount {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+// Limits on what the machines of a pool take together. Lowering one below what
+// is used refuses new machines and touches none.
+type ResourceQuota struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Machines.
+	Machines *int32 `protobuf:"varint,1,opt,name=machines,proto3,oneof" json:"machines,omitempty"`
+	// Virtual cores.
+	Cores *int64 `protobuf:"varint,2,opt,name=cores,proto3,oneof" json:"cores,omitempty"`
+	// Memory, MiB.
+	MemoryMib *int64 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3,oneof" json:"memory_mib,omitempty"`
+	// Disks, bytes.
+	StorageBytes  *int64 `protobuf:"varint,4,opt,name=storage_bytes,json=storageBytes,proto3,oneof" json:"storage_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceQuota) Reset() {
+	*x = ResourceQuota{}
+	mi := &file_vmhost_v1_resource_pool_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceQuota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceQuota) ProtoMessage() {}
+
+func (x *ResourceQuota) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_resource_pool_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceQuota.ProtoReflect.Descriptor instead.
+func (*ResourceQuota) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_resource_pool_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ResourceQuota) GetMachines() int32 {
+	if x != nil && x.Machines != nil {
+		return *x.Machines
+	}
+	return 0
+}
+
+func (x *ResourceQuota) GetCores() int64 {
+	if x != nil && x.Cores != nil {
+		return *x.Cores
+	}
+	return 0
+}
+
+func (x *ResourceQuota) GetMemoryMib() int64 {
+	if x != nil && x.MemoryMib != nil {
+		return *x.MemoryMib
+	}
+	return 0
+}
+
+func (x *ResourceQuota) GetStorageBytes() int64 {
+	if x != nil && x.StorageBytes != nil {
+		return *x.StorageBytes
+	}
+	return 0
+}
+
+// An amount of each resource that quotas limit.
+type ResourceAmount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Machines.
+	Machines int32 `protobuf:"varint,1,opt,name=machines,proto3" json:"machines,omitempty"`
+	// Virtual cores.
+	Cores int64 `protobuf:"varint,2,opt,name=cores,proto3" json:"cores,omitempty"`
+	// Memory, MiB.
+	MemoryMib int64 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	// Disks, bytes.
+	StorageBytes  int64 `protobuf:"varint,4,opt,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceAmount) Reset() {
+	*x = ResourceAmount{}
+	mi := &file_vmhost_v1_resource_pool_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceAmount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceAmount) ProtoMessage() {}
+
+func (x *ResourceAmount) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_resource_pool_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceAmount.ProtoReflect.Descriptor instead.
+func (*ResourceAmount) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_resource_pool_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResourceAmount) GetMachines() int32 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
+func (x *ResourceAmount) GetCores() int64 {
+	if x != nil {
+		return x.Cores
+	}
+	return 0
+}
+
+func (x *ResourceAmount) GetMemoryMib() int64 {
+	if x != nil {
+		return x.MemoryMib
+	}
+	return 0
+}
+
+func (x *ResourceAmount) GetStorageBytes() int64 {
+	if x != nil {
+		return x.StorageBytes
+	}
+	return 0
+}
+
 var File_vmhost_v1_resource_pool_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_resource_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x1dvmhost/v1/resource_pool.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x02\n" +
+	"\x1dvmhost/v1/resource_pool.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x03\n" +
 	"\fResourcePool\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12\x1b\n" +
@@ -129,8 +294,27 @@ const file_vmhost_v1_resource_pool_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\x12*\n" +
-	"\vdescription\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription:X\xeaAU\n" +
-	"\x17vmhost.dev/ResourcePool\x12\x1dresourcePools/{resource_pool}*\rresourcePools2\fresourcePoolB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\vdescription\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\x80\bR\vdescription\x12.\n" +
+	"\x05quota\x18\a \x01(\v2\x18.vmhost.v1.ResourceQuotaR\x05quota\x122\n" +
+	"\x04used\x18\b \x01(\v2\x19.vmhost.v1.ResourceAmountB\x03\xe0A\x03R\x04used:X\xeaAU\n" +
+	"\x17vmhost.dev/ResourcePool\x12\x1dresourcePools/{resource_pool}*\rresourcePools2\fresourcePool\"\x95\x02\n" +
+	"\rResourceQuota\x12.\n" +
+	"\bmachines\x18\x01 \x01(\x05B\r\xbaH\n" +
+	"\x1a\b\x18\x80\x94\xeb\xdc\x03(\x00H\x00R\bmachines\x88\x01\x01\x12)\n" +
+	"\x05cores\x18\x02 \x01(\x03B\x0e\xbaH\v\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x00H\x01R\x05cores\x88\x01\x01\x124\n" +
+	"\n" +
+	"memory_mib\x18\x03 \x01(\x03B\x10\xbaH\r\"\v\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00H\x02R\tmemoryMib\x88\x01\x01\x12;\n" +
+	"\rstorage_bytes\x18\x04 \x01(\x03B\x11\xbaH\x0e\"\f\x18\x80\x80\x80\x80\x80\x80\x80\x80@(\x00H\x03R\fstorageBytes\x88\x01\x01B\v\n" +
+	"\t_machinesB\b\n" +
+	"\x06_coresB\r\n" +
+	"\v_memory_mibB\x10\n" +
+	"\x0e_storage_bytes\"\x86\x01\n" +
+	"\x0eResourceAmount\x12\x1a\n" +
+	"\bmachines\x18\x01 \x01(\x05R\bmachines\x12\x14\n" +
+	"\x05cores\x18\x02 \x01(\x03R\x05cores\x12\x1d\n" +
+	"\n" +
+	"memory_mib\x18\x03 \x01(\x03R\tmemoryMib\x12#\n" +
+	"\rstorage_bytes\x18\x04 \x01(\x03R\fstorageBytesB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_resource_pool_proto_rawDescOnce sync.Once
@@ -144,19 +328,23 @@ func file_vmhost_v1_resource_pool_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_resource_pool_proto_rawDescData
 }
 
-var file_vmhost_v1_resource_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_vmhost_v1_resource_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_vmhost_v1_resource_pool_proto_goTypes = []any{
 	(*ResourcePool)(nil),          // 0: vmhost.v1.ResourcePool
-	(*timestamppb.Timestamp)(nil), // 1: google.protobuf.Timestamp
+	(*ResourceQuota)(nil),         // 1: vmhost.v1.ResourceQuota
+	(*ResourceAmount)(nil),        // 2: vmhost.v1.ResourceAmount
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_vmhost_v1_resource_pool_proto_depIdxs = []int32{
-	1, // 0: vmhost.v1.ResourcePool.create_time:type_name -> google.protobuf.Timestamp
-	1, // 1: vmhost.v1.ResourcePool.update_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 0: vmhost.v1.ResourcePool.create_time:type_name -> google.protobuf.Timestamp
+	3, // 1: vmhost.v1.ResourcePool.update_time:type_name -> google.protobuf.Timestamp
+	1, // 2: vmhost.v1.ResourcePool.quota:type_name -> vmhost.v1.ResourceQuota
+	2, // 3: vmhost.v1.ResourcePool.used:type_name -> vmhost.v1.ResourceAmount
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_resource_pool_proto_init() }
@@ -164,13 +352,14 @@ func file_vmhost_v1_resource_pool_proto_init() {
 	if File_vmhost_v1_resource_pool_proto != nil {
 		return
 	}
+	file_vmhost_v1_resource_pool_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_resource_pool_proto_rawDesc), len(file_vmhost_v1_resource_pool_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -215,6 +215,59 @@ func (MacvlanMode) EnumDescriptor() ([]byte, []int) {
 	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{2}
 }
 
+// What kind of machine runs on a VM host.
+type MachineType int32
+
+const (
+	// Not said. In a request: a virtual machine.
+	MachineType_MACHINE_TYPE_UNSPECIFIED MachineType = 0
+	// A virtual machine: a libvirt domain or an LXD virtual machine.
+	MachineType_MACHINE_TYPE_VIRTUAL_MACHINE MachineType = 1
+	// An LXD container.
+	MachineType_MACHINE_TYPE_CONTAINER MachineType = 2
+)
+
+// Enum value maps for MachineType.
+var (
+	MachineType_name = map[int32]string{
+		0: "MACHINE_TYPE_UNSPECIFIED",
+		1: "MACHINE_TYPE_VIRTUAL_MACHINE",
+		2: "MACHINE_TYPE_CONTAINER",
+	}
+	MachineType_value = map[string]int32{
+		"MACHINE_TYPE_UNSPECIFIED":     0,
+		"MACHINE_TYPE_VIRTUAL_MACHINE": 1,
+		"MACHINE_TYPE_CONTAINER":       2,
+	}
+)
+
+func (x MachineType) Enum() *MachineType {
+	p := new(MachineType)
+	*p = x
+	return p
+}
+
+func (x MachineType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MachineType) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_vm_host_proto_enumTypes[3].Descriptor()
+}
+
+func (MachineType) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_vm_host_proto_enumTypes[3]
+}
+
+func (x MachineType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MachineType.Descriptor instead.
+func (MachineType) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+}
+
 // What a host network is.
 type HostNetworkKind int32
 
@@ -225,7 +278,7 @@ const (
 	HostNetworkKind_HOST_NETWORK_KIND_NETWORK HostNetworkKind = 1
 	// A bridge device of the host.
 	HostNetworkKind_HOST_NETWORK_KIND_BRIDGE HostNetworkKind = 2
-	// A physical device that macvlan interfaces can use.
+	// A physical device, bond or VLAN device that macvlan interfaces can use.
 	HostNetworkKind_HOST_NETWORK_KIND_DEVICE HostNetworkKind = 3
 )
 
@@ -256,11 +309,11 @@ func (x HostNetworkKind) String() string {
 }
 
 func (HostNetworkKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_v1_vm_host_proto_enumTypes[3].Descriptor()
+	return file_vmhost_v1_vm_host_proto_enumTypes[4].Descriptor()
 }
 
 func (HostNetworkKind) Type() protoreflect.EnumType {
-	return &file_vmhost_v1_vm_host_proto_enumTypes[3]
+	return &file_vmhost_v1_vm_host_proto_enumTypes[4]
 }
 
 func (x HostNetworkKind) Number() protoreflect.EnumNumber {
@@ -269,7 +322,7 @@ func (x HostNetworkKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HostNetworkKind.Descriptor instead.
 func (HostNetworkKind) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{4}
 }
 
 // A machine with a hypervisor that vmhost manages: one libvirt address, or one
@@ -298,7 +351,11 @@ type VmHost struct {
 	// Where the hypervisor answers. libvirt: `qemu:///system` (the default socket
 	// of the rack's own machine), `qemu+unix://SOCKET/system` (a socket named in
 	// the rack's configuration), `qemu+ssh://USER@HOST[:PORT]/system`,
-	// `qemu+tls://HOST[:PORT]/system`. Query strings are refused.
+	// `qemu+tls://HOST[:PORT]/system`. LXD: `https://HOST[:PORT]` (default port
+	// 8443; `HOST[:PORT]` alone means the same when type is LXD),
+	// `lxd+unix://SOCKET` (a socket named in the rack's configuration),
+	// `lxd+unix://` (the default socket of the rack's own machine). Query strings
+	// are refused.
 	Address string `protobuf:"bytes,8,opt,name=address,proto3" json:"address,omitempty"`
 	// The failure domain, `zones/{zone}`. Default `zones/default`.
 	Zone string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
@@ -324,13 +381,34 @@ type VmHost struct {
 	// `SHA256:…` fingerprint. TLS: `SHA256:` and the base64 of the server
 	// certificate's SHA-256. A host that presents another key is stopped with
 	// HOST_KEY_CHANGED. Required for `qemu+ssh`; for `qemu+tls` optional when
-	// the credential carries a CA.
+	// the credential carries a CA. LXD: `SHA256:` and the SHA-256 of the server
+	// certificate in lower case hex, as `lxc info` shows it; required for
+	// `https`, taken from the trust token when there is one.
 	HostKey string `protobuf:"bytes,16,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`
 	// What the rack logs in with. Written only; kept encrypted; never answered.
 	Credential *Credential `protobuf:"bytes,17,opt,name=credential,proto3" json:"credential,omitempty"`
 	// True while nothing new is placed here. Changed by CordonVmHost and
 	// UncordonVmHost.
 	Cordoned bool `protobuf:"varint,18,opt,name=cordoned,proto3" json:"cordoned,omitempty"`
+	// Cores kept for the host itself, never committed to machines.
+	ReservedCores int32 `protobuf:"varint,19,opt,name=reserved_cores,json=reservedCores,proto3" json:"reserved_cores,omitempty"`
+	// Memory kept for the host itself, MiB.
+	ReservedMemoryMib int64 `protobuf:"varint,20,opt,name=reserved_memory_mib,json=reservedMemoryMib,proto3" json:"reserved_memory_mib,omitempty"`
+	// LXD: the project on the server; one VM host is one server and project.
+	// Empty: `default`. One that does not exist is created where the certificate
+	// may. Never changes.
+	Project string `protobuf:"bytes,21,opt,name=project,proto3" json:"project,omitempty"`
+	// LXD cluster: the member this host stands for; machines follow their
+	// `location`. Empty on a server that is not clustered; on one that is, the
+	// member that answers at the address, once it was seen.
+	ClusterMember string `protobuf:"bytes,22,opt,name=cluster_member,json=clusterMember,proto3" json:"cluster_member,omitempty"`
+	// A name that the hosts of one cluster share. Given at creation, default the
+	// id of the cluster's host that was added first; empty outside clusters.
+	ClusterGroup string `protobuf:"bytes,23,opt,name=cluster_group,json=clusterGroup,proto3" json:"cluster_group,omitempty"`
+	// What the operator calls the host's networks, for requests by space or tag.
+	NetworkLabels []*NetworkLabels `protobuf:"bytes,24,rep,name=network_labels,json=networkLabels,proto3" json:"network_labels,omitempty"`
+	// What the operator calls the host's storage pools, for requests by tag.
+	StoragePoolLabels []*StoragePoolLabels `protobuf:"bytes,25,rep,name=storage_pool_labels,json=storagePoolLabels,proto3" json:"storage_pool_labels,omitempty"`
 	// Where the host stands.
 	State VmHostState `protobuf:"varint,30,opt,name=state,proto3,enum=vmhost.v1.VmHostState" json:"state,omitempty"`
 	// What is wrong or noteworthy, with the reason and what to do.
@@ -341,8 +419,11 @@ type VmHost struct {
 	Observation *VmHostObservation `protobuf:"bytes,33,opt,name=observation,proto3" json:"observation,omitempty"`
 	// What is used and what is left, per resource.
 	Usage *VmHostUsage `protobuf:"bytes,34,opt,name=usage,proto3" json:"usage,omitempty"`
-	// What kind of credential is stored: `none`, `ssh-key`, `password`, `tls`.
+	// What kind of credential is stored: `none`, `ssh-key`, `password`, `tls`,
+	// `lxd`.
 	CredentialKind string `protobuf:"bytes,35,opt,name=credential_kind,json=credentialKind,proto3" json:"credential_kind,omitempty"`
+	// The public part of the stored credential.
+	CredentialInfo *CredentialInfo `protobuf:"bytes,36,opt,name=credential_info,json=credentialInfo,proto3" json:"credential_info,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -503,6 +584,55 @@ func (x *VmHost) GetCordoned() bool {
 	return false
 }
 
+func (x *VmHost) GetReservedCores() int32 {
+	if x != nil {
+		return x.ReservedCores
+	}
+	return 0
+}
+
+func (x *VmHost) GetReservedMemoryMib() int64 {
+	if x != nil {
+		return x.ReservedMemoryMib
+	}
+	return 0
+}
+
+func (x *VmHost) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *VmHost) GetClusterMember() string {
+	if x != nil {
+		return x.ClusterMember
+	}
+	return ""
+}
+
+func (x *VmHost) GetClusterGroup() string {
+	if x != nil {
+		return x.ClusterGroup
+	}
+	return ""
+}
+
+func (x *VmHost) GetNetworkLabels() []*NetworkLabels {
+	if x != nil {
+		return x.NetworkLabels
+	}
+	return nil
+}
+
+func (x *VmHost) GetStoragePoolLabels() []*StoragePoolLabels {
+	if x != nil {
+		return x.StoragePoolLabels
+	}
+	return nil
+}
+
 func (x *VmHost) GetState() VmHostState {
 	if x != nil {
 		return x.State
@@ -545,6 +675,216 @@ func (x *VmHost) GetCredentialKind() string {
 	return ""
 }
 
+func (x *VmHost) GetCredentialInfo() *CredentialInfo {
+	if x != nil {
+		return x.CredentialInfo
+	}
+	return nil
+}
+
+// What the operator calls one network of a host.
+type NetworkLabels struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network, bridge or device, by its name on the host.
+	Network string `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// The space it belongs to: networks of one space reach each other. At most
+	// one.
+	Space string `protobuf:"bytes,2,opt,name=space,proto3" json:"space,omitempty"`
+	// Words that requests can ask for.
+	Tags          []string `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkLabels) Reset() {
+	*x = NetworkLabels{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkLabels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkLabels) ProtoMessage() {}
+
+func (x *NetworkLabels) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkLabels.ProtoReflect.Descriptor instead.
+func (*NetworkLabels) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NetworkLabels) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *NetworkLabels) GetSpace() string {
+	if x != nil {
+		return x.Space
+	}
+	return ""
+}
+
+func (x *NetworkLabels) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// What the operator calls one storage pool of a host.
+type StoragePoolLabels struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The storage pool, by its name on the host.
+	StoragePool string `protobuf:"bytes,1,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
+	// Words that requests can ask for.
+	Tags          []string `protobuf:"bytes,2,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoragePoolLabels) Reset() {
+	*x = StoragePoolLabels{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoragePoolLabels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoragePoolLabels) ProtoMessage() {}
+
+func (x *StoragePoolLabels) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoragePoolLabels.ProtoReflect.Descriptor instead.
+func (*StoragePoolLabels) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StoragePoolLabels) GetStoragePool() string {
+	if x != nil {
+		return x.StoragePool
+	}
+	return ""
+}
+
+func (x *StoragePoolLabels) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// The public part of a stored credential. Nothing in it is secret.
+type CredentialInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The SSH public key of a stored private key, as a line of authorized_keys.
+	SshPublicKey string `protobuf:"bytes,1,opt,name=ssh_public_key,json=sshPublicKey,proto3" json:"ssh_public_key,omitempty"`
+	// The TLS or LXD client certificate, PEM.
+	CertificatePem string `protobuf:"bytes,2,opt,name=certificate_pem,json=certificatePem,proto3" json:"certificate_pem,omitempty"`
+	// Its SHA-256, lower case hex.
+	CertificateFingerprint string `protobuf:"bytes,3,opt,name=certificate_fingerprint,json=certificateFingerprint,proto3" json:"certificate_fingerprint,omitempty"`
+	// When it ends.
+	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
+	// Whether a trust token or trust password is still stored; it is forgotten
+	// as soon as the server trusts the certificate.
+	TrustSecretStored bool `protobuf:"varint,5,opt,name=trust_secret_stored,json=trustSecretStored,proto3" json:"trust_secret_stored,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CredentialInfo) Reset() {
+	*x = CredentialInfo{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CredentialInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CredentialInfo) ProtoMessage() {}
+
+func (x *CredentialInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CredentialInfo.ProtoReflect.Descriptor instead.
+func (*CredentialInfo) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CredentialInfo) GetSshPublicKey() string {
+	if x != nil {
+		return x.SshPublicKey
+	}
+	return ""
+}
+
+func (x *CredentialInfo) GetCertificatePem() string {
+	if x != nil {
+		return x.CertificatePem
+	}
+	return ""
+}
+
+func (x *CredentialInfo) GetCertificateFingerprint() string {
+	if x != nil {
+		return x.CertificateFingerprint
+	}
+	return ""
+}
+
+func (x *CredentialInfo) GetCertificateExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpireTime
+	}
+	return nil
+}
+
+func (x *CredentialInfo) GetTrustSecretStored() bool {
+	if x != nil {
+		return x.TrustSecretStored
+	}
+	return false
+}
+
 // How far a host may be overcommitted: limit = physical × ratio, rounded down.
 // 0 takes nothing new.
 type OvercommitRatios struct {
@@ -561,7 +901,7 @@ type OvercommitRatios struct {
 
 func (x *OvercommitRatios) Reset() {
 	*x = OvercommitRatios{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[1]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +913,7 @@ func (x *OvercommitRatios) String() string {
 func (*OvercommitRatios) ProtoMessage() {}
 
 func (x *OvercommitRatios) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[1]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +926,7 @@ func (x *OvercommitRatios) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OvercommitRatios.ProtoReflect.Descriptor instead.
 func (*OvercommitRatios) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{1}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *OvercommitRatios) GetCores() float64 {
@@ -620,6 +960,7 @@ type Credential struct {
 	//	*Credential_SshPrivateKey
 	//	*Credential_Password
 	//	*Credential_Tls
+	//	*Credential_Lxd
 	Kind          isCredential_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -627,7 +968,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[2]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +980,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[2]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +993,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{2}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Credential) GetKind() isCredential_Kind {
@@ -689,6 +1030,15 @@ func (x *Credential) GetTls() *TlsCredential {
 	return nil
 }
 
+func (x *Credential) GetLxd() *LxdCredential {
+	if x != nil {
+		if x, ok := x.Kind.(*Credential_Lxd); ok {
+			return x.Lxd
+		}
+	}
+	return nil
+}
+
 type isCredential_Kind interface {
 	isCredential_Kind()
 }
@@ -708,11 +1058,95 @@ type Credential_Tls struct {
 	Tls *TlsCredential `protobuf:"bytes,3,opt,name=tls,proto3,oneof"`
 }
 
+type Credential_Lxd struct {
+	// How an LXD server is made to trust us.
+	Lxd *LxdCredential `protobuf:"bytes,4,opt,name=lxd,proto3,oneof"`
+}
+
 func (*Credential_SshPrivateKey) isCredential_Kind() {}
 
 func (*Credential_Password) isCredential_Kind() {}
 
 func (*Credential_Tls) isCredential_Kind() {}
+
+func (*Credential_Lxd) isCredential_Kind() {}
+
+// A client certificate for an LXD server, and what makes the server trust it.
+// https://documentation.ubuntu.com/lxd/en/latest/authentication/
+type LxdCredential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The client certificate, PEM. Empty: one is generated for the host; see
+	// CredentialInfo.certificate_pem for what the server must trust.
+	CertificatePem string `protobuf:"bytes,1,opt,name=certificate_pem,json=certificatePem,proto3" json:"certificate_pem,omitempty"`
+	// Its private key, PEM, without a passphrase.
+	PrivateKeyPem string `protobuf:"bytes,2,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
+	// A trust token (`lxc config trust add`), used once and then forgotten. It
+	// names the server's certificate, so that host_key may be left out.
+	TrustToken string `protobuf:"bytes,3,opt,name=trust_token,json=trustToken,proto3" json:"trust_token,omitempty"`
+	// The server's trust password (`core.trust_password`), used once and then
+	// forgotten.
+	TrustPassword string `protobuf:"bytes,4,opt,name=trust_password,json=trustPassword,proto3" json:"trust_password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LxdCredential) Reset() {
+	*x = LxdCredential{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LxdCredential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LxdCredential) ProtoMessage() {}
+
+func (x *LxdCredential) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LxdCredential.ProtoReflect.Descriptor instead.
+func (*LxdCredential) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *LxdCredential) GetCertificatePem() string {
+	if x != nil {
+		return x.CertificatePem
+	}
+	return ""
+}
+
+func (x *LxdCredential) GetPrivateKeyPem() string {
+	if x != nil {
+		return x.PrivateKeyPem
+	}
+	return ""
+}
+
+func (x *LxdCredential) GetTrustToken() string {
+	if x != nil {
+		return x.TrustToken
+	}
+	return ""
+}
+
+func (x *LxdCredential) GetTrustPassword() string {
+	if x != nil {
+		return x.TrustPassword
+	}
+	return ""
+}
 
 // A TLS client certificate with its key, and the CA of the server.
 type TlsCredential struct {
@@ -730,7 +1164,7 @@ type TlsCredential struct {
 
 func (x *TlsCredential) Reset() {
 	*x = TlsCredential{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +1176,7 @@ func (x *TlsCredential) String() string {
 func (*TlsCredential) ProtoMessage() {}
 
 func (x *TlsCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +1189,7 @@ func (x *TlsCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsCredential.ProtoReflect.Descriptor instead.
 func (*TlsCredential) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TlsCredential) GetCertificatePem() string {
@@ -782,7 +1216,9 @@ func (x *TlsCredential) GetCaPem() string {
 // What a hypervisor reported of itself: everything but its machines.
 type VmHostObservation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When this was read from the hypervisor.
+	// When this was last read from the hypervisor. While the host is READY it is
+	// read anew every minute; a region process that does not hold the rack's
+	// session shows the last time at which something had changed.
 	ObserveTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
 	// The hypervisor and its version, for example `QEMU 7.2.22 / libvirt 9.0.0`.
 	HypervisorVersion string `protobuf:"bytes,2,opt,name=hypervisor_version,json=hypervisorVersion,proto3" json:"hypervisor_version,omitempty"`
@@ -814,14 +1250,30 @@ type VmHostObservation struct {
 	// What machines that vmhost did not compose use. Counted against the limits.
 	Foreign *ForeignUsage `protobuf:"bytes,14,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	// The hypervisor host's own uuid, to notice one machine added twice.
-	HostUuid      string `protobuf:"bytes,15,opt,name=host_uuid,json=hostUuid,proto3" json:"host_uuid,omitempty"`
+	HostUuid string `protobuf:"bytes,15,opt,name=host_uuid,json=hostUuid,proto3" json:"host_uuid,omitempty"`
+	// Devices that can be handed to machines as virtual functions.
+	SriovDevices []*SriovDevice `protobuf:"bytes,16,rep,name=sriov_devices,json=sriovDevices,proto3" json:"sriov_devices,omitempty"`
+	// LXD: the project that was read.
+	Project string `protobuf:"bytes,17,opt,name=project,proto3" json:"project,omitempty"`
+	// LXD: the cluster member that was read; empty outside clusters.
+	ClusterMember string `protobuf:"bytes,18,opt,name=cluster_member,json=clusterMember,proto3" json:"cluster_member,omitempty"`
+	// LXD: all members of the cluster.
+	ClusterMembers []*ClusterMember `protobuf:"bytes,19,rep,name=cluster_members,json=clusterMembers,proto3" json:"cluster_members,omitempty"`
+	// LXD: names of the project's profiles.
+	Profiles []string `protobuf:"bytes,20,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// LXD: images of the server that containers and virtual machines can be made
+	// from, at most 1000.
+	Images []*HostImage `protobuf:"bytes,21,rep,name=images,proto3" json:"images,omitempty"`
+	// What could not be read of the host, in the hypervisor's words; the rest is
+	// good.
+	Problems      []string `protobuf:"bytes,22,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VmHostObservation) Reset() {
 	*x = VmHostObservation{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1285,7 @@ func (x *VmHostObservation) String() string {
 func (*VmHostObservation) ProtoMessage() {}
 
 func (x *VmHostObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1298,7 @@ func (x *VmHostObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VmHostObservation.ProtoReflect.Descriptor instead.
 func (*VmHostObservation) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VmHostObservation) GetObserveTime() *timestamppb.Timestamp {
@@ -954,6 +1406,292 @@ func (x *VmHostObservation) GetHostUuid() string {
 	return ""
 }
 
+func (x *VmHostObservation) GetSriovDevices() []*SriovDevice {
+	if x != nil {
+		return x.SriovDevices
+	}
+	return nil
+}
+
+func (x *VmHostObservation) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *VmHostObservation) GetClusterMember() string {
+	if x != nil {
+		return x.ClusterMember
+	}
+	return ""
+}
+
+func (x *VmHostObservation) GetClusterMembers() []*ClusterMember {
+	if x != nil {
+		return x.ClusterMembers
+	}
+	return nil
+}
+
+func (x *VmHostObservation) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *VmHostObservation) GetImages() []*HostImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *VmHostObservation) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// One member of an LXD cluster.
+type ClusterMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in the cluster.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where it answers, for example `https://10.0.0.2:8443`.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Whether the cluster says that it is online.
+	Online bool `protobuf:"varint,3,opt,name=online,proto3" json:"online,omitempty"`
+	// The cluster's words on its state.
+	Status        string `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterMember) Reset() {
+	*x = ClusterMember{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterMember) ProtoMessage() {}
+
+func (x *ClusterMember) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterMember.ProtoReflect.Descriptor instead.
+func (*ClusterMember) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ClusterMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ClusterMember) GetOnline() bool {
+	if x != nil {
+		return x.Online
+	}
+	return false
+}
+
+func (x *ClusterMember) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+// A network device with virtual functions (SR-IOV).
+type SriovDevice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The device on its host.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Virtual functions there are.
+	Functions int32 `protobuf:"varint,2,opt,name=functions,proto3" json:"functions,omitempty"`
+	// How many of them are not in use.
+	Free int32 `protobuf:"varint,3,opt,name=free,proto3" json:"free,omitempty"`
+	// The NUMA node of the device; -1 when not known.
+	NumaNode      int32 `protobuf:"varint,4,opt,name=numa_node,json=numaNode,proto3" json:"numa_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SriovDevice) Reset() {
+	*x = SriovDevice{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SriovDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SriovDevice) ProtoMessage() {}
+
+func (x *SriovDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SriovDevice.ProtoReflect.Descriptor instead.
+func (*SriovDevice) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SriovDevice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SriovDevice) GetFunctions() int32 {
+	if x != nil {
+		return x.Functions
+	}
+	return 0
+}
+
+func (x *SriovDevice) GetFree() int32 {
+	if x != nil {
+		return x.Free
+	}
+	return 0
+}
+
+func (x *SriovDevice) GetNumaNode() int32 {
+	if x != nil {
+		return x.NumaNode
+	}
+	return 0
+}
+
+// An image on a host.
+type HostImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its SHA-256, lower case hex.
+	Fingerprint string `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	// Its aliases.
+	Aliases []string `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// What it is an image of.
+	Type MachineType `protobuf:"varint,3,opt,name=type,proto3,enum=vmhost.v1.MachineType" json:"type,omitempty"`
+	// Architecture, as in `uname -m`.
+	Architecture string `protobuf:"bytes,4,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// Its description.
+	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
+	// Size, bytes.
+	SizeBytes     int64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostImage) Reset() {
+	*x = HostImage{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostImage) ProtoMessage() {}
+
+func (x *HostImage) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostImage.ProtoReflect.Descriptor instead.
+func (*HostImage) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HostImage) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+func (x *HostImage) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *HostImage) GetType() MachineType {
+	if x != nil {
+		return x.Type
+	}
+	return MachineType_MACHINE_TYPE_UNSPECIFIED
+}
+
+func (x *HostImage) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *HostImage) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *HostImage) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
 // One NUMA node of a host.
 type NumaNode struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -971,7 +1709,7 @@ type NumaNode struct {
 
 func (x *NumaNode) Reset() {
 	*x = NumaNode{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1721,7 @@ func (x *NumaNode) String() string {
 func (*NumaNode) ProtoMessage() {}
 
 func (x *NumaNode) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1734,7 @@ func (x *NumaNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumaNode.ProtoReflect.Descriptor instead.
 func (*NumaNode) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NumaNode) GetId() int32 {
@@ -1042,7 +1780,7 @@ type HugePages struct {
 
 func (x *HugePages) Reset() {
 	*x = HugePages{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1792,7 @@ func (x *HugePages) String() string {
 func (*HugePages) ProtoMessage() {}
 
 func (x *HugePages) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1805,7 @@ func (x *HugePages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HugePages.ProtoReflect.Descriptor instead.
 func (*HugePages) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HugePages) GetSizeKib() int64 {
@@ -1112,14 +1850,16 @@ type StoragePool struct {
 	// Whether the pool is running.
 	Active bool `protobuf:"varint,8,opt,name=active,proto3" json:"active,omitempty"`
 	// Whether volumes can be made that take room only as they fill.
-	Thin          bool `protobuf:"varint,9,opt,name=thin,proto3" json:"thin,omitempty"`
+	Thin bool `protobuf:"varint,9,opt,name=thin,proto3" json:"thin,omitempty"`
+	// What the hypervisor says is wrong with it; empty when nothing is.
+	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoragePool) Reset() {
 	*x = StoragePool{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1871,7 @@ func (x *StoragePool) String() string {
 func (*StoragePool) ProtoMessage() {}
 
 func (x *StoragePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1884,7 @@ func (x *StoragePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoragePool.ProtoReflect.Descriptor instead.
 func (*StoragePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoragePool) GetName() string {
@@ -1210,6 +1950,13 @@ func (x *StoragePool) GetThin() bool {
 	return false
 }
 
+func (x *StoragePool) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // One network, bridge or device of a host that machines can be attached to.
 type HostNetwork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1226,14 +1973,28 @@ type HostNetwork struct {
 	// Whether it is running.
 	Active bool `protobuf:"varint,6,opt,name=active,proto3" json:"active,omitempty"`
 	// VLAN tag, 0 for none.
-	Vlan          int32 `protobuf:"varint,7,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	Vlan int32 `protobuf:"varint,7,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	// Addresses of the host itself on it, as text without a prefix length.
+	Addresses []string `protobuf:"bytes,8,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Devices of the host that carry its traffic outside; empty for one that is
+	// isolated or only routed.
+	Uplinks []string `protobuf:"bytes,9,rep,name=uplinks,proto3" json:"uplinks,omitempty"`
+	// How a network of the hypervisor reaches outside: libvirt's forward mode
+	// (`nat`, `route`, `open`, `bridge`, …), LXD's network type; empty: isolated.
+	Forward string `protobuf:"bytes,10,opt,name=forward,proto3" json:"forward,omitempty"`
+	// Maximum transmission unit, bytes; 0 when not known.
+	Mtu int32 `protobuf:"varint,11,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// The device that a VLAN device is on.
+	Parent string `protobuf:"bytes,12,opt,name=parent,proto3" json:"parent,omitempty"`
+	// VLANs whose frames it carries besides its own, where known.
+	Vlans         []int32 `protobuf:"varint,13,rep,packed,name=vlans,proto3" json:"vlans,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HostNetwork) Reset() {
 	*x = HostNetwork{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +2006,7 @@ func (x *HostNetwork) String() string {
 func (*HostNetwork) ProtoMessage() {}
 
 func (x *HostNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +2019,7 @@ func (x *HostNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostNetwork.ProtoReflect.Descriptor instead.
 func (*HostNetwork) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *HostNetwork) GetName() string {
@@ -1310,6 +2071,48 @@ func (x *HostNetwork) GetVlan() int32 {
 	return 0
 }
 
+func (x *HostNetwork) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *HostNetwork) GetUplinks() []string {
+	if x != nil {
+		return x.Uplinks
+	}
+	return nil
+}
+
+func (x *HostNetwork) GetForward() string {
+	if x != nil {
+		return x.Forward
+	}
+	return ""
+}
+
+func (x *HostNetwork) GetMtu() int32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
+func (x *HostNetwork) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *HostNetwork) GetVlans() []int32 {
+	if x != nil {
+		return x.Vlans
+	}
+	return nil
+}
+
 // What is used on a host by machines that vmhost did not compose.
 type ForeignUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1318,14 +2121,16 @@ type ForeignUsage struct {
 	// Their virtual cores; machines that are off count as well.
 	Cores int32 `protobuf:"varint,2,opt,name=cores,proto3" json:"cores,omitempty"`
 	// Their memory, MiB; machines that are off count as well.
-	MemoryMib     int64 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	MemoryMib int64 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
+	// Cores of the host that machines of others are pinned to.
+	PinnedCores   []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ForeignUsage) Reset() {
 	*x = ForeignUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +2142,7 @@ func (x *ForeignUsage) String() string {
 func (*ForeignUsage) ProtoMessage() {}
 
 func (x *ForeignUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +2155,7 @@ func (x *ForeignUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignUsage.ProtoReflect.Descriptor instead.
 func (*ForeignUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ForeignUsage) GetMachines() int32 {
@@ -1374,6 +2179,13 @@ func (x *ForeignUsage) GetMemoryMib() int64 {
 	return 0
 }
 
+func (x *ForeignUsage) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
 // Use of a host's resources against their limits.
 type VmHostUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1391,7 +2203,7 @@ type VmHostUsage struct {
 
 func (x *VmHostUsage) Reset() {
 	*x = VmHostUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +2215,7 @@ func (x *VmHostUsage) String() string {
 func (*VmHostUsage) ProtoMessage() {}
 
 func (x *VmHostUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +2228,7 @@ func (x *VmHostUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VmHostUsage.ProtoReflect.Descriptor instead.
 func (*VmHostUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VmHostUsage) GetCores() *ResourceUsage {
@@ -1454,21 +2266,23 @@ type ResourceUsage struct {
 	Physical int64 `protobuf:"varint,1,opt,name=physical,proto3" json:"physical,omitempty"`
 	// The overcommit ratio in force.
 	Ratio float64 `protobuf:"fixed64,2,opt,name=ratio,proto3" json:"ratio,omitempty"`
-	// physical × ratio, rounded down.
+	// (physical − reserved) × ratio, rounded down.
 	Limit int64 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// What is committed to machines of ours.
 	Committed int64 `protobuf:"varint,4,opt,name=committed,proto3" json:"committed,omitempty"`
 	// What others use.
 	Foreign int64 `protobuf:"varint,5,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	// What can still be committed; never negative.
-	Free          int64 `protobuf:"varint,6,opt,name=free,proto3" json:"free,omitempty"`
+	Free int64 `protobuf:"varint,6,opt,name=free,proto3" json:"free,omitempty"`
+	// What is kept for the host itself.
+	Reserved      int64 `protobuf:"varint,7,opt,name=reserved,proto3" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +2294,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +2307,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResourceUsage) GetPhysical() int64 {
@@ -1538,11 +2352,18 @@ func (x *ResourceUsage) GetFree() int64 {
 	return 0
 }
 
+func (x *ResourceUsage) GetReserved() int64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
 var File_vmhost_v1_vm_host_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\n" +
-	"\x17vmhost/v1/vm_host.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\"\xdf\t\n" +
+	"\x17vmhost/v1/vm_host.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\"\xf8\r\n" +
 	"\x06VmHost\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12\x1b\n" +
@@ -1568,7 +2389,14 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\n" +
 	"credential\x18\x11 \x01(\v2\x15.vmhost.v1.CredentialB\x03\xe0A\x04R\n" +
 	"credential\x12\x1f\n" +
-	"\bcordoned\x18\x12 \x01(\bB\x03\xe0A\x03R\bcordoned\x121\n" +
+	"\bcordoned\x18\x12 \x01(\bB\x03\xe0A\x03R\bcordoned\x122\n" +
+	"\x0ereserved_cores\x18\x13 \x01(\x05B\v\xbaH\b\x1a\x06\x18\x80\x80\x04(\x00R\rreservedCores\x12<\n" +
+	"\x13reserved_memory_mib\x18\x14 \x01(\x03B\f\xbaH\t\"\a\x18\x80\x80\x80 (\x00R\x11reservedMemoryMib\x124\n" +
+	"\aproject\x18\x15 \x01(\tB\x1a\xbaH\x17r\x15\x18?2\x11^[^\\x00-\\x20/*]*$R\aproject\x12/\n" +
+	"\x0ecluster_member\x18\x16 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\rclusterMember\x12P\n" +
+	"\rcluster_group\x18\x17 \x01(\tB+\xbaH(r&2$^([a-z]([-a-z0-9]{0,61}[a-z0-9])?)?$R\fclusterGroup\x12J\n" +
+	"\x0enetwork_labels\x18\x18 \x03(\v2\x18.vmhost.v1.NetworkLabelsB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\rnetworkLabels\x12W\n" +
+	"\x13storage_pool_labels\x18\x19 \x03(\v2\x1c.vmhost.v1.StoragePoolLabelsB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x11storagePoolLabels\x121\n" +
 	"\x05state\x18\x1e \x01(\x0e2\x16.vmhost.v1.VmHostStateB\x03\xe0A\x03R\x05state\x129\n" +
 	"\n" +
 	"conditions\x18\x1f \x03(\v2\x14.vmhost.v1.ConditionB\x03\xe0A\x03R\n" +
@@ -1576,8 +2404,24 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\rassigned_rack\x18  \x01(\tB\x03\xe0A\x03R\fassignedRack\x12C\n" +
 	"\vobservation\x18! \x01(\v2\x1c.vmhost.v1.VmHostObservationB\x03\xe0A\x03R\vobservation\x121\n" +
 	"\x05usage\x18\" \x01(\v2\x16.vmhost.v1.VmHostUsageB\x03\xe0A\x03R\x05usage\x12,\n" +
-	"\x0fcredential_kind\x18# \x01(\tB\x03\xe0A\x03R\x0ecredentialKind::\xeaA7\n" +
-	"\x11vmhost.dev/VmHost\x12\x11vmHosts/{vm_host}*\avmHosts2\x06vmHost\"\xdb\x01\n" +
+	"\x0fcredential_kind\x18# \x01(\tB\x03\xe0A\x03R\x0ecredentialKind\x12G\n" +
+	"\x0fcredential_info\x18$ \x01(\v2\x19.vmhost.v1.CredentialInfoB\x03\xe0A\x03R\x0ecredentialInfo::\xeaA7\n" +
+	"\x11vmhost.dev/VmHost\x12\x11vmHosts/{vm_host}*\avmHosts2\x06vmHost\"\xc9\x01\n" +
+	"\rNetworkLabels\x12$\n" +
+	"\anetwork\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\anetwork\x12F\n" +
+	"\x05space\x18\x02 \x01(\tB0\xbaH-r+2)^([a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?)?$R\x05space\x12J\n" +
+	"\x04tags\x18\x03 \x03(\tB6\xbaH3\x92\x010\x10@\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\"\x8e\x01\n" +
+	"\x11StoragePoolLabels\x12-\n" +
+	"\fstorage_pool\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\vstoragePool\x12J\n" +
+	"\x04tags\x18\x02 \x03(\tB6\xbaH3\x92\x010\x10@\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\"\x9c\x02\n" +
+	"\x0eCredentialInfo\x12$\n" +
+	"\x0essh_public_key\x18\x01 \x01(\tR\fsshPublicKey\x12'\n" +
+	"\x0fcertificate_pem\x18\x02 \x01(\tR\x0ecertificatePem\x127\n" +
+	"\x17certificate_fingerprint\x18\x03 \x01(\tR\x16certificateFingerprint\x12R\n" +
+	"\x17certificate_expire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x12.\n" +
+	"\x13trust_secret_stored\x18\x05 \x01(\bR\x11trustSecretStored\"\xdb\x01\n" +
 	"\x10OvercommitRatios\x124\n" +
 	"\x05cores\x18\x01 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x05cores\x88\x01\x01\x126\n" +
 	"\x06memory\x18\x02 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\x00\x00H\x01R\x06memory\x88\x01\x01\x128\n" +
@@ -1585,17 +2429,24 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x06_coresB\t\n" +
 	"\a_memoryB\n" +
 	"\n" +
-	"\b_storage\"\xa5\x01\n" +
+	"\b_storage\"\xd3\x01\n" +
 	"\n" +
 	"Credential\x126\n" +
 	"\x0fssh_private_key\x18\x01 \x01(\tB\f\xbaH\x06r\x04\x18\x80\x80\x01\x80\x01\x01H\x00R\rsshPrivateKey\x12)\n" +
 	"\bpassword\x18\x02 \x01(\tB\v\xbaH\x05r\x03\x18\x80\b\x80\x01\x01H\x00R\bpassword\x12,\n" +
-	"\x03tls\x18\x03 \x01(\v2\x18.vmhost.v1.TlsCredentialH\x00R\x03tlsB\x06\n" +
-	"\x04kind\"\x9b\x01\n" +
+	"\x03tls\x18\x03 \x01(\v2\x18.vmhost.v1.TlsCredentialH\x00R\x03tls\x12,\n" +
+	"\x03lxd\x18\x04 \x01(\v2\x18.vmhost.v1.LxdCredentialH\x00R\x03lxdB\x06\n" +
+	"\x04kind\"\xdb\x01\n" +
+	"\rLxdCredential\x122\n" +
+	"\x0fcertificate_pem\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x0ecertificatePem\x124\n" +
+	"\x0fprivate_key_pem\x18\x02 \x01(\tB\f\xbaH\x06r\x04\x18\x80\x80\x01\x80\x01\x01R\rprivateKeyPem\x12,\n" +
+	"\vtrust_token\x18\x03 \x01(\tB\v\xbaH\x05r\x03\x18\x80@\x80\x01\x01R\n" +
+	"trustToken\x122\n" +
+	"\x0etrust_password\x18\x04 \x01(\tB\v\xbaH\x05r\x03\x18\x80\b\x80\x01\x01R\rtrustPassword\"\x9b\x01\n" +
 	"\rTlsCredential\x122\n" +
 	"\x0fcertificate_pem\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x0ecertificatePem\x124\n" +
 	"\x0fprivate_key_pem\x18\x02 \x01(\tB\f\xbaH\x06r\x04\x18\x80\x80\x01\x80\x01\x01R\rprivateKeyPem\x12 \n" +
-	"\x06ca_pem\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05caPem\"\xd9\x04\n" +
+	"\x06ca_pem\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\x05caPem\"\x80\a\n" +
 	"\x11VmHostObservation\x12=\n" +
 	"\fobserve_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12-\n" +
 	"\x12hypervisor_version\x18\x02 \x01(\tR\x11hypervisorVersion\x12\x1a\n" +
@@ -1614,7 +2465,32 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x03kvm\x18\f \x01(\bR\x03kvm\x12\"\n" +
 	"\fcapabilities\x18\r \x03(\tR\fcapabilities\x121\n" +
 	"\aforeign\x18\x0e \x01(\v2\x17.vmhost.v1.ForeignUsageR\aforeign\x12\x1b\n" +
-	"\thost_uuid\x18\x0f \x01(\tR\bhostUuid\"\x84\x01\n" +
+	"\thost_uuid\x18\x0f \x01(\tR\bhostUuid\x12;\n" +
+	"\rsriov_devices\x18\x10 \x03(\v2\x16.vmhost.v1.SriovDeviceR\fsriovDevices\x12\x18\n" +
+	"\aproject\x18\x11 \x01(\tR\aproject\x12%\n" +
+	"\x0ecluster_member\x18\x12 \x01(\tR\rclusterMember\x12A\n" +
+	"\x0fcluster_members\x18\x13 \x03(\v2\x18.vmhost.v1.ClusterMemberR\x0eclusterMembers\x12\x1a\n" +
+	"\bprofiles\x18\x14 \x03(\tR\bprofiles\x12,\n" +
+	"\x06images\x18\x15 \x03(\v2\x14.vmhost.v1.HostImageR\x06images\x12\x1a\n" +
+	"\bproblems\x18\x16 \x03(\tR\bproblems\"m\n" +
+	"\rClusterMember\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06online\x18\x03 \x01(\bR\x06online\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\tR\x06status\"p\n" +
+	"\vSriovDevice\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\tfunctions\x18\x02 \x01(\x05R\tfunctions\x12\x12\n" +
+	"\x04free\x18\x03 \x01(\x05R\x04free\x12\x1b\n" +
+	"\tnuma_node\x18\x04 \x01(\x05R\bnumaNode\"\xd8\x01\n" +
+	"\tHostImage\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\x12\x18\n" +
+	"\aaliases\x18\x02 \x03(\tR\aaliases\x12*\n" +
+	"\x04type\x18\x03 \x01(\x0e2\x16.vmhost.v1.MachineTypeR\x04type\x12\"\n" +
+	"\farchitecture\x18\x04 \x01(\tR\farchitecture\x12 \n" +
+	"\vdescription\x18\x05 \x01(\tR\vdescription\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x03R\tsizeBytes\"\x84\x01\n" +
 	"\bNumaNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x14\n" +
 	"\x05cores\x18\x02 \x03(\x05R\x05cores\x12\x1d\n" +
@@ -1625,7 +2501,7 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\tHugePages\x12\x19\n" +
 	"\bsize_kib\x18\x01 \x01(\x03R\asizeKib\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
-	"\x04free\x18\x03 \x01(\x03R\x04free\"\x8f\x02\n" +
+	"\x04free\x18\x03 \x01(\x03R\x04free\"\xa9\x02\n" +
 	"\vStoragePool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -1636,7 +2512,9 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"ours_bytes\x18\x06 \x01(\x03R\toursBytes\x12'\n" +
 	"\x0favailable_bytes\x18\a \x01(\x03R\x0eavailableBytes\x12\x16\n" +
 	"\x06active\x18\b \x01(\bR\x06active\x12\x12\n" +
-	"\x04thin\x18\t \x01(\bR\x04thin\"\xbf\x01\n" +
+	"\x04thin\x18\t \x01(\bR\x04thin\x12\x18\n" +
+	"\aproblem\x18\n" +
+	" \x01(\tR\aproblem\"\xd1\x02\n" +
 	"\vHostNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1a.vmhost.v1.HostNetworkKindR\x04kind\x12\x16\n" +
@@ -1644,12 +2522,20 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x05cidrs\x18\x04 \x03(\tR\x05cidrs\x12\x12\n" +
 	"\x04dhcp\x18\x05 \x01(\bR\x04dhcp\x12\x16\n" +
 	"\x06active\x18\x06 \x01(\bR\x06active\x12\x12\n" +
-	"\x04vlan\x18\a \x01(\x05R\x04vlan\"_\n" +
+	"\x04vlan\x18\a \x01(\x05R\x04vlan\x12\x1c\n" +
+	"\taddresses\x18\b \x03(\tR\taddresses\x12\x18\n" +
+	"\auplinks\x18\t \x03(\tR\auplinks\x12\x18\n" +
+	"\aforward\x18\n" +
+	" \x01(\tR\aforward\x12\x10\n" +
+	"\x03mtu\x18\v \x01(\x05R\x03mtu\x12\x16\n" +
+	"\x06parent\x18\f \x01(\tR\x06parent\x12\x14\n" +
+	"\x05vlans\x18\r \x03(\x05R\x05vlans\"\x82\x01\n" +
 	"\fForeignUsage\x12\x1a\n" +
 	"\bmachines\x18\x01 \x01(\x05R\bmachines\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\x05R\x05cores\x12\x1d\n" +
 	"\n" +
-	"memory_mib\x18\x03 \x01(\x03R\tmemoryMib\"\xbc\x02\n" +
+	"memory_mib\x18\x03 \x01(\x03R\tmemoryMib\x12!\n" +
+	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\"\xbc\x02\n" +
 	"\vVmHostUsage\x12.\n" +
 	"\x05cores\x18\x01 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05cores\x127\n" +
 	"\n" +
@@ -1658,14 +2544,15 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\bmachines\x18\x04 \x01(\x05R\bmachines\x1aY\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
-	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05value:\x028\x01\"\xa3\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05value:\x028\x01\"\xbf\x01\n" +
 	"\rResourceUsage\x12\x1a\n" +
 	"\bphysical\x18\x01 \x01(\x03R\bphysical\x12\x14\n" +
 	"\x05ratio\x18\x02 \x01(\x01R\x05ratio\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\x03R\x05limit\x12\x1c\n" +
 	"\tcommitted\x18\x04 \x01(\x03R\tcommitted\x12\x18\n" +
 	"\aforeign\x18\x05 \x01(\x03R\aforeign\x12\x12\n" +
-	"\x04free\x18\x06 \x01(\x03R\x04free*q\n" +
+	"\x04free\x18\x06 \x01(\x03R\x04free\x12\x1a\n" +
+	"\breserved\x18\a \x01(\x03R\breserved*q\n" +
 	"\n" +
 	"VmHostType\x12\x1c\n" +
 	"\x18VM_HOST_TYPE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -1685,7 +2572,11 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x13MACVLAN_MODE_BRIDGE\x10\x01\x12\x18\n" +
 	"\x14MACVLAN_MODE_PRIVATE\x10\x02\x12\x15\n" +
 	"\x11MACVLAN_MODE_VEPA\x10\x03\x12\x19\n" +
-	"\x15MACVLAN_MODE_PASSTHRU\x10\x04*\x8f\x01\n" +
+	"\x15MACVLAN_MODE_PASSTHRU\x10\x04*i\n" +
+	"\vMachineType\x12\x1c\n" +
+	"\x18MACHINE_TYPE_UNSPECIFIED\x10\x00\x12 \n" +
+	"\x1cMACHINE_TYPE_VIRTUAL_MACHINE\x10\x01\x12\x1a\n" +
+	"\x16MACHINE_TYPE_CONTAINER\x10\x02*\x8f\x01\n" +
 	"\x0fHostNetworkKind\x12!\n" +
 	"\x1dHOST_NETWORK_KIND_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19HOST_NETWORK_KIND_NETWORK\x10\x01\x12\x1c\n" +
@@ -1704,57 +2595,74 @@ func file_vmhost_v1_vm_host_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_vm_host_proto_rawDescData
 }
 
-var file_vmhost_v1_vm_host_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_vmhost_v1_vm_host_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(VmHostType)(0),               // 0: vmhost.v1.VmHostType
 	(VmHostState)(0),              // 1: vmhost.v1.VmHostState
 	(MacvlanMode)(0),              // 2: vmhost.v1.MacvlanMode
-	(HostNetworkKind)(0),          // 3: vmhost.v1.HostNetworkKind
-	(*VmHost)(nil),                // 4: vmhost.v1.VmHost
-	(*OvercommitRatios)(nil),      // 5: vmhost.v1.OvercommitRatios
-	(*Credential)(nil),            // 6: vmhost.v1.Credential
-	(*TlsCredential)(nil),         // 7: vmhost.v1.TlsCredential
-	(*VmHostObservation)(nil),     // 8: vmhost.v1.VmHostObservation
-	(*NumaNode)(nil),              // 9: vmhost.v1.NumaNode
-	(*HugePages)(nil),             // 10: vmhost.v1.HugePages
-	(*StoragePool)(nil),           // 11: vmhost.v1.StoragePool
-	(*HostNetwork)(nil),           // 12: vmhost.v1.HostNetwork
-	(*ForeignUsage)(nil),          // 13: vmhost.v1.ForeignUsage
-	(*VmHostUsage)(nil),           // 14: vmhost.v1.VmHostUsage
-	(*ResourceUsage)(nil),         // 15: vmhost.v1.ResourceUsage
-	nil,                           // 16: vmhost.v1.VmHostUsage.StorageBytesEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*Condition)(nil),             // 18: vmhost.v1.Condition
+	(MachineType)(0),              // 3: vmhost.v1.MachineType
+	(HostNetworkKind)(0),          // 4: vmhost.v1.HostNetworkKind
+	(*VmHost)(nil),                // 5: vmhost.v1.VmHost
+	(*NetworkLabels)(nil),         // 6: vmhost.v1.NetworkLabels
+	(*StoragePoolLabels)(nil),     // 7: vmhost.v1.StoragePoolLabels
+	(*CredentialInfo)(nil),        // 8: vmhost.v1.CredentialInfo
+	(*OvercommitRatios)(nil),      // 9: vmhost.v1.OvercommitRatios
+	(*Credential)(nil),            // 10: vmhost.v1.Credential
+	(*LxdCredential)(nil),         // 11: vmhost.v1.LxdCredential
+	(*TlsCredential)(nil),         // 12: vmhost.v1.TlsCredential
+	(*VmHostObservation)(nil),     // 13: vmhost.v1.VmHostObservation
+	(*ClusterMember)(nil),         // 14: vmhost.v1.ClusterMember
+	(*SriovDevice)(nil),           // 15: vmhost.v1.SriovDevice
+	(*HostImage)(nil),             // 16: vmhost.v1.HostImage
+	(*NumaNode)(nil),              // 17: vmhost.v1.NumaNode
+	(*HugePages)(nil),             // 18: vmhost.v1.HugePages
+	(*StoragePool)(nil),           // 19: vmhost.v1.StoragePool
+	(*HostNetwork)(nil),           // 20: vmhost.v1.HostNetwork
+	(*ForeignUsage)(nil),          // 21: vmhost.v1.ForeignUsage
+	(*VmHostUsage)(nil),           // 22: vmhost.v1.VmHostUsage
+	(*ResourceUsage)(nil),         // 23: vmhost.v1.ResourceUsage
+	nil,                           // 24: vmhost.v1.VmHostUsage.StorageBytesEntry
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Condition)(nil),             // 26: vmhost.v1.Condition
 }
 var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
-	17, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
-	17, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
+	25, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
+	25, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmhost.v1.VmHost.type:type_name -> vmhost.v1.VmHostType
-	5,  // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
+	9,  // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
 	2,  // 4: vmhost.v1.VmHost.default_macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	6,  // 5: vmhost.v1.VmHost.credential:type_name -> vmhost.v1.Credential
-	1,  // 6: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
-	18, // 7: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
-	8,  // 8: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
-	14, // 9: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
-	7,  // 10: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
-	17, // 11: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
-	11, // 13: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
-	12, // 14: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
-	13, // 15: vmhost.v1.VmHostObservation.foreign:type_name -> vmhost.v1.ForeignUsage
-	10, // 16: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
-	3,  // 17: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
-	15, // 18: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
-	15, // 19: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
-	16, // 20: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
-	15, // 21: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	10, // 5: vmhost.v1.VmHost.credential:type_name -> vmhost.v1.Credential
+	6,  // 6: vmhost.v1.VmHost.network_labels:type_name -> vmhost.v1.NetworkLabels
+	7,  // 7: vmhost.v1.VmHost.storage_pool_labels:type_name -> vmhost.v1.StoragePoolLabels
+	1,  // 8: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
+	26, // 9: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
+	13, // 10: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
+	22, // 11: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
+	8,  // 12: vmhost.v1.VmHost.credential_info:type_name -> vmhost.v1.CredentialInfo
+	25, // 13: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 14: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
+	11, // 15: vmhost.v1.Credential.lxd:type_name -> vmhost.v1.LxdCredential
+	25, // 16: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
+	17, // 17: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
+	19, // 18: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
+	20, // 19: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
+	21, // 20: vmhost.v1.VmHostObservation.foreign:type_name -> vmhost.v1.ForeignUsage
+	15, // 21: vmhost.v1.VmHostObservation.sriov_devices:type_name -> vmhost.v1.SriovDevice
+	14, // 22: vmhost.v1.VmHostObservation.cluster_members:type_name -> vmhost.v1.ClusterMember
+	16, // 23: vmhost.v1.VmHostObservation.images:type_name -> vmhost.v1.HostImage
+	3,  // 24: vmhost.v1.HostImage.type:type_name -> vmhost.v1.MachineType
+	18, // 25: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
+	4,  // 26: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
+	23, // 27: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
+	23, // 28: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
+	24, // 29: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
+	23, // 30: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_proto_init() }
@@ -1763,19 +2671,20 @@ func file_vmhost_v1_vm_host_proto_init() {
 		return
 	}
 	file_vmhost_v1_condition_proto_init()
-	file_vmhost_v1_vm_host_proto_msgTypes[1].OneofWrappers = []any{}
-	file_vmhost_v1_vm_host_proto_msgTypes[2].OneofWrappers = []any{
+	file_vmhost_v1_vm_host_proto_msgTypes[4].OneofWrappers = []any{}
+	file_vmhost_v1_vm_host_proto_msgTypes[5].OneofWrappers = []any{
 		(*Credential_SshPrivateKey)(nil),
 		(*Credential_Password)(nil),
 		(*Credential_Tls)(nil),
+		(*Credential_Lxd)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_proto_rawDesc), len(file_vmhost_v1_vm_host_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -85,6 +85,59 @@ func (CheckStatus) EnumDescriptor() ([]byte, []int) {
 	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What happens to the machines of a host that is removed.
+type RemoveMode int32
+
+const (
+	// Not said; refused.
+	RemoveMode_REMOVE_MODE_UNSPECIFIED RemoveMode = 0
+	// They stay; our metadata is taken off them.
+	RemoveMode_REMOVE_MODE_FORGET RemoveMode = 1
+	// Those of ours are deleted.
+	RemoveMode_REMOVE_MODE_DECOMPOSE RemoveMode = 2
+)
+
+// Enum value maps for RemoveMode.
+var (
+	RemoveMode_name = map[int32]string{
+		0: "REMOVE_MODE_UNSPECIFIED",
+		1: "REMOVE_MODE_FORGET",
+		2: "REMOVE_MODE_DECOMPOSE",
+	}
+	RemoveMode_value = map[string]int32{
+		"REMOVE_MODE_UNSPECIFIED": 0,
+		"REMOVE_MODE_FORGET":      1,
+		"REMOVE_MODE_DECOMPOSE":   2,
+	}
+)
+
+func (x RemoveMode) Enum() *RemoveMode {
+	p := new(RemoveMode)
+	*p = x
+	return p
+}
+
+func (x RemoveMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RemoveMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_vm_host_service_proto_enumTypes[1].Descriptor()
+}
+
+func (RemoveMode) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_vm_host_service_proto_enumTypes[1]
+}
+
+func (x RemoveMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RemoveMode.Descriptor instead.
+func (RemoveMode) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{1}
+}
+
 // What to add.
 type CreateVmHostRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -340,7 +393,8 @@ type UpdateVmHostRequest struct {
 	VmHost *VmHost `protobuf:"bytes,1,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
 	// Which fields: display_name, address, zone, resource_pool, tags, overcommit
 	// (or overcommit.cores, …), default_storage_pool, default_macvlan_mode, rack,
-	// host_key, credential. Needed over gRPC; over JSON the fields of the body.
+	// host_key, credential, reserved_cores, reserved_memory_mib, network_labels,
+	// storage_pool_labels. Needed over gRPC; over JSON the fields of the body.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Makes repeating safe, see ComposeMachineRequest.request_id.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -754,7 +808,15 @@ type CheckVmHostRequest struct {
 	// Makes repeating safe, see ComposeMachineRequest.request_id.
 	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Only check the request.
-	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Which hypervisor answers there; needed for a bare `HOST[:PORT]` of LXD.
+	Type VmHostType `protobuf:"varint,8,opt,name=type,proto3,enum=vmhost.v1.VmHostType" json:"type,omitempty"`
+	// LXD: the project to look at; empty: `default`.
+	Project string `protobuf:"bytes,9,opt,name=project,proto3" json:"project,omitempty"`
+	// Do what can safely be done about what is missing: define a storage pool
+	// where there is none, start and autostart an inactive storage pool or
+	// network. Nothing that exists is changed otherwise.
+	Fix           bool `protobuf:"varint,10,opt,name=fix,proto3" json:"fix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -838,6 +900,27 @@ func (x *CheckVmHostRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *CheckVmHostRequest) GetType() VmHostType {
+	if x != nil {
+		return x.Type
+	}
+	return VmHostType_VM_HOST_TYPE_UNSPECIFIED
+}
+
+func (x *CheckVmHostRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *CheckVmHostRequest) GetFix() bool {
+	if x != nil {
+		return x.Fix
+	}
+	return false
+}
+
 // What trying an address gave.
 type CheckVmHostResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -851,7 +934,9 @@ type CheckVmHostResult struct {
 	// One item per thing tried, in order.
 	Items []*CheckItem `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
 	// What the hypervisor has, when it was reached.
-	Observation   *VmHostObservation `protobuf:"bytes,5,opt,name=observation,proto3" json:"observation,omitempty"`
+	Observation *VmHostObservation `protobuf:"bytes,5,opt,name=observation,proto3" json:"observation,omitempty"`
+	// LXD: the projects that the certificate may see.
+	Projects      []string `protobuf:"bytes,6,rep,name=projects,proto3" json:"projects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -921,18 +1006,28 @@ func (x *CheckVmHostResult) GetObservation() *VmHostObservation {
 	return nil
 }
 
+func (x *CheckVmHostResult) GetProjects() []string {
+	if x != nil {
+		return x.Projects
+	}
+	return nil
+}
+
 // One thing that stands between an operator and a working host.
 type CheckItem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What was tried, a stable word: `reach`, `host-key`, `login`, `hypervisor`,
-	// `kvm`, `storage-pool`, `network`.
+	// What was tried, a stable word: `reach`, `host-key`, `login`, `group`,
+	// `trust`, `project`, `hypervisor`, `machine-types`, `kvm`, `storage-pool`,
+	// `network`, `uplink`.
 	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
 	// How it went.
 	Status CheckStatus `protobuf:"varint,2,opt,name=status,proto3,enum=vmhost.v1.CheckStatus" json:"status,omitempty"`
 	// What was found, for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// What to do or type; empty when nothing needs to be done.
-	Hint          string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	Hint string `protobuf:"bytes,4,opt,name=hint,proto3" json:"hint,omitempty"`
+	// What was done about it, when fix was asked for; empty when nothing was.
+	Fixed         string `protobuf:"bytes,5,opt,name=fixed,proto3" json:"fixed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -995,11 +1090,275 @@ func (x *CheckItem) GetHint() string {
 	return ""
 }
 
+func (x *CheckItem) GetFixed() string {
+	if x != nil {
+		return x.Fixed
+	}
+	return ""
+}
+
+// Which host to take out, and what happens to its machines.
+type RemoveVmHostRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `vmHosts/{vm_host}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What happens to machines of ours.
+	Mode RemoveMode `protobuf:"varint,2,opt,name=mode,proto3,enum=vmhost.v1.RemoveMode" json:"mode,omitempty"`
+	// The version it must have; empty: any.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check the request.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVmHostRequest) Reset() {
+	*x = RemoveVmHostRequest{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVmHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVmHostRequest) ProtoMessage() {}
+
+func (x *RemoveVmHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVmHostRequest.ProtoReflect.Descriptor instead.
+func (*RemoveVmHostRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RemoveVmHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveVmHostRequest) GetMode() RemoveMode {
+	if x != nil {
+		return x.Mode
+	}
+	return RemoveMode_REMOVE_MODE_UNSPECIFIED
+}
+
+func (x *RemoveVmHostRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *RemoveVmHostRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RemoveVmHostRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// What became of the machines of a host.
+type RemoveVmHostResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One result per machine of ours.
+	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// Whether the host is gone.
+	Removed       bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveVmHostResult) Reset() {
+	*x = RemoveVmHostResult{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveVmHostResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveVmHostResult) ProtoMessage() {}
+
+func (x *RemoveVmHostResult) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveVmHostResult.ProtoReflect.Descriptor instead.
+func (*RemoveVmHostResult) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RemoveVmHostResult) GetResults() []*BatchResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *RemoveVmHostResult) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+// Whose cluster.
+type AddClusterMembersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `vmHosts/{vm_host}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check the request.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddClusterMembersRequest) Reset() {
+	*x = AddClusterMembersRequest{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddClusterMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddClusterMembersRequest) ProtoMessage() {}
+
+func (x *AddClusterMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddClusterMembersRequest.ProtoReflect.Descriptor instead.
+func (*AddClusterMembersRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AddClusterMembersRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddClusterMembersRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *AddClusterMembersRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// The hosts of a cluster.
+type AddClusterMembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All VM hosts of the cluster, those that were there and those that were
+	// added.
+	VmHosts []*VmHost `protobuf:"bytes,1,rep,name=vm_hosts,json=vmHosts,proto3" json:"vm_hosts,omitempty"`
+	// The names of those that were added.
+	Added         []string `protobuf:"bytes,2,rep,name=added,proto3" json:"added,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddClusterMembersResponse) Reset() {
+	*x = AddClusterMembersResponse{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddClusterMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddClusterMembersResponse) ProtoMessage() {}
+
+func (x *AddClusterMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddClusterMembersResponse.ProtoReflect.Descriptor instead.
+func (*AddClusterMembersResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AddClusterMembersResponse) GetVmHosts() []*VmHost {
+	if x != nil {
+		return x.VmHosts
+	}
+	return nil
+}
+
+func (x *AddClusterMembersResponse) GetAdded() []string {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
 var File_vmhost_v1_vm_host_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/vm_host_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x19vmhost/v1/operation.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe8\x01\n" +
+	"\x1fvmhost/v1/vm_host_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe8\x01\n" +
 	"\x13CreateVmHostRequest\x12I\n" +
 	"\n" +
 	"vm_host_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$R\bvmHostId\x125\n" +
@@ -1050,7 +1409,7 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\xab\x02\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x95\x03\n" +
 	"\x12CheckVmHostRequest\x12'\n" +
 	"\aaddress\x18\x01 \x01(\tB\r\xe0A\x02\xbaH\ar\x05\x10\x01\x18\x80\x04R\aaddress\x12:\n" +
 	"\n" +
@@ -1061,30 +1420,61 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\x04zone\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12*\n" +
 	"\n" +
 	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\"\xd0\x01\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x123\n" +
+	"\x04type\x18\b \x01(\x0e2\x15.vmhost.v1.VmHostTypeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04type\x12!\n" +
+	"\aproject\x18\t \x01(\tB\a\xbaH\x04r\x02\x18?R\aproject\x12\x10\n" +
+	"\x03fix\x18\n" +
+	" \x01(\bR\x03fix\"\xec\x01\n" +
 	"\x11CheckVmHostResult\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x19\n" +
 	"\bhost_key\x18\x02 \x01(\tR\ahostKey\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\tR\vfingerprint\x12*\n" +
 	"\x05items\x18\x04 \x03(\v2\x14.vmhost.v1.CheckItemR\x05items\x12>\n" +
-	"\vobservation\x18\x05 \x01(\v2\x1c.vmhost.v1.VmHostObservationR\vobservation\"\x7f\n" +
+	"\vobservation\x18\x05 \x01(\v2\x1c.vmhost.v1.VmHostObservationR\vobservation\x12\x1a\n" +
+	"\bprojects\x18\x06 \x03(\tR\bprojects\"\x95\x01\n" +
 	"\tCheckItem\x12\x14\n" +
 	"\x05check\x18\x01 \x01(\tR\x05check\x12.\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x16.vmhost.v1.CheckStatusR\x06status\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04hint\x18\x04 \x01(\tR\x04hint*\x8d\x01\n" +
+	"\x04hint\x18\x04 \x01(\tR\x04hint\x12\x14\n" +
+	"\x05fixed\x18\x05 \x01(\tR\x05fixed\"\xf3\x01\n" +
+	"\x13RemoveVmHostRequest\x122\n" +
+	"\x04name\x18\x01 \x01(\tB\x1e\xe0A\x02\xbaH\x18r\x162\x14^vmHosts/[^/]{1,63}$R\x04name\x12:\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x15.vmhost.v1.RemoveModeB\x0f\xe0A\x02\xbaH\t\x82\x01\x06\x10\x01\x18\x01\x18\x02R\x04mode\x12\x1b\n" +
+	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"`\n" +
+	"\x12RemoveVmHostResult\x120\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.vmhost.v1.BatchResultR\aresults\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\x9f\x01\n" +
+	"\x18AddClusterMembersRequest\x122\n" +
+	"\x04name\x18\x01 \x01(\tB\x1e\xe0A\x02\xbaH\x18r\x162\x14^vmHosts/[^/]{1,63}$R\x04name\x12*\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"_\n" +
+	"\x19AddClusterMembersResponse\x12,\n" +
+	"\bvm_hosts\x18\x01 \x03(\v2\x11.vmhost.v1.VmHostR\avmHosts\x12\x14\n" +
+	"\x05added\x18\x02 \x03(\tR\x05added*\x8d\x01\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
 	"\x14CHECK_STATUS_WARNING\x10\x02\x12\x17\n" +
 	"\x13CHECK_STATUS_FAILED\x10\x03\x12\x18\n" +
-	"\x14CHECK_STATUS_SKIPPED\x10\x042\xbe\a\n" +
+	"\x14CHECK_STATUS_SKIPPED\x10\x04*\\\n" +
+	"\n" +
+	"RemoveMode\x12\x1b\n" +
+	"\x17REMOVE_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12REMOVE_MODE_FORGET\x10\x01\x12\x19\n" +
+	"\x15REMOVE_MODE_DECOMPOSE\x10\x022\xc0\t\n" +
 	"\rVmHostService\x12_\n" +
 	"\fCreateVmHost\x12\x1e.vmhost.v1.CreateVmHostRequest\x1a\x11.vmhost.v1.VmHost\"\x1c\x82\xd3\xe4\x93\x02\x16:\avm_host\"\v/v1/vmHosts\x12Y\n" +
 	"\tGetVmHost\x12\x1b.vmhost.v1.GetVmHostRequest\x1a\x11.vmhost.v1.VmHost\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=vmHosts/*}\x12a\n" +
 	"\vListVmHosts\x12\x1d.vmhost.v1.ListVmHostsRequest\x1a\x1e.vmhost.v1.ListVmHostsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/vmHosts\x12p\n" +
 	"\fUpdateVmHost\x12\x1e.vmhost.v1.UpdateVmHostRequest\x1a\x11.vmhost.v1.VmHost\"-\x82\xd3\xe4\x93\x02':\avm_host2\x1c/v1/{vm_host.name=vmHosts/*}\x12m\n" +
-	"\fDeleteVmHost\x12\x1e.vmhost.v1.DeleteVmHostRequest\x1a\x1f.vmhost.v1.DeleteVmHostResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=vmHosts/*}\x12o\n" +
+	"\fDeleteVmHost\x12\x1e.vmhost.v1.DeleteVmHostRequest\x1a\x1f.vmhost.v1.DeleteVmHostResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=vmHosts/*}\x12l\n" +
+	"\fRemoveVmHost\x12\x1e.vmhost.v1.RemoveVmHostRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=vmHosts/*}:remove\x12\x91\x01\n" +
+	"\x11AddClusterMembers\x12#.vmhost.v1.AddClusterMembersRequest\x1a$.vmhost.v1.AddClusterMembersResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/{name=vmHosts/*}:addClusterMembers\x12o\n" +
 	"\rRefreshVmHost\x12\x1f.vmhost.v1.RefreshVmHostRequest\x1a\x14.vmhost.v1.Operation\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/{name=vmHosts/*}:refresh\x12i\n" +
 	"\fCordonVmHost\x12\x1e.vmhost.v1.CordonVmHostRequest\x1a\x11.vmhost.v1.VmHost\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=vmHosts/*}:cordon\x12o\n" +
 	"\x0eUncordonVmHost\x12 .vmhost.v1.UncordonVmHostRequest\x1a\x11.vmhost.v1.VmHost\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/{name=vmHosts/*}:uncordon\x12`\n" +
@@ -1102,61 +1492,76 @@ func file_vmhost_v1_vm_host_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_vm_host_service_proto_rawDescData
 }
 
-var file_vmhost_v1_vm_host_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_vmhost_v1_vm_host_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_vmhost_v1_vm_host_service_proto_goTypes = []any{
-	(CheckStatus)(0),              // 0: vmhost.v1.CheckStatus
-	(*CreateVmHostRequest)(nil),   // 1: vmhost.v1.CreateVmHostRequest
-	(*GetVmHostRequest)(nil),      // 2: vmhost.v1.GetVmHostRequest
-	(*ListVmHostsRequest)(nil),    // 3: vmhost.v1.ListVmHostsRequest
-	(*ListVmHostsResponse)(nil),   // 4: vmhost.v1.ListVmHostsResponse
-	(*UpdateVmHostRequest)(nil),   // 5: vmhost.v1.UpdateVmHostRequest
-	(*DeleteVmHostRequest)(nil),   // 6: vmhost.v1.DeleteVmHostRequest
-	(*DeleteVmHostResponse)(nil),  // 7: vmhost.v1.DeleteVmHostResponse
-	(*RefreshVmHostRequest)(nil),  // 8: vmhost.v1.RefreshVmHostRequest
-	(*CordonVmHostRequest)(nil),   // 9: vmhost.v1.CordonVmHostRequest
-	(*UncordonVmHostRequest)(nil), // 10: vmhost.v1.UncordonVmHostRequest
-	(*CheckVmHostRequest)(nil),    // 11: vmhost.v1.CheckVmHostRequest
-	(*CheckVmHostResult)(nil),     // 12: vmhost.v1.CheckVmHostResult
-	(*CheckItem)(nil),             // 13: vmhost.v1.CheckItem
-	(*VmHost)(nil),                // 14: vmhost.v1.VmHost
-	(*fieldmaskpb.FieldMask)(nil), // 15: google.protobuf.FieldMask
-	(*Credential)(nil),            // 16: vmhost.v1.Credential
-	(*VmHostObservation)(nil),     // 17: vmhost.v1.VmHostObservation
-	(*Operation)(nil),             // 18: vmhost.v1.Operation
+	(CheckStatus)(0),                  // 0: vmhost.v1.CheckStatus
+	(RemoveMode)(0),                   // 1: vmhost.v1.RemoveMode
+	(*CreateVmHostRequest)(nil),       // 2: vmhost.v1.CreateVmHostRequest
+	(*GetVmHostRequest)(nil),          // 3: vmhost.v1.GetVmHostRequest
+	(*ListVmHostsRequest)(nil),        // 4: vmhost.v1.ListVmHostsRequest
+	(*ListVmHostsResponse)(nil),       // 5: vmhost.v1.ListVmHostsResponse
+	(*UpdateVmHostRequest)(nil),       // 6: vmhost.v1.UpdateVmHostRequest
+	(*DeleteVmHostRequest)(nil),       // 7: vmhost.v1.DeleteVmHostRequest
+	(*DeleteVmHostResponse)(nil),      // 8: vmhost.v1.DeleteVmHostResponse
+	(*RefreshVmHostRequest)(nil),      // 9: vmhost.v1.RefreshVmHostRequest
+	(*CordonVmHostRequest)(nil),       // 10: vmhost.v1.CordonVmHostRequest
+	(*UncordonVmHostRequest)(nil),     // 11: vmhost.v1.UncordonVmHostRequest
+	(*CheckVmHostRequest)(nil),        // 12: vmhost.v1.CheckVmHostRequest
+	(*CheckVmHostResult)(nil),         // 13: vmhost.v1.CheckVmHostResult
+	(*CheckItem)(nil),                 // 14: vmhost.v1.CheckItem
+	(*RemoveVmHostRequest)(nil),       // 15: vmhost.v1.RemoveVmHostRequest
+	(*RemoveVmHostResult)(nil),        // 16: vmhost.v1.RemoveVmHostResult
+	(*AddClusterMembersRequest)(nil),  // 17: vmhost.v1.AddClusterMembersRequest
+	(*AddClusterMembersResponse)(nil), // 18: vmhost.v1.AddClusterMembersResponse
+	(*VmHost)(nil),                    // 19: vmhost.v1.VmHost
+	(*fieldmaskpb.FieldMask)(nil),     // 20: google.protobuf.FieldMask
+	(*Credential)(nil),                // 21: vmhost.v1.Credential
+	(VmHostType)(0),                   // 22: vmhost.v1.VmHostType
+	(*VmHostObservation)(nil),         // 23: vmhost.v1.VmHostObservation
+	(*BatchResult)(nil),               // 24: vmhost.v1.BatchResult
+	(*Operation)(nil),                 // 25: vmhost.v1.Operation
 }
 var file_vmhost_v1_vm_host_service_proto_depIdxs = []int32{
-	14, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	14, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
-	14, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	15, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
-	16, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
-	13, // 5: vmhost.v1.CheckVmHostResult.items:type_name -> vmhost.v1.CheckItem
-	17, // 6: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
-	0,  // 7: vmhost.v1.CheckItem.status:type_name -> vmhost.v1.CheckStatus
-	1,  // 8: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
-	2,  // 9: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
-	3,  // 10: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
-	5,  // 11: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
-	6,  // 12: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
-	8,  // 13: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
-	9,  // 14: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
-	10, // 15: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
-	11, // 16: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
-	14, // 17: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
-	14, // 18: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
-	4,  // 19: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
-	14, // 20: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
-	7,  // 21: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
-	18, // 22: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
-	14, // 23: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
-	14, // 24: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
-	18, // 25: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
-	17, // [17:26] is the sub-list for method output_type
-	8,  // [8:17] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	19, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	19, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	19, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	20, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	21, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
+	22, // 5: vmhost.v1.CheckVmHostRequest.type:type_name -> vmhost.v1.VmHostType
+	14, // 6: vmhost.v1.CheckVmHostResult.items:type_name -> vmhost.v1.CheckItem
+	23, // 7: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
+	0,  // 8: vmhost.v1.CheckItem.status:type_name -> vmhost.v1.CheckStatus
+	1,  // 9: vmhost.v1.RemoveVmHostRequest.mode:type_name -> vmhost.v1.RemoveMode
+	24, // 10: vmhost.v1.RemoveVmHostResult.results:type_name -> vmhost.v1.BatchResult
+	19, // 11: vmhost.v1.AddClusterMembersResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	2,  // 12: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
+	3,  // 13: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
+	4,  // 14: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
+	6,  // 15: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
+	7,  // 16: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
+	15, // 17: vmhost.v1.VmHostService.RemoveVmHost:input_type -> vmhost.v1.RemoveVmHostRequest
+	17, // 18: vmhost.v1.VmHostService.AddClusterMembers:input_type -> vmhost.v1.AddClusterMembersRequest
+	9,  // 19: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
+	10, // 20: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
+	11, // 21: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
+	12, // 22: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
+	19, // 23: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
+	19, // 24: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
+	5,  // 25: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
+	19, // 26: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
+	8,  // 27: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
+	25, // 28: vmhost.v1.VmHostService.RemoveVmHost:output_type -> vmhost.v1.Operation
+	18, // 29: vmhost.v1.VmHostService.AddClusterMembers:output_type -> vmhost.v1.AddClusterMembersResponse
+	25, // 30: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
+	19, // 31: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
+	19, // 32: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
+	25, // 33: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
+	23, // [23:34] is the sub-list for method output_type
+	12, // [12:23] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_service_proto_init() }
@@ -1164,6 +1569,7 @@ func file_vmhost_v1_vm_host_service_proto_init() {
 	if File_vmhost_v1_vm_host_service_proto != nil {
 		return
 	}
+	file_vmhost_v1_machine_service_proto_init()
 	file_vmhost_v1_operation_proto_init()
 	file_vmhost_v1_vm_host_proto_init()
 	type x struct{}
@@ -1171,8 +1577,8 @@ func file_vmhost_v1_vm_host_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_service_proto_rawDesc), len(file_vmhost_v1_vm_host_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   13,
+			NumEnums:      2,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,15 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	VmHostService_CreateVmHost_FullMethodName   = "/vmhost.v1.VmHostService/CreateVmHost"
-	VmHostService_GetVmHost_FullMethodName      = "/vmhost.v1.VmHostService/GetVmHost"
-	VmHostService_ListVmHosts_FullMethodName    = "/vmhost.v1.VmHostService/ListVmHosts"
-	VmHostService_UpdateVmHost_FullMethodName   = "/vmhost.v1.VmHostService/UpdateVmHost"
-	VmHostService_DeleteVmHost_FullMethodName   = "/vmhost.v1.VmHostService/DeleteVmHost"
-	VmHostService_RefreshVmHost_FullMethodName  = "/vmhost.v1.VmHostService/RefreshVmHost"
-	VmHostService_CordonVmHost_FullMethodName   = "/vmhost.v1.VmHostService/CordonVmHost"
-	VmHostService_UncordonVmHost_FullMethodName = "/vmhost.v1.VmHostService/UncordonVmHost"
-	VmHostService_CheckVmHost_FullMethodName    = "/vmhost.v1.VmHostService/CheckVmHost"
+	VmHostService_CreateVmHost_FullMethodName      = "/vmhost.v1.VmHostService/CreateVmHost"
+	VmHostService_GetVmHost_FullMethodName         = "/vmhost.v1.VmHostService/GetVmHost"
+	VmHostService_ListVmHosts_FullMethodName       = "/vmhost.v1.VmHostService/ListVmHosts"
+	VmHostService_UpdateVmHost_FullMethodName      = "/vmhost.v1.VmHostService/UpdateVmHost"
+	VmHostService_DeleteVmHost_FullMethodName      = "/vmhost.v1.VmHostService/DeleteVmHost"
+	VmHostService_RemoveVmHost_FullMethodName      = "/vmhost.v1.VmHostService/RemoveVmHost"
+	VmHostService_AddClusterMembers_FullMethodName = "/vmhost.v1.VmHostService/AddClusterMembers"
+	VmHostService_RefreshVmHost_FullMethodName     = "/vmhost.v1.VmHostService/RefreshVmHost"
+	VmHostService_CordonVmHost_FullMethodName      = "/vmhost.v1.VmHostService/CordonVmHost"
+	VmHostService_UncordonVmHost_FullMethodName    = "/vmhost.v1.VmHostService/UncordonVmHost"
+	VmHostService_CheckVmHost_FullMethodName       = "/vmhost.v1.VmHostService/CheckVmHost"
 )
 
 // VmHostServiceClient is the client API for VmHostService service.
@@ -49,8 +51,19 @@ type VmHostServiceClient interface {
 	UpdateVmHost(ctx context.Context, in *UpdateVmHostRequest, opts ...grpc.CallOption) (*VmHost, error)
 	// Takes a host out of the fleet. Nothing on the hypervisor is touched. A host
 	// with machines of ours is refused with IN_USE unless forget is set: then
-	// their records are dropped and the machines stay where they are.
+	// their records are dropped and the machines stay where they are, with our
+	// metadata on them. That is for hosts that are lost; see RemoveVmHost.
 	DeleteVmHost(ctx context.Context, in *DeleteVmHostRequest, opts ...grpc.CallOption) (*DeleteVmHostResponse, error)
+	// Takes a host and its machines out of the fleet: with FORGET our metadata is
+	// taken off every machine of ours and all stay where they are; with DECOMPOSE
+	// every machine of ours is deleted. Each machine has an operation of its own;
+	// one that fails stops nothing else and keeps its record, and the host then
+	// stays, cordoned. The operation's response is a RemoveVmHostResult.
+	RemoveVmHost(ctx context.Context, in *RemoveVmHostRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Adds a VM host for every member of the host's LXD cluster that has none yet,
+	// with the same credential, project, zone, resource pool, tags and ratios.
+	// Errors: WRONG_STATE (no cluster, or not seen yet).
+	AddClusterMembers(ctx context.Context, in *AddClusterMembersRequest, opts ...grpc.CallOption) (*AddClusterMembersResponse, error)
 	// Reads the host anew. The operation's response is the VmHost.
 	RefreshVmHost(ctx context.Context, in *RefreshVmHostRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Stops placing on the host. Its machines go on.
@@ -121,6 +134,26 @@ func (c *vmHostServiceClient) DeleteVmHost(ctx context.Context, in *DeleteVmHost
 	return out, nil
 }
 
+func (c *vmHostServiceClient) RemoveVmHost(ctx context.Context, in *RemoveVmHostRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, VmHostService_RemoveVmHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *vmHostServiceClient) AddClusterMembers(ctx context.Context, in *AddClusterMembersRequest, opts ...grpc.CallOption) (*AddClusterMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddClusterMembersResponse)
+	err := c.cc.Invoke(ctx, VmHostService_AddClusterMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *vmHostServiceClient) RefreshVmHost(ctx context.Context, in *RefreshVmHostRequest, opts ...grpc.CallOption) (*Operation, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
@@ -180,8 +213,19 @@ type VmHostServiceServer interface {
 	UpdateVmHost(context.Context, *UpdateVmHostRequest) (*VmHost, error)
 	// Takes a host out of the fleet. Nothing on the hypervisor is touched. A host
 	// with machines of ours is refused with IN_USE unless forget is set: then
-	// their records are dropped and the machines stay where they are.
+	// their records are dropped and the machines stay where they are, with our
+	// metadata on them. That is for hosts that are lost; see RemoveVmHost.
 	DeleteVmHost(context.Context, *DeleteVmHostRequest) (*DeleteVmHostResponse, error)
+	// Takes a host and its machines out of the fleet: with FORGET our metadata is
+	// taken off every machine of ours and all stay where they are; with DECOMPOSE
+	// every machine of ours is deleted. Each machine has an operation of its own;
+	// one that fails stops nothing else and keeps its record, and the host then
+	// stays, cordoned. The operation's response is a RemoveVmHostResult.
+	RemoveVmHost(context.Context, *RemoveVmHostRequest) (*Operation, error)
+	// Adds a VM host for every member of the host's LXD cluster that has none yet,
+	// with the same credential, project, zone, resource pool, tags and ratios.
+	// Errors: WRONG_STATE (no cluster, or not seen yet).
+	AddClusterMembers(context.Context, *AddClusterMembersRequest) (*AddClusterMembersResponse, error)
 	// Reads the host anew. The operation's response is the VmHost.
 	RefreshVmHost(context.Context, *RefreshVmHostRequest) (*Operation, error)
 	// Stops placing on the host. Its machines go on.
@@ -216,6 +260,12 @@ func (UnimplementedVmHostServiceServer) UpdateVmHost(context.Context, *UpdateVmH
 }
 func (UnimplementedVmHostServiceServer) DeleteVmHost(context.Context, *DeleteVmHostRequest) (*DeleteVmHostResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteVmHost not implemented")
+}
+func (UnimplementedVmHostServiceServer) RemoveVmHost(context.Context, *RemoveVmHostRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveVmHost not implemented")
+}
+func (UnimplementedVmHostServiceServer) AddClusterMembers(context.Context, *AddClusterMembersRequest) (*AddClusterMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddClusterMembers not implemented")
 }
 func (UnimplementedVmHostServiceServer) RefreshVmHost(context.Context, *RefreshVmHostRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method RefreshVmHost not implemented")
@@ -340,6 +390,42 @@ func _VmHostService_DeleteVmHost_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _VmHostService_RemoveVmHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveVmHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VmHostServiceServer).RemoveVmHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VmHostService_RemoveVmHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VmHostServiceServer).RemoveVmHost(ctx, req.(*RemoveVmHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _VmHostService_AddClusterMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddClusterMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VmHostServiceServer).AddClusterMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VmHostService_AddClusterMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VmHostServiceServer).AddClusterMembers(ctx, req.(*AddClusterMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _VmHostService_RefreshVmHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RefreshVmHostRequest)
 	if err := dec(in); err != nil {
@@ -438,6 +524,14 @@ var VmHostService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteVmHost",
 			Handler:    _VmHostService_DeleteVmHost_Handler,
+		},
+		{
+			MethodName: "RemoveVmHost",
+			Handler:    _VmHostService_RemoveVmHost_Handler,
+		},
+		{
+			MethodName: "AddClusterMembers",
+			Handler:    _VmHostService_AddClusterMembers_Handler,
 		},
 		{
 			MethodName: "RefreshVmHost",

@@ -137,11 +137,7 @@ func (h *host) inventory(ctx context.Context, conn *connection) error {
 		return err
 	}
 	defer unlock()
-	observation, err := conn.driver.Probe(ctx)
-	var machines []*rackv1.MachineObservation
-	if err == nil {
-		machines, err = conn.driver.Machines(ctx)
-	}
+	observation, machines, err := conn.driver.Inventory(ctx)
 	h.e.cfg.Metrics.Inventory(hypervisor.StepError(err))
 	if err != nil {
 		return fmt.Errorf("read host: %w", err)

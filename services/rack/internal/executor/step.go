@@ -191,7 +191,7 @@ func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObser
 	case *rackv1.Step_DeleteMachine:
 		err = conn.driver.Delete(ctx, action.DeleteMachine.GetMachine())
 	case *rackv1.Step_SetPower:
-		machine, err = conn.driver.SetPower(ctx, action.SetPower.GetUid(), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
+		machine, err = conn.driver.SetPower(ctx, refOf(action.SetPower), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
 	case *rackv1.Step_ObserveMachine:
 		machine, err = conn.driver.Machine(ctx, action.ObserveMachine.GetUid())
 	case *rackv1.Step_RefreshHost:
@@ -205,6 +205,10 @@ func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObser
 		conn.lose(err)
 	}
 	return machine, err
+}
+
+func refOf(p *rackv1.SetPower) hypervisor.Ref {
+	return hypervisor.Ref{UID: p.GetUid(), UUID: p.GetHypervisorUuid(), Name: p.GetHypervisorName()}
 }
 
 func (e *Executor) sendAccepted(ctx context.Context, step *rackv1.Step) {

@@ -107,7 +107,7 @@ func TestAViewerChangesNothingAndNobodyIsLetInWithoutAToken(t *testing.T) {
 
 // once are mutations that the contract gives no request_id: repeating them does
 // no harm, or makes something that ends by itself.
-var once = []string{"CreateJoinToken", "DeleteJoinToken", "DeleteRack", "CancelOperation", "QueryMachinePower"}
+var once = []string{"CreateJoinToken", "DeleteJoinToken", "DeleteRack", "CancelOperation", "QueryMachinePower", "ReadConsoleLog", "AttachConsole"}
 
 func TestEveryMutationCanBeRepeatedAndTried(t *testing.T) {
 	for _, m := range methods(t) {
@@ -215,6 +215,8 @@ func bounded(f protoreflect.FieldDescriptor) bool {
 		return r.GetInt64().HasGte() && r.GetInt64().HasLte()
 	case protoreflect.DoubleKind:
 		return r.GetDouble().HasGte() && r.GetDouble().HasLte() && r.GetDouble().GetFinite()
+	case protoreflect.BytesKind:
+		return r.GetBytes().HasMaxLen()
 	case protoreflect.EnumKind:
 		return r.GetEnum().GetDefinedOnly()
 	case protoreflect.BoolKind, protoreflect.MessageKind:

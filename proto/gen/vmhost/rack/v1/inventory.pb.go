@@ -23,8 +23,10 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a host has, whole. Sent in parts of at most 500 machines; what is not in
-// any part is not on the host.
+// What a host has. Sent in parts of at most 500 machines or 1 MiB. The first of
+// a session and epoch is whole: what is not in any part is not on the host. Later
+// ones are deltas against what was sent before in the session; one without
+// anything says that all is as it was.
 type HostInventory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The host, `vmHosts/{vm_host}`.
@@ -33,12 +35,17 @@ type HostInventory struct {
 	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Which inventory of this session a part belongs to.
 	Sequence int64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// Everything but the machines; in the first part.
+	// Everything but the machines; in the first part. Of a delta only when it
+	// changed.
 	Observation *v1.VmHostObservation `protobuf:"bytes,4,opt,name=observation,proto3" json:"observation,omitempty"`
 	// Machines.
 	Machines []*MachineObservation `protobuf:"bytes,5,rep,name=machines,proto3" json:"machines,omitempty"`
 	// True in the last part.
-	Last          bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	Last bool `protobuf:"varint,6,opt,name=last,proto3" json:"last,omitempty"`
+	// Whether this is a delta.
+	Delta bool `protobuf:"varint,7,opt,name=delta,proto3" json:"delta,omitempty"`
+	// Of a delta: hypervisor UUIDs of machines that are not there any more.
+	GoneUuids     []string `protobuf:"bytes,8,rep,name=gone_uuids,json=goneUuids,proto3" json:"gone_uuids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +120,20 @@ func (x *HostInventory) GetLast() bool {
 		return x.Last
 	}
 	return false
+}
+
+func (x *HostInventory) GetDelta() bool {
+	if x != nil {
+		return x.Delta
+	}
+	return false
+}
+
+func (x *HostInventory) GetGoneUuids() []string {
+	if x != nil {
+		return x.GoneUuids
+	}
+	return nil
 }
 
 // A machine of a host changed.
@@ -257,7 +278,24 @@ type MachineObservation struct {
 	// What could not be read of it; empty when all could.
 	Problem string `protobuf:"bytes,12,opt,name=problem,proto3" json:"problem,omitempty"`
 	// Whether the hypervisor starts it when the host boots.
-	Autostart     bool `protobuf:"varint,13,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	Autostart bool `protobuf:"varint,13,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	// Virtual machine or container.
+	Type v1.MachineType `protobuf:"varint,14,opt,name=type,proto3,enum=vmhost.v1.MachineType" json:"type,omitempty"`
+	// Cores of the host it is pinned to.
+	PinnedCores []int32 `protobuf:"varint,15,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// Whether its memory is backed by huge pages.
+	Hugepages bool `protobuf:"varint,16,opt,name=hugepages,proto3" json:"hugepages,omitempty"`
+	// What it boots with.
+	Firmware v1.Firmware `protobuf:"varint,17,opt,name=firmware,proto3,enum=vmhost.v1.Firmware" json:"firmware,omitempty"`
+	// Whether only signed boot loaders start.
+	SecureBoot bool `protobuf:"varint,18,opt,name=secure_boot,json=secureBoot,proto3" json:"secure_boot,omitempty"`
+	// LXD: its profiles.
+	Profiles []string `protobuf:"bytes,19,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// LXD: the image it was made from.
+	Image string `protobuf:"bytes,20,opt,name=image,proto3" json:"image,omitempty"`
+	// LXD: the project it is in. Machines of other projects of the server are
+	// listed too, where the certificate may see them: they take room.
+	Project       string `protobuf:"bytes,21,opt,name=project,proto3" json:"project,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,25 +421,84 @@ func (x *MachineObservation) GetAutostart() bool {
 	return false
 }
 
+func (x *MachineObservation) GetType() v1.MachineType {
+	if x != nil {
+		return x.Type
+	}
+	return v1.MachineType(0)
+}
+
+func (x *MachineObservation) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *MachineObservation) GetHugepages() bool {
+	if x != nil {
+		return x.Hugepages
+	}
+	return false
+}
+
+func (x *MachineObservation) GetFirmware() v1.Firmware {
+	if x != nil {
+		return x.Firmware
+	}
+	return v1.Firmware(0)
+}
+
+func (x *MachineObservation) GetSecureBoot() bool {
+	if x != nil {
+		return x.SecureBoot
+	}
+	return false
+}
+
+func (x *MachineObservation) GetProfiles() []string {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *MachineObservation) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *MachineObservation) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
 var File_vmhost_rack_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_vmhost_rack_v1_inventory_proto_rawDesc = "" +
 	"\n" +
-	"\x1evmhost/rack/v1/inventory.proto\x12\x0evmhost.rack.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\"\xee\x01\n" +
+	"\x1evmhost/rack/v1/inventory.proto\x12\x0evmhost.rack.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\"\xa3\x02\n" +
 	"\rHostInventory\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x03R\bsequence\x12>\n" +
 	"\vobservation\x18\x04 \x01(\v2\x1c.vmhost.v1.VmHostObservationR\vobservation\x12>\n" +
 	"\bmachines\x18\x05 \x03(\v2\".vmhost.rack.v1.MachineObservationR\bmachines\x12\x12\n" +
-	"\x04last\x18\x06 \x01(\bR\x04last\"\xd7\x01\n" +
+	"\x04last\x18\x06 \x01(\bR\x04last\x12\x14\n" +
+	"\x05delta\x18\a \x01(\bR\x05delta\x12\x1d\n" +
+	"\n" +
+	"gone_uuids\x18\b \x03(\tR\tgoneUuids\"\xd7\x01\n" +
 	"\rMachineChange\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12>\n" +
 	"\apresent\x18\x03 \x01(\v2\".vmhost.rack.v1.MachineObservationH\x00R\apresent\x12\x1d\n" +
 	"\tgone_uuid\x18\x04 \x01(\tH\x00R\bgoneUuid\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\b\n" +
-	"\x06change\"\xca\x03\n" +
+	"\x06change\"\xd5\x05\n" +
 	"\x12MachineObservation\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -420,7 +517,16 @@ const file_vmhost_rack_v1_inventory_proto_rawDesc = "" +
 	"interfaces\x12(\n" +
 	"\x10console_log_path\x18\v \x01(\tR\x0econsoleLogPath\x12\x18\n" +
 	"\aproblem\x18\f \x01(\tR\aproblem\x12\x1c\n" +
-	"\tautostart\x18\r \x01(\bR\tautostartBBZ@github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1;rackv1b\x06proto3"
+	"\tautostart\x18\r \x01(\bR\tautostart\x12*\n" +
+	"\x04type\x18\x0e \x01(\x0e2\x16.vmhost.v1.MachineTypeR\x04type\x12!\n" +
+	"\fpinned_cores\x18\x0f \x03(\x05R\vpinnedCores\x12\x1c\n" +
+	"\thugepages\x18\x10 \x01(\bR\thugepages\x12/\n" +
+	"\bfirmware\x18\x11 \x01(\x0e2\x13.vmhost.v1.FirmwareR\bfirmware\x12\x1f\n" +
+	"\vsecure_boot\x18\x12 \x01(\bR\n" +
+	"secureBoot\x12\x1a\n" +
+	"\bprofiles\x18\x13 \x03(\tR\bprofiles\x12\x14\n" +
+	"\x05image\x18\x14 \x01(\tR\x05image\x12\x18\n" +
+	"\aproject\x18\x15 \x01(\tR\aprojectBBZ@github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1;rackv1b\x06proto3"
 
 var (
 	file_vmhost_rack_v1_inventory_proto_rawDescOnce sync.Once
@@ -444,6 +550,8 @@ var file_vmhost_rack_v1_inventory_proto_goTypes = []any{
 	(v1.PowerState)(0),            // 5: vmhost.v1.PowerState
 	(*v1.MachineDisk)(nil),        // 6: vmhost.v1.MachineDisk
 	(*v1.MachineInterface)(nil),   // 7: vmhost.v1.MachineInterface
+	(v1.MachineType)(0),           // 8: vmhost.v1.MachineType
+	(v1.Firmware)(0),              // 9: vmhost.v1.Firmware
 }
 var file_vmhost_rack_v1_inventory_proto_depIdxs = []int32{
 	3, // 0: vmhost.rack.v1.HostInventory.observation:type_name -> vmhost.v1.VmHostObservation
@@ -453,11 +561,13 @@ var file_vmhost_rack_v1_inventory_proto_depIdxs = []int32{
 	5, // 4: vmhost.rack.v1.MachineObservation.power_state:type_name -> vmhost.v1.PowerState
 	6, // 5: vmhost.rack.v1.MachineObservation.disks:type_name -> vmhost.v1.MachineDisk
 	7, // 6: vmhost.rack.v1.MachineObservation.interfaces:type_name -> vmhost.v1.MachineInterface
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8, // 7: vmhost.rack.v1.MachineObservation.type:type_name -> vmhost.v1.MachineType
+	9, // 8: vmhost.rack.v1.MachineObservation.firmware:type_name -> vmhost.v1.Firmware
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_rack_v1_inventory_proto_init() }

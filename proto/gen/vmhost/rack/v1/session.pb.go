@@ -210,6 +210,8 @@ type ConnectResponse struct {
 	//	*ConnectResponse_Step
 	//	*ConnectResponse_StepResultAck
 	//	*ConnectResponse_Disconnect
+	//	*ConnectResponse_ReportAgain
+	//	*ConnectResponse_OpenConsole
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -306,6 +308,24 @@ func (x *ConnectResponse) GetDisconnect() *Disconnect {
 	return nil
 }
 
+func (x *ConnectResponse) GetReportAgain() *ReportAgain {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_ReportAgain); ok {
+			return x.ReportAgain
+		}
+	}
+	return nil
+}
+
+func (x *ConnectResponse) GetOpenConsole() *OpenConsole {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_OpenConsole); ok {
+			return x.OpenConsole
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -340,6 +360,16 @@ type ConnectResponse_Disconnect struct {
 	Disconnect *Disconnect `protobuf:"bytes,6,opt,name=disconnect,proto3,oneof"`
 }
 
+type ConnectResponse_ReportAgain struct {
+	// Send the host's inventory whole: what was sent could not be recorded.
+	ReportAgain *ReportAgain `protobuf:"bytes,7,opt,name=report_again,json=reportAgain,proto3,oneof"`
+}
+
+type ConnectResponse_OpenConsole struct {
+	// Dial Console for a machine.
+	OpenConsole *OpenConsole `protobuf:"bytes,8,opt,name=open_console,json=openConsole,proto3,oneof"`
+}
+
 func (*ConnectResponse_Hello) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Assignment) isConnectResponse_Message() {}
@@ -351,6 +381,342 @@ func (*ConnectResponse_Step) isConnectResponse_Message() {}
 func (*ConnectResponse_StepResultAck) isConnectResponse_Message() {}
 
 func (*ConnectResponse_Disconnect) isConnectResponse_Message() {}
+
+func (*ConnectResponse_ReportAgain) isConnectResponse_Message() {}
+
+func (*ConnectResponse_OpenConsole) isConnectResponse_Message() {}
+
+// Send a host's inventory whole.
+type ReportAgain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host's uid.
+	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// The epoch it was assigned with.
+	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportAgain) Reset() {
+	*x = ReportAgain{}
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportAgain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportAgain) ProtoMessage() {}
+
+func (x *ReportAgain) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportAgain.ProtoReflect.Descriptor instead.
+func (*ReportAgain) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReportAgain) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ReportAgain) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// Open a console of a machine and dial RackService.Console for it.
+type OpenConsole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unguessable id of this console; the first message of the rack carries it.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The host, `vmHosts/{vm_host}`.
+	VmHost string `protobuf:"bytes,2,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// The host's uid.
+	VmHostUid string `protobuf:"bytes,3,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	// The fencing number.
+	Epoch int64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The machine's uid.
+	Uid string `protobuf:"bytes,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	// The hypervisor's UUID of it, when it is another.
+	HypervisorUuid string `protobuf:"bytes,6,opt,name=hypervisor_uuid,json=hypervisorUuid,proto3" json:"hypervisor_uuid,omitempty"`
+	// Its name on the hypervisor.
+	HypervisorName string `protobuf:"bytes,7,opt,name=hypervisor_name,json=hypervisorName,proto3" json:"hypervisor_name,omitempty"`
+	// More than 0: the last so many bytes of its log, and no console.
+	LogBytes int64 `protobuf:"varint,8,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	// Take the console away from whoever has it.
+	Force bool `protobuf:"varint,9,opt,name=force,proto3" json:"force,omitempty"`
+	// The region to dial, `HOST:PORT`; empty: the one this came from.
+	Endpoint      string `protobuf:"bytes,10,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenConsole) Reset() {
+	*x = OpenConsole{}
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenConsole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenConsole) ProtoMessage() {}
+
+func (x *OpenConsole) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenConsole.ProtoReflect.Descriptor instead.
+func (*OpenConsole) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *OpenConsole) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetVmHostUid() string {
+	if x != nil {
+		return x.VmHostUid
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *OpenConsole) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetHypervisorUuid() string {
+	if x != nil {
+		return x.HypervisorUuid
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetHypervisorName() string {
+	if x != nil {
+		return x.HypervisorName
+	}
+	return ""
+}
+
+func (x *OpenConsole) GetLogBytes() int64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *OpenConsole) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+func (x *OpenConsole) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+// From the rack's end of a console.
+type ConsoleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ConsoleRequest_Id
+	//	*ConsoleRequest_Data
+	//	*ConsoleRequest_Error
+	Message       isConsoleRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleRequest) Reset() {
+	*x = ConsoleRequest{}
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleRequest) ProtoMessage() {}
+
+func (x *ConsoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleRequest.ProtoReflect.Descriptor instead.
+func (*ConsoleRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ConsoleRequest) GetMessage() isConsoleRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ConsoleRequest) GetId() string {
+	if x != nil {
+		if x, ok := x.Message.(*ConsoleRequest_Id); ok {
+			return x.Id
+		}
+	}
+	return ""
+}
+
+func (x *ConsoleRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Message.(*ConsoleRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *ConsoleRequest) GetError() *StepError {
+	if x != nil {
+		if x, ok := x.Message.(*ConsoleRequest_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isConsoleRequest_Message interface {
+	isConsoleRequest_Message()
+}
+
+type ConsoleRequest_Id struct {
+	// First: the id of OpenConsole.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3,oneof"`
+}
+
+type ConsoleRequest_Data struct {
+	// What the guest wrote.
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+type ConsoleRequest_Error struct {
+	// Second, when it could not be opened; or at the end, why it ended.
+	Error *StepError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
+}
+
+func (*ConsoleRequest_Id) isConsoleRequest_Message() {}
+
+func (*ConsoleRequest_Data) isConsoleRequest_Message() {}
+
+func (*ConsoleRequest_Error) isConsoleRequest_Message() {}
+
+// To the rack's end of a console.
+type ConsoleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was typed.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleResponse) Reset() {
+	*x = ConsoleResponse{}
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleResponse) ProtoMessage() {}
+
+func (x *ConsoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleResponse.ProtoReflect.Descriptor instead.
+func (*ConsoleResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConsoleResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
 
 // What a rack says of itself.
 type RackHello struct {
@@ -372,7 +738,7 @@ type RackHello struct {
 
 func (x *RackHello) Reset() {
 	*x = RackHello{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +750,7 @@ func (x *RackHello) String() string {
 func (*RackHello) ProtoMessage() {}
 
 func (x *RackHello) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +763,7 @@ func (x *RackHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RackHello.ProtoReflect.Descriptor instead.
 func (*RackHello) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RackHello) GetProtocol() int32 {
@@ -454,7 +820,7 @@ type RegionHello struct {
 
 func (x *RegionHello) Reset() {
 	*x = RegionHello{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +832,7 @@ func (x *RegionHello) String() string {
 func (*RegionHello) ProtoMessage() {}
 
 func (x *RegionHello) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +845,7 @@ func (x *RegionHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionHello.ProtoReflect.Descriptor instead.
 func (*RegionHello) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RegionHello) GetProtocol() int32 {
@@ -528,7 +894,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +906,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +919,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Heartbeat) GetTime() *timestamppb.Timestamp {
@@ -587,13 +953,17 @@ type Assignment struct {
 	// Changes whenever address, host key or credential do; the rack connects
 	// anew.
 	ConnectionVersion string `protobuf:"bytes,8,opt,name=connection_version,json=connectionVersion,proto3" json:"connection_version,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// LXD: the project.
+	Project string `protobuf:"bytes,9,opt,name=project,proto3" json:"project,omitempty"`
+	// LXD: the cluster member; empty: the one that answers.
+	ClusterMember string `protobuf:"bytes,10,opt,name=cluster_member,json=clusterMember,proto3" json:"cluster_member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +975,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +988,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Assignment) GetVmHost() string {
@@ -677,6 +1047,20 @@ func (x *Assignment) GetConnectionVersion() string {
 	return ""
 }
 
+func (x *Assignment) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *Assignment) GetClusterMember() string {
+	if x != nil {
+		return x.ClusterMember
+	}
+	return ""
+}
+
 // Stop driving a host. Steps that were accepted are finished.
 type Unassignment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -688,7 +1072,7 @@ type Unassignment struct {
 
 func (x *Unassignment) Reset() {
 	*x = Unassignment{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +1084,7 @@ func (x *Unassignment) String() string {
 func (*Unassignment) ProtoMessage() {}
 
 func (x *Unassignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +1097,7 @@ func (x *Unassignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassignment.ProtoReflect.Descriptor instead.
 func (*Unassignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Unassignment) GetUid() string {
@@ -740,7 +1124,7 @@ type HostStatus struct {
 
 func (x *HostStatus) Reset() {
 	*x = HostStatus{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +1136,7 @@ func (x *HostStatus) String() string {
 func (*HostStatus) ProtoMessage() {}
 
 func (x *HostStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +1149,7 @@ func (x *HostStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostStatus.ProtoReflect.Descriptor instead.
 func (*HostStatus) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HostStatus) GetVmHost() string {
@@ -811,7 +1195,7 @@ type Disconnect struct {
 
 func (x *Disconnect) Reset() {
 	*x = Disconnect{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1207,7 @@ func (x *Disconnect) String() string {
 func (*Disconnect) ProtoMessage() {}
 
 func (x *Disconnect) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1220,7 @@ func (x *Disconnect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disconnect.ProtoReflect.Descriptor instead.
 func (*Disconnect) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Disconnect) GetReason() v1.ErrorReason {
@@ -864,7 +1248,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1260,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1273,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RenewCertificateRequest) GetCsr() []byte {
@@ -912,7 +1296,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1308,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_session_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1321,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_rack_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RenewCertificateResponse) GetCertificates() [][]byte {
@@ -969,7 +1353,7 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\rstep_accepted\x18\x06 \x01(\v2\x1c.vmhost.rack.v1.StepAcceptedH\x00R\fstepAccepted\x12=\n" +
 	"\vstep_result\x18\a \x01(\v2\x1a.vmhost.rack.v1.StepResultH\x00R\n" +
 	"stepResultB\t\n" +
-	"\amessage\"\x86\x03\n" +
+	"\amessage\"\x8a\x04\n" +
 	"\x0fConnectResponse\x123\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1b.vmhost.rack.v1.RegionHelloH\x00R\x05hello\x12<\n" +
 	"\n" +
@@ -980,8 +1364,32 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\x0fstep_result_ack\x18\x05 \x01(\v2\x1d.vmhost.rack.v1.StepResultAckH\x00R\rstepResultAck\x12<\n" +
 	"\n" +
 	"disconnect\x18\x06 \x01(\v2\x1a.vmhost.rack.v1.DisconnectH\x00R\n" +
-	"disconnectB\t\n" +
-	"\amessage\"\x99\x01\n" +
+	"disconnect\x12@\n" +
+	"\freport_again\x18\a \x01(\v2\x1b.vmhost.rack.v1.ReportAgainH\x00R\vreportAgain\x12@\n" +
+	"\fopen_console\x18\b \x01(\v2\x1b.vmhost.rack.v1.OpenConsoleH\x00R\vopenConsoleB\t\n" +
+	"\amessage\"5\n" +
+	"\vReportAgain\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"\x9f\x02\n" +
+	"\vOpenConsole\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
+	"\avm_host\x18\x02 \x01(\tR\x06vmHost\x12\x1e\n" +
+	"\vvm_host_uid\x18\x03 \x01(\tR\tvmHostUid\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\tR\x03uid\x12'\n" +
+	"\x0fhypervisor_uuid\x18\x06 \x01(\tR\x0ehypervisorUuid\x12'\n" +
+	"\x0fhypervisor_name\x18\a \x01(\tR\x0ehypervisorName\x12\x1b\n" +
+	"\tlog_bytes\x18\b \x01(\x03R\blogBytes\x12\x14\n" +
+	"\x05force\x18\t \x01(\bR\x05force\x12\x1a\n" +
+	"\bendpoint\x18\n" +
+	" \x01(\tR\bendpoint\"v\n" +
+	"\x0eConsoleRequest\x12\x10\n" +
+	"\x02id\x18\x01 \x01(\tH\x00R\x02id\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x121\n" +
+	"\x05error\x18\x03 \x01(\v2\x19.vmhost.rack.v1.StepErrorH\x00R\x05errorB\t\n" +
+	"\amessage\"%\n" +
+	"\x0fConsoleResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x99\x01\n" +
 	"\tRackHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x17\n" +
@@ -995,7 +1403,7 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\asession\x18\x04 \x01(\tR\asession\x12H\n" +
 	"\x12heartbeat_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\";\n" +
 	"\tHeartbeat\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x89\x02\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xca\x02\n" +
 	"\n" +
 	"Assignment\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x10\n" +
@@ -1005,7 +1413,10 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x19\n" +
 	"\bhost_key\x18\x06 \x01(\tR\ahostKey\x12+\n" +
 	"\x11sealed_credential\x18\a \x01(\fR\x10sealedCredential\x12-\n" +
-	"\x12connection_version\x18\b \x01(\tR\x11connectionVersion\" \n" +
+	"\x12connection_version\x18\b \x01(\tR\x11connectionVersion\x12\x18\n" +
+	"\aproject\x18\t \x01(\tR\aproject\x12%\n" +
+	"\x0ecluster_member\x18\n" +
+	" \x01(\tR\rclusterMember\" \n" +
 	"\fUnassignment\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"\x8a\x01\n" +
 	"\n" +
@@ -1022,9 +1433,10 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"g\n" +
 	"\x18RenewCertificateResponse\x12\"\n" +
 	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12'\n" +
-	"\x0fca_certificates\x18\x02 \x03(\fR\x0ecaCertificates2\xc4\x01\n" +
+	"\x0fca_certificates\x18\x02 \x03(\fR\x0ecaCertificates2\x94\x02\n" +
 	"\vRackService\x12N\n" +
-	"\aConnect\x12\x1e.vmhost.rack.v1.ConnectRequest\x1a\x1f.vmhost.rack.v1.ConnectResponse(\x010\x01\x12e\n" +
+	"\aConnect\x12\x1e.vmhost.rack.v1.ConnectRequest\x1a\x1f.vmhost.rack.v1.ConnectResponse(\x010\x01\x12N\n" +
+	"\aConsole\x12\x1e.vmhost.rack.v1.ConsoleRequest\x1a\x1f.vmhost.rack.v1.ConsoleResponse(\x010\x01\x12e\n" +
 	"\x10RenewCertificate\x12'.vmhost.rack.v1.RenewCertificateRequest\x1a(.vmhost.rack.v1.RenewCertificateResponseBBZ@github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1;rackv1b\x06proto3"
 
 var (
@@ -1039,59 +1451,68 @@ func file_vmhost_rack_v1_session_proto_rawDescGZIP() []byte {
 	return file_vmhost_rack_v1_session_proto_rawDescData
 }
 
-var file_vmhost_rack_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_vmhost_rack_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_vmhost_rack_v1_session_proto_goTypes = []any{
 	(*ConnectRequest)(nil),           // 0: vmhost.rack.v1.ConnectRequest
 	(*ConnectResponse)(nil),          // 1: vmhost.rack.v1.ConnectResponse
-	(*RackHello)(nil),                // 2: vmhost.rack.v1.RackHello
-	(*RegionHello)(nil),              // 3: vmhost.rack.v1.RegionHello
-	(*Heartbeat)(nil),                // 4: vmhost.rack.v1.Heartbeat
-	(*Assignment)(nil),               // 5: vmhost.rack.v1.Assignment
-	(*Unassignment)(nil),             // 6: vmhost.rack.v1.Unassignment
-	(*HostStatus)(nil),               // 7: vmhost.rack.v1.HostStatus
-	(*Disconnect)(nil),               // 8: vmhost.rack.v1.Disconnect
-	(*RenewCertificateRequest)(nil),  // 9: vmhost.rack.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 10: vmhost.rack.v1.RenewCertificateResponse
-	(*HostInventory)(nil),            // 11: vmhost.rack.v1.HostInventory
-	(*MachineChange)(nil),            // 12: vmhost.rack.v1.MachineChange
-	(*StepAccepted)(nil),             // 13: vmhost.rack.v1.StepAccepted
-	(*StepResult)(nil),               // 14: vmhost.rack.v1.StepResult
-	(*Step)(nil),                     // 15: vmhost.rack.v1.Step
-	(*StepResultAck)(nil),            // 16: vmhost.rack.v1.StepResultAck
-	(*durationpb.Duration)(nil),      // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),    // 18: google.protobuf.Timestamp
-	(v1.VmHostType)(0),               // 19: vmhost.v1.VmHostType
-	(*StepError)(nil),                // 20: vmhost.rack.v1.StepError
-	(v1.ErrorReason)(0),              // 21: vmhost.v1.ErrorReason
+	(*ReportAgain)(nil),              // 2: vmhost.rack.v1.ReportAgain
+	(*OpenConsole)(nil),              // 3: vmhost.rack.v1.OpenConsole
+	(*ConsoleRequest)(nil),           // 4: vmhost.rack.v1.ConsoleRequest
+	(*ConsoleResponse)(nil),          // 5: vmhost.rack.v1.ConsoleResponse
+	(*RackHello)(nil),                // 6: vmhost.rack.v1.RackHello
+	(*RegionHello)(nil),              // 7: vmhost.rack.v1.RegionHello
+	(*Heartbeat)(nil),                // 8: vmhost.rack.v1.Heartbeat
+	(*Assignment)(nil),               // 9: vmhost.rack.v1.Assignment
+	(*Unassignment)(nil),             // 10: vmhost.rack.v1.Unassignment
+	(*HostStatus)(nil),               // 11: vmhost.rack.v1.HostStatus
+	(*Disconnect)(nil),               // 12: vmhost.rack.v1.Disconnect
+	(*RenewCertificateRequest)(nil),  // 13: vmhost.rack.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 14: vmhost.rack.v1.RenewCertificateResponse
+	(*HostInventory)(nil),            // 15: vmhost.rack.v1.HostInventory
+	(*MachineChange)(nil),            // 16: vmhost.rack.v1.MachineChange
+	(*StepAccepted)(nil),             // 17: vmhost.rack.v1.StepAccepted
+	(*StepResult)(nil),               // 18: vmhost.rack.v1.StepResult
+	(*Step)(nil),                     // 19: vmhost.rack.v1.Step
+	(*StepResultAck)(nil),            // 20: vmhost.rack.v1.StepResultAck
+	(*StepError)(nil),                // 21: vmhost.rack.v1.StepError
+	(*durationpb.Duration)(nil),      // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(v1.VmHostType)(0),               // 24: vmhost.v1.VmHostType
+	(v1.ErrorReason)(0),              // 25: vmhost.v1.ErrorReason
 }
 var file_vmhost_rack_v1_session_proto_depIdxs = []int32{
-	2,  // 0: vmhost.rack.v1.ConnectRequest.hello:type_name -> vmhost.rack.v1.RackHello
-	4,  // 1: vmhost.rack.v1.ConnectRequest.heartbeat:type_name -> vmhost.rack.v1.Heartbeat
-	7,  // 2: vmhost.rack.v1.ConnectRequest.host_status:type_name -> vmhost.rack.v1.HostStatus
-	11, // 3: vmhost.rack.v1.ConnectRequest.host_inventory:type_name -> vmhost.rack.v1.HostInventory
-	12, // 4: vmhost.rack.v1.ConnectRequest.machine_change:type_name -> vmhost.rack.v1.MachineChange
-	13, // 5: vmhost.rack.v1.ConnectRequest.step_accepted:type_name -> vmhost.rack.v1.StepAccepted
-	14, // 6: vmhost.rack.v1.ConnectRequest.step_result:type_name -> vmhost.rack.v1.StepResult
-	3,  // 7: vmhost.rack.v1.ConnectResponse.hello:type_name -> vmhost.rack.v1.RegionHello
-	5,  // 8: vmhost.rack.v1.ConnectResponse.assignment:type_name -> vmhost.rack.v1.Assignment
-	6,  // 9: vmhost.rack.v1.ConnectResponse.unassignment:type_name -> vmhost.rack.v1.Unassignment
-	15, // 10: vmhost.rack.v1.ConnectResponse.step:type_name -> vmhost.rack.v1.Step
-	16, // 11: vmhost.rack.v1.ConnectResponse.step_result_ack:type_name -> vmhost.rack.v1.StepResultAck
-	8,  // 12: vmhost.rack.v1.ConnectResponse.disconnect:type_name -> vmhost.rack.v1.Disconnect
-	17, // 13: vmhost.rack.v1.RegionHello.heartbeat_interval:type_name -> google.protobuf.Duration
-	18, // 14: vmhost.rack.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
-	19, // 15: vmhost.rack.v1.Assignment.type:type_name -> vmhost.v1.VmHostType
-	20, // 16: vmhost.rack.v1.HostStatus.error:type_name -> vmhost.rack.v1.StepError
-	21, // 17: vmhost.rack.v1.Disconnect.reason:type_name -> vmhost.v1.ErrorReason
-	0,  // 18: vmhost.rack.v1.RackService.Connect:input_type -> vmhost.rack.v1.ConnectRequest
-	9,  // 19: vmhost.rack.v1.RackService.RenewCertificate:input_type -> vmhost.rack.v1.RenewCertificateRequest
-	1,  // 20: vmhost.rack.v1.RackService.Connect:output_type -> vmhost.rack.v1.ConnectResponse
-	10, // 21: vmhost.rack.v1.RackService.RenewCertificate:output_type -> vmhost.rack.v1.RenewCertificateResponse
-	20, // [20:22] is the sub-list for method output_type
-	18, // [18:20] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	6,  // 0: vmhost.rack.v1.ConnectRequest.hello:type_name -> vmhost.rack.v1.RackHello
+	8,  // 1: vmhost.rack.v1.ConnectRequest.heartbeat:type_name -> vmhost.rack.v1.Heartbeat
+	11, // 2: vmhost.rack.v1.ConnectRequest.host_status:type_name -> vmhost.rack.v1.HostStatus
+	15, // 3: vmhost.rack.v1.ConnectRequest.host_inventory:type_name -> vmhost.rack.v1.HostInventory
+	16, // 4: vmhost.rack.v1.ConnectRequest.machine_change:type_name -> vmhost.rack.v1.MachineChange
+	17, // 5: vmhost.rack.v1.ConnectRequest.step_accepted:type_name -> vmhost.rack.v1.StepAccepted
+	18, // 6: vmhost.rack.v1.ConnectRequest.step_result:type_name -> vmhost.rack.v1.StepResult
+	7,  // 7: vmhost.rack.v1.ConnectResponse.hello:type_name -> vmhost.rack.v1.RegionHello
+	9,  // 8: vmhost.rack.v1.ConnectResponse.assignment:type_name -> vmhost.rack.v1.Assignment
+	10, // 9: vmhost.rack.v1.ConnectResponse.unassignment:type_name -> vmhost.rack.v1.Unassignment
+	19, // 10: vmhost.rack.v1.ConnectResponse.step:type_name -> vmhost.rack.v1.Step
+	20, // 11: vmhost.rack.v1.ConnectResponse.step_result_ack:type_name -> vmhost.rack.v1.StepResultAck
+	12, // 12: vmhost.rack.v1.ConnectResponse.disconnect:type_name -> vmhost.rack.v1.Disconnect
+	2,  // 13: vmhost.rack.v1.ConnectResponse.report_again:type_name -> vmhost.rack.v1.ReportAgain
+	3,  // 14: vmhost.rack.v1.ConnectResponse.open_console:type_name -> vmhost.rack.v1.OpenConsole
+	21, // 15: vmhost.rack.v1.ConsoleRequest.error:type_name -> vmhost.rack.v1.StepError
+	22, // 16: vmhost.rack.v1.RegionHello.heartbeat_interval:type_name -> google.protobuf.Duration
+	23, // 17: vmhost.rack.v1.Heartbeat.time:type_name -> google.protobuf.Timestamp
+	24, // 18: vmhost.rack.v1.Assignment.type:type_name -> vmhost.v1.VmHostType
+	21, // 19: vmhost.rack.v1.HostStatus.error:type_name -> vmhost.rack.v1.StepError
+	25, // 20: vmhost.rack.v1.Disconnect.reason:type_name -> vmhost.v1.ErrorReason
+	0,  // 21: vmhost.rack.v1.RackService.Connect:input_type -> vmhost.rack.v1.ConnectRequest
+	4,  // 22: vmhost.rack.v1.RackService.Console:input_type -> vmhost.rack.v1.ConsoleRequest
+	13, // 23: vmhost.rack.v1.RackService.RenewCertificate:input_type -> vmhost.rack.v1.RenewCertificateRequest
+	1,  // 24: vmhost.rack.v1.RackService.Connect:output_type -> vmhost.rack.v1.ConnectResponse
+	5,  // 25: vmhost.rack.v1.RackService.Console:output_type -> vmhost.rack.v1.ConsoleResponse
+	14, // 26: vmhost.rack.v1.RackService.RenewCertificate:output_type -> vmhost.rack.v1.RenewCertificateResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_rack_v1_session_proto_init() }
@@ -1117,6 +1538,13 @@ func file_vmhost_rack_v1_session_proto_init() {
 		(*ConnectResponse_Step)(nil),
 		(*ConnectResponse_StepResultAck)(nil),
 		(*ConnectResponse_Disconnect)(nil),
+		(*ConnectResponse_ReportAgain)(nil),
+		(*ConnectResponse_OpenConsole)(nil),
+	}
+	file_vmhost_rack_v1_session_proto_msgTypes[4].OneofWrappers = []any{
+		(*ConsoleRequest_Id)(nil),
+		(*ConsoleRequest_Data)(nil),
+		(*ConsoleRequest_Error)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1124,7 +1552,7 @@ func file_vmhost_rack_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_rack_v1_session_proto_rawDesc), len(file_vmhost_rack_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

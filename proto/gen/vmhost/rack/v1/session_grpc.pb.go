@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	RackService_Connect_FullMethodName          = "/vmhost.rack.v1.RackService/Connect"
+	RackService_Console_FullMethodName          = "/vmhost.rack.v1.RackService/Console"
 	RackService_RenewCertificate_FullMethodName = "/vmhost.rack.v1.RackService/RenewCertificate"
 )
 
@@ -35,6 +36,9 @@ type RackServiceClient interface {
 	// inventory, events and results the other. A message of unknown kind is
 	// ignored; a second Hello ends the stream.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
+	// One console of one machine, dialled by the rack after OpenConsole. The first
+	// message of the rack says which.
+	Console(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConsoleRequest, ConsoleResponse], error)
 	// A new certificate for a new key, authenticated by the present certificate.
 	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
 }
@@ -60,6 +64,19 @@ func (c *rackServiceClient) Connect(ctx context.Context, opts ...grpc.CallOption
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RackService_ConnectClient = grpc.BidiStreamingClient[ConnectRequest, ConnectResponse]
 
+func (c *rackServiceClient) Console(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConsoleRequest, ConsoleResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RackService_ServiceDesc.Streams[1], RackService_Console_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConsoleRequest, ConsoleResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RackService_ConsoleClient = grpc.BidiStreamingClient[ConsoleRequest, ConsoleResponse]
+
 func (c *rackServiceClient) RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewCertificateResponse)
@@ -82,6 +99,9 @@ type RackServiceServer interface {
 	// inventory, events and results the other. A message of unknown kind is
 	// ignored; a second Hello ends the stream.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
+	// One console of one machine, dialled by the rack after OpenConsole. The first
+	// message of the rack says which.
+	Console(grpc.BidiStreamingServer[ConsoleRequest, ConsoleResponse]) error
 	// A new certificate for a new key, authenticated by the present certificate.
 	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
 	mustEmbedUnimplementedRackServiceServer()
@@ -96,6 +116,9 @@ type UnimplementedRackServiceServer struct{}
 
 func (UnimplementedRackServiceServer) Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error {
 	return status.Error(codes.Unimplemented, "method Connect not implemented")
+}
+func (UnimplementedRackServiceServer) Console(grpc.BidiStreamingServer[ConsoleRequest, ConsoleResponse]) error {
+	return status.Error(codes.Unimplemented, "method Console not implemented")
 }
 func (UnimplementedRackServiceServer) RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewCertificate not implemented")
@@ -127,6 +150,13 @@ func _RackService_Connect_Handler(srv interface{}, stream grpc.ServerStream) err
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RackService_ConnectServer = grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]
+
+func _RackService_Console_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RackServiceServer).Console(&grpc.GenericServerStream[ConsoleRequest, ConsoleResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RackService_ConsoleServer = grpc.BidiStreamingServer[ConsoleRequest, ConsoleResponse]
 
 func _RackService_RenewCertificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RenewCertificateRequest)
@@ -162,6 +192,12 @@ var RackService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Connect",
 			Handler:       _RackService_Connect_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Console",
+			Handler:       _RackService_Console_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -35,6 +35,14 @@ const (
 	PowerAction_POWER_ACTION_STOP PowerAction = 2
 	// Reset it as its reset button would.
 	PowerAction_POWER_ACTION_RESET PowerAction = 3
+	// Stop it like STOP, then start it; one that is off is started.
+	PowerAction_POWER_ACTION_CYCLE PowerAction = 4
+	// Keep it in memory without running; paused already is done.
+	PowerAction_POWER_ACTION_PAUSE PowerAction = 5
+	// Let it run again; running already is done.
+	PowerAction_POWER_ACTION_RESUME PowerAction = 6
+	// Only ask the guest to stop; ERROR_CLASS_TIMEOUT when it does not.
+	PowerAction_POWER_ACTION_STOP_SOFT PowerAction = 7
 )
 
 // Enum value maps for PowerAction.
@@ -44,12 +52,20 @@ var (
 		1: "POWER_ACTION_START",
 		2: "POWER_ACTION_STOP",
 		3: "POWER_ACTION_RESET",
+		4: "POWER_ACTION_CYCLE",
+		5: "POWER_ACTION_PAUSE",
+		6: "POWER_ACTION_RESUME",
+		7: "POWER_ACTION_STOP_SOFT",
 	}
 	PowerAction_value = map[string]int32{
 		"POWER_ACTION_UNSPECIFIED": 0,
 		"POWER_ACTION_START":       1,
 		"POWER_ACTION_STOP":        2,
 		"POWER_ACTION_RESET":       3,
+		"POWER_ACTION_CYCLE":       4,
+		"POWER_ACTION_PAUSE":       5,
+		"POWER_ACTION_RESUME":      6,
+		"POWER_ACTION_STOP_SOFT":   7,
 	}
 )
 
@@ -200,6 +216,8 @@ type Step struct {
 	//	*Step_ObserveMachine
 	//	*Step_RefreshHost
 	//	*Step_CheckHost
+	//	*Step_AdoptMachine
+	//	*Step_ReleaseMachine
 	Action        isStep_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -338,6 +356,24 @@ func (x *Step) GetCheckHost() *CheckHost {
 	return nil
 }
 
+func (x *Step) GetAdoptMachine() *AdoptMachine {
+	if x != nil {
+		if x, ok := x.Action.(*Step_AdoptMachine); ok {
+			return x.AdoptMachine
+		}
+	}
+	return nil
+}
+
+func (x *Step) GetReleaseMachine() *ReleaseMachine {
+	if x != nil {
+		if x, ok := x.Action.(*Step_ReleaseMachine); ok {
+			return x.ReleaseMachine
+		}
+	}
+	return nil
+}
+
 type isStep_Action interface {
 	isStep_Action()
 }
@@ -372,6 +408,16 @@ type Step_CheckHost struct {
 	CheckHost *CheckHost `protobuf:"bytes,12,opt,name=check_host,json=checkHost,proto3,oneof"`
 }
 
+type Step_AdoptMachine struct {
+	// Put our metadata on a machine.
+	AdoptMachine *AdoptMachine `protobuf:"bytes,13,opt,name=adopt_machine,json=adoptMachine,proto3,oneof"`
+}
+
+type Step_ReleaseMachine struct {
+	// Take our metadata off a machine.
+	ReleaseMachine *ReleaseMachine `protobuf:"bytes,14,opt,name=release_machine,json=releaseMachine,proto3,oneof"`
+}
+
 func (*Step_CreateMachine) isStep_Action() {}
 
 func (*Step_DeleteMachine) isStep_Action() {}
@@ -383,6 +429,104 @@ func (*Step_ObserveMachine) isStep_Action() {}
 func (*Step_RefreshHost) isStep_Action() {}
 
 func (*Step_CheckHost) isStep_Action() {}
+
+func (*Step_AdoptMachine) isStep_Action() {}
+
+func (*Step_ReleaseMachine) isStep_Action() {}
+
+// Put our metadata on a machine that carries none; one that carries this uid
+// already counts as done. Nothing else of it changes.
+type AdoptMachine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine: uid, hypervisor_uuid and hypervisor_name.
+	Machine       *v1.Machine `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptMachine) Reset() {
+	*x = AdoptMachine{}
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptMachine) ProtoMessage() {}
+
+func (x *AdoptMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptMachine.ProtoReflect.Descriptor instead.
+func (*AdoptMachine) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AdoptMachine) GetMachine() *v1.Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+// Take our metadata off a machine; one without, or that is not there, counts as
+// done. Nothing else of it changes.
+type ReleaseMachine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine: uid, hypervisor_uuid and hypervisor_name.
+	Machine       *v1.Machine `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseMachine) Reset() {
+	*x = ReleaseMachine{}
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseMachine) ProtoMessage() {}
+
+func (x *ReleaseMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseMachine.ProtoReflect.Descriptor instead.
+func (*ReleaseMachine) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReleaseMachine) GetMachine() *v1.Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
 
 // Make a machine; a machine of that uid that is there already counts as made.
 type CreateMachine struct {
@@ -399,7 +543,7 @@ type CreateMachine struct {
 
 func (x *CreateMachine) Reset() {
 	*x = CreateMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +555,7 @@ func (x *CreateMachine) String() string {
 func (*CreateMachine) ProtoMessage() {}
 
 func (x *CreateMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +568,7 @@ func (x *CreateMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMachine.ProtoReflect.Descriptor instead.
 func (*CreateMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CreateMachine) GetMachine() *v1.Machine {
@@ -452,7 +596,7 @@ type DeleteMachine struct {
 
 func (x *DeleteMachine) Reset() {
 	*x = DeleteMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +608,7 @@ func (x *DeleteMachine) String() string {
 func (*DeleteMachine) ProtoMessage() {}
 
 func (x *DeleteMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +621,7 @@ func (x *DeleteMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMachine.ProtoReflect.Descriptor instead.
 func (*DeleteMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{2}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeleteMachine) GetMachine() *v1.Machine {
@@ -494,15 +638,19 @@ type SetPower struct {
 	Uid string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	// What to do.
 	Action PowerAction `protobuf:"varint,2,opt,name=action,proto3,enum=vmhost.rack.v1.PowerAction" json:"action,omitempty"`
-	// For a stop: how long the guest may take before it is turned off.
-	GracePeriod   *durationpb.Duration `protobuf:"bytes,3,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// For a stop or cycle: how long the guest may take before it is turned off.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,3,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// The hypervisor's UUID of it, when it is another than the uid.
+	HypervisorUuid string `protobuf:"bytes,4,opt,name=hypervisor_uuid,json=hypervisorUuid,proto3" json:"hypervisor_uuid,omitempty"`
+	// Its name on the hypervisor when it was made or adopted.
+	HypervisorName string `protobuf:"bytes,5,opt,name=hypervisor_name,json=hypervisorName,proto3" json:"hypervisor_name,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SetPower) Reset() {
 	*x = SetPower{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +662,7 @@ func (x *SetPower) String() string {
 func (*SetPower) ProtoMessage() {}
 
 func (x *SetPower) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +675,7 @@ func (x *SetPower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPower.ProtoReflect.Descriptor instead.
 func (*SetPower) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SetPower) GetUid() string {
@@ -551,10 +699,24 @@ func (x *SetPower) GetGracePeriod() *durationpb.Duration {
 	return nil
 }
 
+func (x *SetPower) GetHypervisorUuid() string {
+	if x != nil {
+		return x.HypervisorUuid
+	}
+	return ""
+}
+
+func (x *SetPower) GetHypervisorName() string {
+	if x != nil {
+		return x.HypervisorName
+	}
+	return ""
+}
+
 // Look at one machine.
 type ObserveMachine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The machine's uid.
+	// The hypervisor's UUID of it.
 	Uid           string `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -562,7 +724,7 @@ type ObserveMachine struct {
 
 func (x *ObserveMachine) Reset() {
 	*x = ObserveMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +736,7 @@ func (x *ObserveMachine) String() string {
 func (*ObserveMachine) ProtoMessage() {}
 
 func (x *ObserveMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +749,7 @@ func (x *ObserveMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveMachine.ProtoReflect.Descriptor instead.
 func (*ObserveMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ObserveMachine) GetUid() string {
@@ -606,7 +768,7 @@ type RefreshHost struct {
 
 func (x *RefreshHost) Reset() {
 	*x = RefreshHost{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +780,7 @@ func (x *RefreshHost) String() string {
 func (*RefreshHost) ProtoMessage() {}
 
 func (x *RefreshHost) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +793,7 @@ func (x *RefreshHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshHost.ProtoReflect.Descriptor instead.
 func (*RefreshHost) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{7}
 }
 
 // Try an address.
@@ -646,13 +808,17 @@ type CheckHost struct {
 	// The credential, sealed as in Assignment with the additional data
 	// `check/` and the step's operation.
 	SealedCredential []byte `protobuf:"bytes,4,opt,name=sealed_credential,json=sealedCredential,proto3" json:"sealed_credential,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// LXD: the project.
+	Project string `protobuf:"bytes,5,opt,name=project,proto3" json:"project,omitempty"`
+	// Do what can safely be done, see CheckVmHostRequest.fix.
+	Fix           bool `protobuf:"varint,6,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckHost) Reset() {
 	*x = CheckHost{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +830,7 @@ func (x *CheckHost) String() string {
 func (*CheckHost) ProtoMessage() {}
 
 func (x *CheckHost) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +843,7 @@ func (x *CheckHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckHost.ProtoReflect.Descriptor instead.
 func (*CheckHost) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CheckHost) GetType() v1.VmHostType {
@@ -708,6 +874,20 @@ func (x *CheckHost) GetSealedCredential() []byte {
 	return nil
 }
 
+func (x *CheckHost) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *CheckHost) GetFix() bool {
+	if x != nil {
+		return x.Fix
+	}
+	return false
+}
+
 // A step was taken and will be done; one that changes anything is in the journal.
 type StepAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -719,7 +899,7 @@ type StepAccepted struct {
 
 func (x *StepAccepted) Reset() {
 	*x = StepAccepted{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +911,7 @@ func (x *StepAccepted) String() string {
 func (*StepAccepted) ProtoMessage() {}
 
 func (x *StepAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +924,7 @@ func (x *StepAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepAccepted.ProtoReflect.Descriptor instead.
 func (*StepAccepted) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StepAccepted) GetId() string {
@@ -771,7 +951,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +963,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +976,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StepResult) GetId() string {
@@ -838,7 +1018,7 @@ type StepResultAck struct {
 
 func (x *StepResultAck) Reset() {
 	*x = StepResultAck{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +1030,7 @@ func (x *StepResultAck) String() string {
 func (*StepResultAck) ProtoMessage() {}
 
 func (x *StepResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +1043,7 @@ func (x *StepResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResultAck.ProtoReflect.Descriptor instead.
 func (*StepResultAck) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StepResultAck) GetId() string {
@@ -890,7 +1070,7 @@ type StepError struct {
 
 func (x *StepError) Reset() {
 	*x = StepError{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +1082,7 @@ func (x *StepError) String() string {
 func (*StepError) ProtoMessage() {}
 
 func (x *StepError) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +1095,7 @@ func (x *StepError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepError.ProtoReflect.Descriptor instead.
 func (*StepError) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StepError) GetClass() ErrorClass {
@@ -950,7 +1130,7 @@ var File_vmhost_rack_v1_step_proto protoreflect.FileDescriptor
 
 const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmhost/rack/v1/step.proto\x12\x0evmhost.rack.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\"\xd4\x04\n" +
+	"\x19vmhost/rack/v1/step.proto\x12\x0evmhost.rack.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\"\xe4\x05\n" +
 	"\x04Step\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x12\x17\n" +
@@ -965,25 +1145,35 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	" \x01(\v2\x1e.vmhost.rack.v1.ObserveMachineH\x00R\x0eobserveMachine\x12@\n" +
 	"\frefresh_host\x18\v \x01(\v2\x1b.vmhost.rack.v1.RefreshHostH\x00R\vrefreshHost\x12:\n" +
 	"\n" +
-	"check_host\x18\f \x01(\v2\x19.vmhost.rack.v1.CheckHostH\x00R\tcheckHostB\b\n" +
-	"\x06action\"[\n" +
+	"check_host\x18\f \x01(\v2\x19.vmhost.rack.v1.CheckHostH\x00R\tcheckHost\x12C\n" +
+	"\radopt_machine\x18\r \x01(\v2\x1c.vmhost.rack.v1.AdoptMachineH\x00R\fadoptMachine\x12I\n" +
+	"\x0frelease_machine\x18\x0e \x01(\v2\x1e.vmhost.rack.v1.ReleaseMachineH\x00R\x0ereleaseMachineB\b\n" +
+	"\x06action\"<\n" +
+	"\fAdoptMachine\x12,\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\">\n" +
+	"\x0eReleaseMachine\x12,\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\"[\n" +
 	"\rCreateMachine\x12,\n" +
 	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\x12\x1c\n" +
 	"\tautostart\x18\x02 \x01(\bR\tautostart\"=\n" +
 	"\rDeleteMachine\x12,\n" +
-	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\"\x8f\x01\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\"\xe1\x01\n" +
 	"\bSetPower\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x123\n" +
 	"\x06action\x18\x02 \x01(\x0e2\x1b.vmhost.rack.v1.PowerActionR\x06action\x12<\n" +
-	"\fgrace_period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\"\"\n" +
+	"\fgrace_period\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12'\n" +
+	"\x0fhypervisor_uuid\x18\x04 \x01(\tR\x0ehypervisorUuid\x12'\n" +
+	"\x0fhypervisor_name\x18\x05 \x01(\tR\x0ehypervisorName\"\"\n" +
 	"\x0eObserveMachine\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"\r\n" +
-	"\vRefreshHost\"\x98\x01\n" +
+	"\vRefreshHost\"\xc4\x01\n" +
 	"\tCheckHost\x12)\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x15.vmhost.v1.VmHostTypeR\x04type\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x19\n" +
 	"\bhost_key\x18\x03 \x01(\tR\ahostKey\x12+\n" +
-	"\x11sealed_credential\x18\x04 \x01(\fR\x10sealedCredential\"\x1e\n" +
+	"\x11sealed_credential\x18\x04 \x01(\fR\x10sealedCredential\x12\x18\n" +
+	"\aproject\x18\x05 \x01(\tR\aproject\x12\x10\n" +
+	"\x03fix\x18\x06 \x01(\bR\x03fix\"\x1e\n" +
 	"\fStepAccepted\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\xbf\x01\n" +
 	"\n" +
@@ -998,12 +1188,16 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vmhost.rack.v1.ErrorClassR\x05class\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12,\n" +
-	"\x12presented_host_key\x18\x04 \x01(\tR\x10presentedHostKey*r\n" +
+	"\x12presented_host_key\x18\x04 \x01(\tR\x10presentedHostKey*\xd7\x01\n" +
 	"\vPowerAction\x12\x1c\n" +
 	"\x18POWER_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12POWER_ACTION_START\x10\x01\x12\x15\n" +
 	"\x11POWER_ACTION_STOP\x10\x02\x12\x16\n" +
-	"\x12POWER_ACTION_RESET\x10\x03*\xde\x02\n" +
+	"\x12POWER_ACTION_RESET\x10\x03\x12\x16\n" +
+	"\x12POWER_ACTION_CYCLE\x10\x04\x12\x16\n" +
+	"\x12POWER_ACTION_PAUSE\x10\x05\x12\x17\n" +
+	"\x13POWER_ACTION_RESUME\x10\x06\x12\x1a\n" +
+	"\x16POWER_ACTION_STOP_SOFT\x10\a*\xde\x02\n" +
 	"\n" +
 	"ErrorClass\x12\x1b\n" +
 	"\x17ERROR_CLASS_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -1034,49 +1228,55 @@ func file_vmhost_rack_v1_step_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_rack_v1_step_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_vmhost_rack_v1_step_proto_goTypes = []any{
 	(PowerAction)(0),             // 0: vmhost.rack.v1.PowerAction
 	(ErrorClass)(0),              // 1: vmhost.rack.v1.ErrorClass
 	(*Step)(nil),                 // 2: vmhost.rack.v1.Step
-	(*CreateMachine)(nil),        // 3: vmhost.rack.v1.CreateMachine
-	(*DeleteMachine)(nil),        // 4: vmhost.rack.v1.DeleteMachine
-	(*SetPower)(nil),             // 5: vmhost.rack.v1.SetPower
-	(*ObserveMachine)(nil),       // 6: vmhost.rack.v1.ObserveMachine
-	(*RefreshHost)(nil),          // 7: vmhost.rack.v1.RefreshHost
-	(*CheckHost)(nil),            // 8: vmhost.rack.v1.CheckHost
-	(*StepAccepted)(nil),         // 9: vmhost.rack.v1.StepAccepted
-	(*StepResult)(nil),           // 10: vmhost.rack.v1.StepResult
-	(*StepResultAck)(nil),        // 11: vmhost.rack.v1.StepResultAck
-	(*StepError)(nil),            // 12: vmhost.rack.v1.StepError
-	(*durationpb.Duration)(nil),  // 13: google.protobuf.Duration
-	(*v1.Machine)(nil),           // 14: vmhost.v1.Machine
-	(v1.VmHostType)(0),           // 15: vmhost.v1.VmHostType
-	(*MachineObservation)(nil),   // 16: vmhost.rack.v1.MachineObservation
-	(*v1.CheckVmHostResult)(nil), // 17: vmhost.v1.CheckVmHostResult
+	(*AdoptMachine)(nil),         // 3: vmhost.rack.v1.AdoptMachine
+	(*ReleaseMachine)(nil),       // 4: vmhost.rack.v1.ReleaseMachine
+	(*CreateMachine)(nil),        // 5: vmhost.rack.v1.CreateMachine
+	(*DeleteMachine)(nil),        // 6: vmhost.rack.v1.DeleteMachine
+	(*SetPower)(nil),             // 7: vmhost.rack.v1.SetPower
+	(*ObserveMachine)(nil),       // 8: vmhost.rack.v1.ObserveMachine
+	(*RefreshHost)(nil),          // 9: vmhost.rack.v1.RefreshHost
+	(*CheckHost)(nil),            // 10: vmhost.rack.v1.CheckHost
+	(*StepAccepted)(nil),         // 11: vmhost.rack.v1.StepAccepted
+	(*StepResult)(nil),           // 12: vmhost.rack.v1.StepResult
+	(*StepResultAck)(nil),        // 13: vmhost.rack.v1.StepResultAck
+	(*StepError)(nil),            // 14: vmhost.rack.v1.StepError
+	(*durationpb.Duration)(nil),  // 15: google.protobuf.Duration
+	(*v1.Machine)(nil),           // 16: vmhost.v1.Machine
+	(v1.VmHostType)(0),           // 17: vmhost.v1.VmHostType
+	(*MachineObservation)(nil),   // 18: vmhost.rack.v1.MachineObservation
+	(*v1.CheckVmHostResult)(nil), // 19: vmhost.v1.CheckVmHostResult
 }
 var file_vmhost_rack_v1_step_proto_depIdxs = []int32{
-	13, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
-	3,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
-	4,  // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
-	5,  // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
-	6,  // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
-	7,  // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
-	8,  // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
-	14, // 7: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
-	14, // 8: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
-	0,  // 9: vmhost.rack.v1.SetPower.action:type_name -> vmhost.rack.v1.PowerAction
-	13, // 10: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
-	15, // 11: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
-	12, // 12: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
-	16, // 13: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
-	17, // 14: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
-	1,  // 15: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	15, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
+	5,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
+	6,  // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
+	7,  // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
+	8,  // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
+	9,  // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
+	10, // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
+	3,  // 7: vmhost.rack.v1.Step.adopt_machine:type_name -> vmhost.rack.v1.AdoptMachine
+	4,  // 8: vmhost.rack.v1.Step.release_machine:type_name -> vmhost.rack.v1.ReleaseMachine
+	16, // 9: vmhost.rack.v1.AdoptMachine.machine:type_name -> vmhost.v1.Machine
+	16, // 10: vmhost.rack.v1.ReleaseMachine.machine:type_name -> vmhost.v1.Machine
+	16, // 11: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
+	16, // 12: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
+	0,  // 13: vmhost.rack.v1.SetPower.action:type_name -> vmhost.rack.v1.PowerAction
+	15, // 14: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
+	17, // 15: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
+	14, // 16: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
+	18, // 17: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
+	19, // 18: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
+	1,  // 19: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_rack_v1_step_proto_init() }
@@ -1092,6 +1292,8 @@ func file_vmhost_rack_v1_step_proto_init() {
 		(*Step_ObserveMachine)(nil),
 		(*Step_RefreshHost)(nil),
 		(*Step_CheckHost)(nil),
+		(*Step_AdoptMachine)(nil),
+		(*Step_ReleaseMachine)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1099,7 +1301,7 @@ func file_vmhost_rack_v1_step_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_rack_v1_step_proto_rawDesc), len(file_vmhost_rack_v1_step_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

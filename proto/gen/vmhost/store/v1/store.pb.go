@@ -95,6 +95,9 @@ type StoredVmHost struct {
 	Resource *v1.VmHost `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// Changes whenever address, host key or credential do.
 	ConnectionVersion string `protobuf:"bytes,2,opt,name=connection_version,json=connectionVersion,proto3" json:"connection_version,omitempty"`
+	// Whether the stored credential has a trust token or password that is to be
+	// forgotten once the server trusts the certificate.
+	ForgetTrustSecret bool `protobuf:"varint,3,opt,name=forget_trust_secret,json=forgetTrustSecret,proto3" json:"forget_trust_secret,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -141,6 +144,13 @@ func (x *StoredVmHost) GetConnectionVersion() string {
 		return x.ConnectionVersion
 	}
 	return ""
+}
+
+func (x *StoredVmHost) GetForgetTrustSecret() bool {
+	if x != nil {
+		return x.ForgetTrustSecret
+	}
+	return false
 }
 
 // `observed/<host>`: what the hypervisor reported. Written by the region that
@@ -291,7 +301,11 @@ type Commitment struct {
 	// Memory, MiB.
 	MemoryMib int64 `protobuf:"varint,2,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// Bytes per storage pool.
-	StorageBytes  map[string]int64 `protobuf:"bytes,3,rep,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	StorageBytes map[string]int64 `protobuf:"bytes,3,rep,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Cores of the host that are pinned, each by one machine only; sorted.
+	PinnedCores []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// Memory backed by huge pages, MiB; part of memory_mib.
+	HugepagesMib  int64 `protobuf:"varint,5,opt,name=hugepages_mib,json=hugepagesMib,proto3" json:"hugepages_mib,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +361,132 @@ func (x *Commitment) GetStorageBytes() map[string]int64 {
 	return nil
 }
 
+func (x *Commitment) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *Commitment) GetHugepagesMib() int64 {
+	if x != nil {
+		return x.HugepagesMib
+	}
+	return 0
+}
+
+// `usage/<pool>`: what the machines of a resource pool with a quota take. There
+// as long as the pool has a quota; written together with the machine it is for.
+type StoredPoolUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was taken since the count began, less what was given back: complete
+	// only once counted is true.
+	Amount *v1.ResourceAmount `protobuf:"bytes,1,opt,name=amount,proto3" json:"amount,omitempty"`
+	// Whether the machines that were there when the quota was set are in it.
+	Counted       bool `protobuf:"varint,2,opt,name=counted,proto3" json:"counted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredPoolUsage) Reset() {
+	*x = StoredPoolUsage{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredPoolUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredPoolUsage) ProtoMessage() {}
+
+func (x *StoredPoolUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredPoolUsage.ProtoReflect.Descriptor instead.
+func (*StoredPoolUsage) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StoredPoolUsage) GetAmount() *v1.ResourceAmount {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *StoredPoolUsage) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
+}
+
+// `consoles/<id>`, under the lease of the region that waits for the rack.
+type StoredConsole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the rack is asked for.
+	Open *v11.OpenConsole `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
+	// The rack's id.
+	Rack          string `protobuf:"bytes,2,opt,name=rack,proto3" json:"rack,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredConsole) Reset() {
+	*x = StoredConsole{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredConsole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredConsole) ProtoMessage() {}
+
+func (x *StoredConsole) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredConsole.ProtoReflect.Descriptor instead.
+func (*StoredConsole) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StoredConsole) GetOpen() *v11.OpenConsole {
+	if x != nil {
+		return x.Open
+	}
+	return nil
+}
+
+func (x *StoredConsole) GetRack() string {
+	if x != nil {
+		return x.Rack
+	}
+	return ""
+}
+
 // `machines/<uid>`: a composed or adopted machine with every decision made.
 // Written by the API and by operations.
 type StoredMachine struct {
@@ -363,7 +503,7 @@ type StoredMachine struct {
 
 func (x *StoredMachine) Reset() {
 	*x = StoredMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +515,7 @@ func (x *StoredMachine) String() string {
 func (*StoredMachine) ProtoMessage() {}
 
 func (x *StoredMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +528,7 @@ func (x *StoredMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMachine.ProtoReflect.Descriptor instead.
 func (*StoredMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoredMachine) GetResource() *v1.Machine {
@@ -428,7 +568,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -440,7 +580,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -453,7 +593,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -488,7 +628,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +640,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +653,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StoredName) GetUid() string {
@@ -534,7 +674,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +686,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +699,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -600,7 +740,7 @@ type StoredOperation struct {
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +752,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +765,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -716,7 +856,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +868,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +881,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -788,7 +928,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -800,7 +940,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -813,7 +953,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -858,7 +998,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1010,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1023,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -942,7 +1082,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1094,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1107,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -995,7 +1135,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1147,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1160,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1041,7 +1181,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1193,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1206,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1086,7 +1226,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1238,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1251,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 // `events/<id>`.
@@ -1125,7 +1265,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1277,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1290,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1173,7 +1313,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1325,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1338,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1234,7 +1374,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1386,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1399,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1310,7 +1450,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1462,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1475,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1360,7 +1500,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1372,7 +1512,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1385,7 +1525,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1413,10 +1553,11 @@ var File_vmhost_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"l\n" +
+	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
 	"\fStoredVmHost\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.vmhost.v1.VmHostR\bresource\x12-\n" +
-	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\"\xf3\x01\n" +
+	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\x12.\n" +
+	"\x13forget_trust_secret\x18\x03 \x01(\bR\x11forgetTrustSecret\"\xf3\x01\n" +
 	"\x17StoredVmHostObservation\x12>\n" +
 	"\vobservation\x18\x01 \x01(\v2\x1c.vmhost.v1.VmHostObservationR\vobservation\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.vmhost.v1.VmHostStateR\x05state\x124\n" +
@@ -1427,16 +1568,24 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\vvm_host_uid\x18\x05 \x01(\tR\tvmHostUid\"]\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
-	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\xd6\x01\n" +
+	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\x9e\x02\n" +
 	"\n" +
 	"Commitment\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x05R\x05cores\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\x03R\tmemoryMib\x12R\n" +
-	"\rstorage_bytes\x18\x03 \x03(\v2-.vmhost.store.v1.Commitment.StorageBytesEntryR\fstorageBytes\x1a?\n" +
+	"\rstorage_bytes\x18\x03 \x03(\v2-.vmhost.store.v1.Commitment.StorageBytesEntryR\fstorageBytes\x12!\n" +
+	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\x12#\n" +
+	"\rhugepages_mib\x18\x05 \x01(\x03R\fhugepagesMib\x1a?\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\x9a\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"^\n" +
+	"\x0fStoredPoolUsage\x121\n" +
+	"\x06amount\x18\x01 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x06amount\x12\x18\n" +
+	"\acounted\x18\x02 \x01(\bR\acounted\"T\n" +
+	"\rStoredConsole\x12/\n" +
+	"\x04open\x18\x01 \x01(\v2\x1b.vmhost.rack.v1.OpenConsoleR\x04open\x12\x12\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\"\x9a\x01\n" +
 	"\rStoredMachine\x12.\n" +
 	"\bresource\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\bresource\x12;\n" +
 	"\n" +
@@ -1536,84 +1685,90 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                       // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
 	(*StoredVmHostObservation)(nil), // 2: vmhost.store.v1.StoredVmHostObservation
 	(*StoredLedger)(nil),            // 3: vmhost.store.v1.StoredLedger
 	(*Commitment)(nil),              // 4: vmhost.store.v1.Commitment
-	(*StoredMachine)(nil),           // 5: vmhost.store.v1.StoredMachine
-	(*StoredSeenMachine)(nil),       // 6: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),              // 7: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),           // 8: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),         // 9: vmhost.store.v1.StoredOperation
-	(*StoredRequest)(nil),           // 10: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),              // 11: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),           // 12: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),        // 13: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),              // 14: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),      // 15: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),         // 16: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),             // 17: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),         // 18: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),             // 19: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),            // 20: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),        // 21: vmhost.store.v1.StoredDeployment
-	nil,                             // 22: vmhost.store.v1.Commitment.StorageBytesEntry
-	(*v1.VmHost)(nil),               // 23: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 24: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 25: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 26: vmhost.v1.Condition
-	(*v1.Machine)(nil),              // 27: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 28: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 30: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 31: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 32: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 33: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 34: vmhost.rack.v1.Step
-	(*anypb.Any)(nil),               // 35: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 36: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 37: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 38: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 39: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 40: vmhost.v1.JoinToken
+	(*StoredPoolUsage)(nil),         // 5: vmhost.store.v1.StoredPoolUsage
+	(*StoredConsole)(nil),           // 6: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),           // 7: vmhost.store.v1.StoredMachine
+	(*StoredSeenMachine)(nil),       // 8: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),              // 9: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),           // 10: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),         // 11: vmhost.store.v1.StoredOperation
+	(*StoredRequest)(nil),           // 12: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),              // 13: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),           // 14: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),        // 15: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),              // 16: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),      // 17: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),         // 18: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),             // 19: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),         // 20: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),             // 21: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),            // 22: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),        // 23: vmhost.store.v1.StoredDeployment
+	nil,                             // 24: vmhost.store.v1.Commitment.StorageBytesEntry
+	(*v1.VmHost)(nil),               // 25: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),    // 26: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),             // 27: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),            // 28: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),       // 29: vmhost.v1.ResourceAmount
+	(*v11.OpenConsole)(nil),         // 30: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),              // 31: vmhost.v1.Machine
+	(*v11.MachineObservation)(nil),  // 32: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
+	(*v1.Operation)(nil),            // 34: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),   // 36: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),       // 37: vmhost.v1.OperationError
+	(*v11.Step)(nil),                // 38: vmhost.rack.v1.Step
+	(*anypb.Any)(nil),               // 39: google.protobuf.Any
+	(*v1.Rack)(nil),                 // 40: vmhost.v1.Rack
+	(*v1.Zone)(nil),                 // 41: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),         // 42: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                // 43: vmhost.v1.Event
+	(*v1.JoinToken)(nil),            // 44: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	23, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	24, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	25, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	26, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	25, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	26, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	27, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	28, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	22, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	27, // 6: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 7: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	28, // 8: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	29, // 9: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	29, // 10: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	30, // 11: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	31, // 12: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	32, // 13: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	33, // 14: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	34, // 15: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	35, // 16: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	29, // 17: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	36, // 18: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	29, // 19: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	37, // 20: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	38, // 21: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	39, // 22: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	40, // 23: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 24: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	29, // 25: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	29, // 26: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 27: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	24, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	29, // 6: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	30, // 7: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	31, // 8: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	4,  // 9: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	32, // 10: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	33, // 11: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	33, // 12: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	34, // 13: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	35, // 14: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	36, // 15: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	37, // 16: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	38, // 17: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	39, // 18: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	33, // 19: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	40, // 20: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	33, // 21: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	41, // 22: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	42, // 23: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	43, // 24: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	44, // 25: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 26: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	33, // 27: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	33, // 28: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	33, // 29: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -1627,7 +1782,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

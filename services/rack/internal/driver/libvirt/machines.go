@@ -37,6 +37,16 @@ func (d *Driver) Machines(ctx context.Context) ([]*rackv1.MachineObservation, er
 	return out, nil
 }
 
+// Inventory reads the host and all its machines.
+func (d *Driver) Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error) {
+	o, err := d.Probe(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	machines, err := d.Machines(ctx)
+	return o, machines, err
+}
+
 func leasedNetworks(domains []*seen, known []network) []string {
 	set := map[string]bool{}
 	var out []string

@@ -25,7 +25,8 @@ const (
 func off(state lv.DomainState) bool { return state == lv.DomainShutoff || state == lv.DomainNostate }
 
 // SetPower changes whether a machine of ours runs.
-func (d *Driver) SetPower(ctx context.Context, uid string, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
+func (d *Driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
+	uid := ref.Domain()
 	id, err := parseUUID(uid)
 	if err != nil {
 		return nil, err

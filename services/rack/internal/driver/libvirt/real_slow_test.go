@@ -225,7 +225,7 @@ func TestRealHungGuestHidesNeitherTheOthersNorItself(t *testing.T) {
 		}
 	}
 	uid := c.GetMachine().GetUid()
-	if _, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+	if _, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 		t.Fatal(err)
 	}
 	pid := qemuOf(t, uid)
@@ -267,7 +267,7 @@ func TestRealPowerOfASlowGuestTakesNoReadsHostage(t *testing.T) {
 		if _, err := d.Create(ctx, c); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.SetPower(ctx, c.GetMachine().GetUid(), rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+		if _, err := d.SetPower(ctx, hypervisor.Ref{UID: c.GetMachine().GetUid()}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 			t.Fatal(err)
 		}
 		machines = append(machines, c)

@@ -170,7 +170,7 @@ func TestRealGuestBootsFromTheNetworkAndItsAddressAppears(t *testing.T) {
 		t.Errorf("create again with a size that was rounded up: %v", err)
 	}
 	uid := c.GetMachine().GetUid()
-	if _, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
+	if _, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -197,7 +197,7 @@ func TestRealGuestBootsFromTheNetworkAndItsAddressAppears(t *testing.T) {
 	}
 	// The guest's firmware takes its address before the guest runs; give the
 	// guest the time that a user would.
-	o, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
+	o, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_STOP, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestRealCloneOfAMachineIsForeign(t *testing.T) {
 	if err != nil || o.GetUid() != "" {
 		t.Errorf("the clone is seen as %v, error %v; want without uid", o, err)
 	}
-	_, err = d.SetPower(ctx, x.UUID, rackv1.PowerAction_POWER_ACTION_START, 0)
+	_, err = d.SetPower(ctx, hypervisor.Ref{UID: x.UUID}, rackv1.PowerAction_POWER_ACTION_START, 0)
 	wantClass(t, err, hypervisor.ErrForeign)
 	if diff := cmp.Diff(before, r.dump(t, x.UUID)); diff != "" {
 		t.Errorf("the clone changed:\n%s", diff)

@@ -61,10 +61,10 @@ func TestRealPausedMachineRunsAgainWhenItIsStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	uid := c.GetMachine().GetUid()
-	_, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_RESET, 0)
+	_, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_RESET, 0)
 	wantClass(t, err, hypervisor.ErrRefused)
 	for _, step := range []func() error{
-		func() error { _, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_START, 0); return err },
+		func() error { _, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0); return err },
 		func() error { return r.DomainSuspend(r.domain(t, uid)) },
 	} {
 		if err := step(); err != nil {
@@ -74,7 +74,7 @@ func TestRealPausedMachineRunsAgainWhenItIsStarted(t *testing.T) {
 	if o, err := d.Machine(ctx, uid); err != nil || o.GetPowerState() != vmhostv1.PowerState_POWER_STATE_PAUSED {
 		t.Fatalf("%v, error %v", o, err)
 	}
-	o, err := d.SetPower(ctx, uid, rackv1.PowerAction_POWER_ACTION_START, 0)
+	o, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0)
 	if err != nil || o.GetPowerState() != vmhostv1.PowerState_POWER_STATE_ON {
 		t.Fatalf("%v, error %v", o, err)
 	}
