@@ -143,7 +143,7 @@ up() { # [host...]
   wait
   for h in $wanted; do
     waitfor 60 host_healthy_or_dead "$h"
-    host_healthy "$h" || die "$h did not come up: $(tail -n 5 "$ROOT/$h/log" 2>/dev/null)"
+    host_healthy "$h" || say "$h did not come up: $(tail -n 5 "$ROOT/$h/log" 2>/dev/null)" >&2
   done
   known_hosts
   # shellcheck disable=SC2086
@@ -177,7 +177,7 @@ status() { # [host...]
   return $rc
 }
 
-env_() {
+env_() { # of the hosts that run: tests skip what they need of others
   local h
   [ -s "$ROOT/ssh/password" ] || die "no lab in $ROOT"
   p() { printf '%s=%q\n' "$1" "$2"; }
@@ -185,7 +185,10 @@ env_() {
   p DEVHOSTS_SSH_KEY "$ROOT/ssh/id_ed25519"; p DEVHOSTS_SSH_PASSWORD "$(cat "$ROOT/ssh/password")"
   p DEVHOSTS_KNOWN_HOSTS "$ROOT/ssh/known_hosts"
   p DEVHOSTS_TLS_CA "$ROOT/pki/cacert.pem"; p DEVHOSTS_TLS_CERT "$ROOT/pki/clientcert.pem"; p DEVHOSTS_TLS_KEY "$ROOT/pki/clientkey.pem"
-  for h in $(hosts); do "$(kind_of "$h")_env" "$h" "DEVHOSTS_${h^^}"; done
+  for h in $(hosts); do
+    host_pid1 "$h" >/dev/null && "$(kind_of "$h")_env" "$h" "DEVHOSTS_${h^^}"
+  done
+  return 0
 }
 
 exec_() { # host command...

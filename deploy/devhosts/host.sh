@@ -71,10 +71,14 @@ host_stop() { # host: killing PID 1 ends everything in its namespaces
     # `unshare` dies with its child, and the child is killed when `unshare` dies (--kill-child)
     waitfor 5 host_gone "$h" || { kill -KILL "$parent" 2>/dev/null; waitfor 5 host_gone "$h" || say "$h: $parent does not die"; }
   fi
+  # A pool on a loop device is unmounted a moment after the last process of its namespace is gone.
+  [ ! -d "$ROOT/$h/lxd" ] || waitfor 10 loops_gone "$h" || say "$h: its loop devices are still in use"
   ip link del "$BRIDGE-$h" 2>/dev/null
   cgroup_remove "$BRIDGE/$h"
   rm -f "$ROOT/$h/pid"
 }
+
+loops_gone() { ! losetup -n -O BACK-FILE | grep -qF "$ROOT/$1/"; }
 
 # ---------------------------------------------------------------- cgroups: a subtree for every host, in every hierarchy
 cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $3, $2 }' /proc/self/mounts; }

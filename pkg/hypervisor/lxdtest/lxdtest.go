@@ -1,0 +1,110 @@
+// Package lxdtest gives tests the real LXD servers of deploy/devhosts: where
+// they are, what they trust, and a way to look at them by LXD's own client, not
+// by any code of ours. It starts no server and no goroutine; `make test` brings
+// the servers up, and so does deploy/devhosts/devhosts.sh up lxd1.
+//
+// Servers are shared by all tests of all packages. A test names what it makes so
+// that nobody else's is hit, and removes it (Server.Clean).
+package lxdtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Server is one LXD server of the development hosts.
+type Server struct {
+	// Name is what deploy/devhosts calls it: lxd1 and lxd2 stand alone, lxdc1 and
+	// lxdc2 are members of one cluster, lxdvm runs virtual machines.
+	Name string
+	// URL is its API on the network: https://<address>:8443.
+	URL string
+	// IP is the address in URL.
+	IP string
+	// Socket is the path of its unix socket.
+	Socket string
+	// CertificateFile is the path of its certificate in PEM. All members of a
+	// cluster show the same one.
+	CertificateFile string
+	// Fingerprint is the SHA-256 of that certificate, in lower case hexadecimal.
+	Fingerprint string
+	// Password is its trust password.
+	Password string
+
+	conf string
+}
+
+// Devhost is the server of that name. Without it the test is skipped, and listed
+// as such: exactly as tests of libvirt are without its hosts.
+func Devhost(t testing.TB, name string) Server {
+	t.Helper()
+	prefix := "DEVHOSTS_" + strings.ToUpper(name) + "_"
+	env := func(key string) string {
+		v := os.Getenv(prefix + key)
+		if v == "" {
+			t.Skipf("%s is not set: needs deploy/devhosts/devhosts.sh up %s, and its env", prefix+key, name)
+		}
+		return v
+	}
+	return Server{
+		Name: name, URL: env("URL"), IP: env("IP"), Socket: env("SOCKET"),
+		CertificateFile: env("CERTIFICATE"), Fingerprint: env("FINGERPRINT"), Password: env("PASSWORD"),
+		conf: t.TempDir(),
+	}
+}
+
+// Token is a new trust token, for one client, once. It ends with the test.
+func (s Server) Token(t testing.TB) string {
+	t.Helper()
+	client := "lxdtest-" + strings.ReplaceAll(t.Name(), "/", "-")
+	words := strings.Fields(s.Lxc(t, "config", "trust", "add", "--name", client))
+	if len(words) == 0 {
+		t.Fatalf("%s gave no trust token", s.Name)
+	}
+	t.Cleanup(func() { _, _ = s.TryLxc("config", "trust", "revoke-token", client) })
+	return words[len(words)-1]
+}
+
+// Lxc is what LXD's client prints when it is run with these arguments on the
+// server's unix socket. The test ends if it fails.
+func (s Server) Lxc(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := s.TryLxc(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TryLxc is Lxc for what may fail; the error has what the client said. It never
+// takes longer than a minute.
+func (s Server) TryLxc(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "lxc", append([]string{"--quiet"}, args...)...) //nolint:gosec // the arguments are those of a test
+	cmd.Env = append(os.Environ(), "LXD_DIR="+filepath.Dir(s.Socket), "LXD_CONF="+s.conf)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("run lxc %s on %s: %w: %s", strings.Join(args, " "), s.Name, err, strings.TrimSpace(said.String()))
+	}
+	return strings.TrimRight(out.String(), "\n"), nil
+}
+
+// Clean deletes these instances of the default project at the end of the test,
+// whatever state they are in, and whether they are there or not.
+func (s Server) Clean(t testing.TB, instances ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, i := range instances {
+			_, _ = s.TryLxc("delete", "--force", i)
+		}
+	})
+}
