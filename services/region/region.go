@@ -40,6 +40,7 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/session"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/sweep"
+	"github.com/vmhost-project/vmhost/services/region/internal/trust"
 )
 
 // Deps are what a region is given by the process it is part of. Each that is
@@ -206,6 +207,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.back.Go("sessions", r.sessions.Run)
 	r.back.Go("events", r.api.Run)
 	r.back.Go("sweep", sweep.New(r.store, r.log).Run)
+	r.back.Go("trust", trust.New(r.store, secrets, r.log).Run)
 
 	r.front = lifecycle.New(r.log)
 	r.front.Grace(r.cfg.DrainTimeout + lifecycle.DefaultGrace)

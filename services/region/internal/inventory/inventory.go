@@ -155,6 +155,7 @@ func (i *Inventory) Status(ctx context.Context, rack string, m *rackv1.HostStatu
 	}
 	next := s.next()
 	if m.GetReachable() {
+		next.ConnectionVersion = m.GetConnectionVersion()
 		setCondition(next, reachable())
 	} else {
 		var c *vmhostv1.Condition

@@ -77,7 +77,7 @@ func (ss *session) assignment(v *store.View, host string, spec *storev1.StoredVm
 	r := spec.GetResource()
 	m := &rackv1.Assignment{
 		VmHost: r.GetName(), Uid: now.uid, Epoch: now.epoch, Type: r.GetType(), Address: r.GetAddress(), HostKey: r.GetHostKey(),
-		ConnectionVersion: now.connection,
+		ConnectionVersion: now.connection, Project: r.GetProject(), ClusterMember: r.GetClusterMember(),
 	}
 	secret, ok := store.Secrets.Get(v, "vmHosts", host)
 	if !ok {

@@ -1117,9 +1117,11 @@ type HostStatus struct {
 	// Whether the hypervisor answers.
 	Reachable bool `protobuf:"varint,3,opt,name=reachable,proto3" json:"reachable,omitempty"`
 	// Why not.
-	Error         *StepError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Error *StepError `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// The Assignment.connection_version that was tried.
+	ConnectionVersion string `protobuf:"bytes,5,opt,name=connection_version,json=connectionVersion,proto3" json:"connection_version,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *HostStatus) Reset() {
@@ -1178,6 +1180,13 @@ func (x *HostStatus) GetError() *StepError {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *HostStatus) GetConnectionVersion() string {
+	if x != nil {
+		return x.ConnectionVersion
+	}
+	return ""
 }
 
 // This stream ends.
@@ -1418,13 +1427,14 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\x0ecluster_member\x18\n" +
 	" \x01(\tR\rclusterMember\" \n" +
 	"\fUnassignment\x12\x10\n" +
-	"\x03uid\x18\x01 \x01(\tR\x03uid\"\x8a\x01\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\"\xb9\x01\n" +
 	"\n" +
 	"HostStatus\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x1c\n" +
 	"\treachable\x18\x03 \x01(\bR\treachable\x12/\n" +
-	"\x05error\x18\x04 \x01(\v2\x19.vmhost.rack.v1.StepErrorR\x05error\"V\n" +
+	"\x05error\x18\x04 \x01(\v2\x19.vmhost.rack.v1.StepErrorR\x05error\x12-\n" +
+	"\x12connection_version\x18\x05 \x01(\tR\x11connectionVersion\"V\n" +
 	"\n" +
 	"Disconnect\x12.\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x16.vmhost.v1.ErrorReasonR\x06reason\x12\x18\n" +

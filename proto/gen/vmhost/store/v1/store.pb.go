@@ -167,9 +167,11 @@ type StoredVmHostObservation struct {
 	Epoch int64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The uid of the host, so that a report on a removed host is not taken for
 	// its successor's.
-	VmHostUid     string `protobuf:"bytes,5,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	VmHostUid string `protobuf:"bytes,5,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	// The StoredVmHost.connection_version that the host was last reached with.
+	ConnectionVersion string `protobuf:"bytes,6,opt,name=connection_version,json=connectionVersion,proto3" json:"connection_version,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *StoredVmHostObservation) Reset() {
@@ -233,6 +235,13 @@ func (x *StoredVmHostObservation) GetEpoch() int64 {
 func (x *StoredVmHostObservation) GetVmHostUid() string {
 	if x != nil {
 		return x.VmHostUid
+	}
+	return ""
+}
+
+func (x *StoredVmHostObservation) GetConnectionVersion() string {
+	if x != nil {
+		return x.ConnectionVersion
 	}
 	return ""
 }
@@ -1557,7 +1566,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\fStoredVmHost\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.vmhost.v1.VmHostR\bresource\x12-\n" +
 	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\x12.\n" +
-	"\x13forget_trust_secret\x18\x03 \x01(\bR\x11forgetTrustSecret\"\xf3\x01\n" +
+	"\x13forget_trust_secret\x18\x03 \x01(\bR\x11forgetTrustSecret\"\xa2\x02\n" +
 	"\x17StoredVmHostObservation\x12>\n" +
 	"\vobservation\x18\x01 \x01(\v2\x1c.vmhost.v1.VmHostObservationR\vobservation\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.vmhost.v1.VmHostStateR\x05state\x124\n" +
@@ -1565,7 +1574,8 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"conditions\x18\x03 \x03(\v2\x14.vmhost.v1.ConditionR\n" +
 	"conditions\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x1e\n" +
-	"\vvm_host_uid\x18\x05 \x01(\tR\tvmHostUid\"]\n" +
+	"\vvm_host_uid\x18\x05 \x01(\tR\tvmHostUid\x12-\n" +
+	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"]\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
 	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\x9e\x02\n" +
