@@ -66,13 +66,15 @@ func (f *Forgetter) Run(ctx context.Context) error {
 // look forgets the trust secret of a host that is reached. A failure is no
 // reason to stop: the next change of the host has it tried again.
 func (f *Forgetter) look(ctx context.Context, host string) {
-	err := f.forget(ctx, f.store.Cached(), host)
+	err := f.Look(ctx, host)
 	if err != nil && !errors.Is(err, store.ErrConflict) && ctx.Err() == nil {
 		f.log.WarnContext(ctx, "trust secret not forgotten yet", "vm_host", host, "error", err)
 	}
 }
 
-func (f *Forgetter) forget(ctx context.Context, v *store.View, host string) error {
+// Look forgets the trust secret of a host if its time has come.
+func (f *Forgetter) Look(ctx context.Context, host string) error {
+	v := f.store.Cached()
 	rec, ok := store.VmHosts.Get(v, host)
 	if !ok || !rec.Value.GetForgetTrustSecret() {
 		return nil
