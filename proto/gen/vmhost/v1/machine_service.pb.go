@@ -1055,7 +1055,15 @@ func (x *QueryMachinePowerRequest) GetName() string {
 type ComposePlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the machine would go and why other hosts were refused.
-	Placement     *Placement `protobuf:"bytes,1,opt,name=placement,proto3" json:"placement,omitempty"`
+	Placement *Placement `protobuf:"bytes,1,opt,name=placement,proto3" json:"placement,omitempty"`
+	// The machine as it would be made, but for what is drawn anew every time: its
+	// name, uid, volumes and those MACs that were not asked for. Not set when no
+	// host fits.
+	Machine *Machine `protobuf:"bytes,2,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The quota of its resource pool; not set when there is none.
+	Quota *ResourceQuota `protobuf:"bytes,3,opt,name=quota,proto3" json:"quota,omitempty"`
+	// What the pool's machines take without this one; only with a quota.
+	Used          *ResourceAmount `protobuf:"bytes,4,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1093,6 +1101,27 @@ func (*ComposePlan) Descriptor() ([]byte, []int) {
 func (x *ComposePlan) GetPlacement() *Placement {
 	if x != nil {
 		return x.Placement
+	}
+	return nil
+}
+
+func (x *ComposePlan) GetMachine() *Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+func (x *ComposePlan) GetQuota() *ResourceQuota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+func (x *ComposePlan) GetUsed() *ResourceAmount {
+	if x != nil {
+		return x.Used
 	}
 	return nil
 }
@@ -2010,7 +2039,7 @@ var File_vmhost_v1_machine_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x17vmhost/v1/vm_host.proto\"\xbd\t\n" +
+	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\"\xbd\t\n" +
 	"\x15ComposeMachineRequest\x12L\n" +
 	"\bhostname\x18\x01 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\bhostname\x12 \n" +
 	"\x05cores\x18\x02 \x01(\x05B\n" +
@@ -2103,9 +2132,12 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"O\n" +
 	"\x18QueryMachinePowerRequest\x123\n" +
-	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\"A\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\"\xce\x01\n" +
 	"\vComposePlan\x122\n" +
-	"\tplacement\x18\x01 \x01(\v2\x14.vmhost.v1.PlacementR\tplacement\"\xe8\x01\n" +
+	"\tplacement\x18\x01 \x01(\v2\x14.vmhost.v1.PlacementR\tplacement\x12,\n" +
+	"\amachine\x18\x02 \x01(\v2\x12.vmhost.v1.MachineR\amachine\x12.\n" +
+	"\x05quota\x18\x03 \x01(\v2\x18.vmhost.v1.ResourceQuotaR\x05quota\x12-\n" +
+	"\x04used\x18\x04 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x04used\"\xe8\x01\n" +
 	"\x13CycleMachineRequest\x123\n" +
 	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,64}$R\x04name\x12K\n" +
 	"\fgrace_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
@@ -2242,9 +2274,11 @@ var file_vmhost_v1_machine_service_proto_goTypes = []any{
 	(*Machine)(nil),                  // 30: vmhost.v1.Machine
 	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
 	(*Placement)(nil),                // 32: vmhost.v1.Placement
-	(OperationVerb)(0),               // 33: vmhost.v1.OperationVerb
-	(*Operation)(nil),                // 34: vmhost.v1.Operation
-	(*OperationError)(nil),           // 35: vmhost.v1.OperationError
+	(*ResourceQuota)(nil),            // 33: vmhost.v1.ResourceQuota
+	(*ResourceAmount)(nil),           // 34: vmhost.v1.ResourceAmount
+	(OperationVerb)(0),               // 35: vmhost.v1.OperationVerb
+	(*Operation)(nil),                // 36: vmhost.v1.Operation
+	(*OperationError)(nil),           // 37: vmhost.v1.OperationError
 }
 var file_vmhost_v1_machine_service_proto_depIdxs = []int32{
 	2,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
@@ -2257,51 +2291,54 @@ var file_vmhost_v1_machine_service_proto_depIdxs = []int32{
 	31, // 7: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	0,  // 8: vmhost.v1.StopMachineRequest.mode:type_name -> vmhost.v1.StopMode
 	32, // 9: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
-	31, // 10: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	33, // 11: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
-	31, // 12: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
-	0,  // 13: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
-	18, // 14: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
-	34, // 15: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
-	35, // 16: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
-	25, // 17: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
-	1,  // 18: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
-	4,  // 19: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
-	5,  // 20: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
-	7,  // 21: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
-	8,  // 22: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
-	9,  // 23: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
-	10, // 24: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
-	13, // 25: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
-	14, // 26: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
-	15, // 27: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
-	16, // 28: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
-	19, // 29: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
-	20, // 30: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
-	21, // 31: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
-	23, // 32: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
-	11, // 33: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
-	34, // 34: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
-	30, // 35: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
-	6,  // 36: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
-	34, // 37: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
-	34, // 38: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
-	34, // 39: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
-	34, // 40: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
-	34, // 41: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
-	34, // 42: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
-	34, // 43: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
-	17, // 44: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
-	34, // 45: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
-	34, // 46: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
-	22, // 47: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
-	24, // 48: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
-	34, // 49: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
-	34, // [34:50] is the sub-list for method output_type
-	18, // [18:34] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	30, // 10: vmhost.v1.ComposePlan.machine:type_name -> vmhost.v1.Machine
+	33, // 11: vmhost.v1.ComposePlan.quota:type_name -> vmhost.v1.ResourceQuota
+	34, // 12: vmhost.v1.ComposePlan.used:type_name -> vmhost.v1.ResourceAmount
+	31, // 13: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	35, // 14: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
+	31, // 15: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
+	0,  // 16: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
+	18, // 17: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
+	36, // 18: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
+	37, // 19: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
+	25, // 20: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
+	1,  // 21: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
+	4,  // 22: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
+	5,  // 23: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
+	7,  // 24: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
+	8,  // 25: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
+	9,  // 26: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
+	10, // 27: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
+	13, // 28: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
+	14, // 29: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
+	15, // 30: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
+	16, // 31: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
+	19, // 32: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
+	20, // 33: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
+	21, // 34: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
+	23, // 35: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
+	11, // 36: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
+	36, // 37: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
+	30, // 38: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
+	6,  // 39: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
+	36, // 40: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
+	36, // 41: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
+	36, // 42: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
+	36, // 43: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
+	36, // 44: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
+	36, // 45: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
+	36, // 46: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
+	17, // 47: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
+	36, // 48: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
+	36, // 49: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
+	22, // 50: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
+	24, // 51: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
+	36, // 52: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
+	37, // [37:53] is the sub-list for method output_type
+	21, // [21:37] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_machine_service_proto_init() }
@@ -2312,6 +2349,7 @@ func file_vmhost_v1_machine_service_proto_init() {
 	file_vmhost_v1_machine_proto_init()
 	file_vmhost_v1_operation_proto_init()
 	file_vmhost_v1_placement_proto_init()
+	file_vmhost_v1_resource_pool_proto_init()
 	file_vmhost_v1_vm_host_proto_init()
 	file_vmhost_v1_machine_service_proto_msgTypes[2].OneofWrappers = []any{}
 	file_vmhost_v1_machine_service_proto_msgTypes[22].OneofWrappers = []any{

@@ -148,16 +148,16 @@ type PlacementRefusal struct {
 	// The filter, a stable word: `state`, `cordon`, `resource_pool`, `zone`,
 	// `vm_host`, `architecture`, `tags`, `hostname`, `cores`, `memory`,
 	// `storage`, `network`, `type`, `capability`, `pinned_cores`,
-	// `hugepages`, `image`, `quota`.
+	// `hugepages`, `image`, `overcommitted`.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The same for people, with the numbers.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// For cores, memory and storage: what was asked for, in the units of the
-	// resource (cores, MiB, bytes).
+	// For cores, memory, hugepages and storage: what was asked for, in the units
+	// of the resource (cores, MiB, bytes).
 	Requested int64 `protobuf:"varint,4,opt,name=requested,proto3" json:"requested,omitempty"`
 	// What was free.
 	Free int64 `protobuf:"varint,5,opt,name=free,proto3" json:"free,omitempty"`
-	// The limit, physical × ratio.
+	// The limit, (physical − reserved) × ratio.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The overcommit ratio.
 	Ratio float64 `protobuf:"fixed64,7,opt,name=ratio,proto3" json:"ratio,omitempty"`
@@ -268,7 +268,7 @@ type NetworkChoice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The network, bridge or device.
 	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
-	// What source names.
+	// What source names: `network`, `bridge`, `macvlan`, `sr-iov`.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	// What it was chosen by, for people: `subnet 10.0.0.0/24 of br0`.
 	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`

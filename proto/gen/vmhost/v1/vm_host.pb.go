@@ -2123,9 +2123,16 @@ type ForeignUsage struct {
 	// Their memory, MiB; machines that are off count as well.
 	MemoryMib int64 `protobuf:"varint,3,opt,name=memory_mib,json=memoryMib,proto3" json:"memory_mib,omitempty"`
 	// Cores of the host that machines of others are pinned to.
-	PinnedCores   []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PinnedCores []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// Huge pages that others use or are configured to use, MiB. Not set: not
+	// known, and every page in use is taken for theirs.
+	HugepagesMib *int64 `protobuf:"varint,5,opt,name=hugepages_mib,json=hugepagesMib,proto3,oneof" json:"hugepages_mib,omitempty"`
+	// Virtual functions that others use or are configured to use, per device. A
+	// device without an entry: not known, and every one in use is taken for
+	// theirs.
+	SriovFunctions map[string]int32 `protobuf:"bytes,6,rep,name=sriov_functions,json=sriovFunctions,proto3" json:"sriov_functions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ForeignUsage) Reset() {
@@ -2182,6 +2189,20 @@ func (x *ForeignUsage) GetMemoryMib() int64 {
 func (x *ForeignUsage) GetPinnedCores() []int32 {
 	if x != nil {
 		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *ForeignUsage) GetHugepagesMib() int64 {
+	if x != nil && x.HugepagesMib != nil {
+		return *x.HugepagesMib
+	}
+	return 0
+}
+
+func (x *ForeignUsage) GetSriovFunctions() map[string]int32 {
+	if x != nil {
+		return x.SriovFunctions
 	}
 	return nil
 }
@@ -2529,13 +2550,19 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	" \x01(\tR\aforward\x12\x10\n" +
 	"\x03mtu\x18\v \x01(\x05R\x03mtu\x12\x16\n" +
 	"\x06parent\x18\f \x01(\tR\x06parent\x12\x14\n" +
-	"\x05vlans\x18\r \x03(\x05R\x05vlans\"\x82\x01\n" +
+	"\x05vlans\x18\r \x03(\x05R\x05vlans\"\xd7\x02\n" +
 	"\fForeignUsage\x12\x1a\n" +
 	"\bmachines\x18\x01 \x01(\x05R\bmachines\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\x05R\x05cores\x12\x1d\n" +
 	"\n" +
 	"memory_mib\x18\x03 \x01(\x03R\tmemoryMib\x12!\n" +
-	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\"\xbc\x02\n" +
+	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\x12(\n" +
+	"\rhugepages_mib\x18\x05 \x01(\x03H\x00R\fhugepagesMib\x88\x01\x01\x12T\n" +
+	"\x0fsriov_functions\x18\x06 \x03(\v2+.vmhost.v1.ForeignUsage.SriovFunctionsEntryR\x0esriovFunctions\x1aA\n" +
+	"\x13SriovFunctionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01B\x10\n" +
+	"\x0e_hugepages_mib\"\xbc\x02\n" +
 	"\vVmHostUsage\x12.\n" +
 	"\x05cores\x18\x01 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05cores\x127\n" +
 	"\n" +
@@ -2596,7 +2623,7 @@ func file_vmhost_v1_vm_host_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_vm_host_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(VmHostType)(0),               // 0: vmhost.v1.VmHostType
 	(VmHostState)(0),              // 1: vmhost.v1.VmHostState
@@ -2622,13 +2649,14 @@ var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(*ForeignUsage)(nil),          // 21: vmhost.v1.ForeignUsage
 	(*VmHostUsage)(nil),           // 22: vmhost.v1.VmHostUsage
 	(*ResourceUsage)(nil),         // 23: vmhost.v1.ResourceUsage
-	nil,                           // 24: vmhost.v1.VmHostUsage.StorageBytesEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
-	(*Condition)(nil),             // 26: vmhost.v1.Condition
+	nil,                           // 24: vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	nil,                           // 25: vmhost.v1.VmHostUsage.StorageBytesEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Condition)(nil),             // 27: vmhost.v1.Condition
 }
 var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
-	25, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
-	25, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
+	26, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
+	26, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmhost.v1.VmHost.type:type_name -> vmhost.v1.VmHostType
 	9,  // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
 	2,  // 4: vmhost.v1.VmHost.default_macvlan_mode:type_name -> vmhost.v1.MacvlanMode
@@ -2636,14 +2664,14 @@ var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
 	6,  // 6: vmhost.v1.VmHost.network_labels:type_name -> vmhost.v1.NetworkLabels
 	7,  // 7: vmhost.v1.VmHost.storage_pool_labels:type_name -> vmhost.v1.StoragePoolLabels
 	1,  // 8: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
-	26, // 9: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
+	27, // 9: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
 	13, // 10: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
 	22, // 11: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
 	8,  // 12: vmhost.v1.VmHost.credential_info:type_name -> vmhost.v1.CredentialInfo
-	25, // 13: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	26, // 13: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
 	12, // 14: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
 	11, // 15: vmhost.v1.Credential.lxd:type_name -> vmhost.v1.LxdCredential
-	25, // 16: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
+	26, // 16: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
 	17, // 17: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
 	19, // 18: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
 	20, // 19: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
@@ -2654,15 +2682,16 @@ var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
 	3,  // 24: vmhost.v1.HostImage.type:type_name -> vmhost.v1.MachineType
 	18, // 25: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
 	4,  // 26: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
-	23, // 27: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
-	23, // 28: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
-	24, // 29: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
-	23, // 30: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	24, // 27: vmhost.v1.ForeignUsage.sriov_functions:type_name -> vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	23, // 28: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
+	23, // 29: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
+	25, // 30: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
+	23, // 31: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_proto_init() }
@@ -2678,13 +2707,14 @@ func file_vmhost_v1_vm_host_proto_init() {
 		(*Credential_Tls)(nil),
 		(*Credential_Lxd)(nil),
 	}
+	file_vmhost_v1_vm_host_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_proto_rawDesc), len(file_vmhost_v1_vm_host_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

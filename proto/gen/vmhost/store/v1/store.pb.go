@@ -314,9 +314,14 @@ type Commitment struct {
 	// Cores of the host that are pinned, each by one machine only; sorted.
 	PinnedCores []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
 	// Memory backed by huge pages, MiB; part of memory_mib.
-	HugepagesMib  int64 `protobuf:"varint,5,opt,name=hugepages_mib,json=hugepagesMib,proto3" json:"hugepages_mib,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HugepagesMib int64 `protobuf:"varint,5,opt,name=hugepages_mib,json=hugepagesMib,proto3" json:"hugepages_mib,omitempty"`
+	// Virtual functions per network device (SR-IOV).
+	SriovFunctions map[string]int32 `protobuf:"bytes,6,rep,name=sriov_functions,json=sriovFunctions,proto3" json:"sriov_functions,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Addresses that the hypervisor's DHCP is told to give, each to one machine
+	// only: the network, `/` and the address; sorted.
+	FixedAddresses []string `protobuf:"bytes,7,rep,name=fixed_addresses,json=fixedAddresses,proto3" json:"fixed_addresses,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Commitment) Reset() {
@@ -382,6 +387,20 @@ func (x *Commitment) GetHugepagesMib() int64 {
 		return x.HugepagesMib
 	}
 	return 0
+}
+
+func (x *Commitment) GetSriovFunctions() map[string]int32 {
+	if x != nil {
+		return x.SriovFunctions
+	}
+	return nil
+}
+
+func (x *Commitment) GetFixedAddresses() []string {
+	if x != nil {
+		return x.FixedAddresses
+	}
+	return nil
 }
 
 // `usage/<pool>`: what the machines of a resource pool with a quota take. There
@@ -1578,7 +1597,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"]\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
-	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\x9e\x02\n" +
+	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\xe4\x03\n" +
 	"\n" +
 	"Commitment\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x05R\x05cores\x12\x1d\n" +
@@ -1586,10 +1605,15 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"memory_mib\x18\x02 \x01(\x03R\tmemoryMib\x12R\n" +
 	"\rstorage_bytes\x18\x03 \x03(\v2-.vmhost.store.v1.Commitment.StorageBytesEntryR\fstorageBytes\x12!\n" +
 	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\x12#\n" +
-	"\rhugepages_mib\x18\x05 \x01(\x03R\fhugepagesMib\x1a?\n" +
+	"\rhugepages_mib\x18\x05 \x01(\x03R\fhugepagesMib\x12X\n" +
+	"\x0fsriov_functions\x18\x06 \x03(\v2/.vmhost.store.v1.Commitment.SriovFunctionsEntryR\x0esriovFunctions\x12'\n" +
+	"\x0ffixed_addresses\x18\a \x03(\tR\x0efixedAddresses\x1a?\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"^\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aA\n" +
+	"\x13SriovFunctionsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"^\n" +
 	"\x0fStoredPoolUsage\x121\n" +
 	"\x06amount\x18\x01 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x06amount\x12\x18\n" +
 	"\acounted\x18\x02 \x01(\bR\acounted\"T\n" +
@@ -1695,7 +1719,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                       // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
@@ -1722,63 +1746,65 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*StoredSecret)(nil),            // 22: vmhost.store.v1.StoredSecret
 	(*StoredDeployment)(nil),        // 23: vmhost.store.v1.StoredDeployment
 	nil,                             // 24: vmhost.store.v1.Commitment.StorageBytesEntry
-	(*v1.VmHost)(nil),               // 25: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 26: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 27: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 28: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),       // 29: vmhost.v1.ResourceAmount
-	(*v11.OpenConsole)(nil),         // 30: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),              // 31: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 32: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 33: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 34: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 36: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 37: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 38: vmhost.rack.v1.Step
-	(*anypb.Any)(nil),               // 39: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 40: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 41: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 42: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 43: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 44: vmhost.v1.JoinToken
+	nil,                             // 25: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	(*v1.VmHost)(nil),               // 26: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),    // 27: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),             // 28: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),            // 29: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),       // 30: vmhost.v1.ResourceAmount
+	(*v11.OpenConsole)(nil),         // 31: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),              // 32: vmhost.v1.Machine
+	(*v11.MachineObservation)(nil),  // 33: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(*v1.Operation)(nil),            // 35: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),   // 37: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),       // 38: vmhost.v1.OperationError
+	(*v11.Step)(nil),                // 39: vmhost.rack.v1.Step
+	(*anypb.Any)(nil),               // 40: google.protobuf.Any
+	(*v1.Rack)(nil),                 // 41: vmhost.v1.Rack
+	(*v1.Zone)(nil),                 // 42: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),         // 43: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                // 44: vmhost.v1.Event
+	(*v1.JoinToken)(nil),            // 45: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	25, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	26, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	27, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	28, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	26, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	27, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	28, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	29, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
 	24, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	29, // 6: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	30, // 7: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	31, // 8: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 9: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	32, // 10: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	33, // 11: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	33, // 12: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	34, // 13: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	35, // 14: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	36, // 15: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	37, // 16: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	38, // 17: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	39, // 18: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	33, // 19: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	40, // 20: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	33, // 21: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	41, // 22: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	42, // 23: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	43, // 24: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	44, // 25: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 26: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	33, // 27: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	33, // 28: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	33, // 29: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	25, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	30, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	31, // 8: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	32, // 9: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	4,  // 10: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	33, // 11: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	34, // 12: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	34, // 13: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	35, // 14: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	36, // 15: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	37, // 16: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	38, // 17: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	39, // 18: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	40, // 19: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	34, // 20: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	41, // 21: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	34, // 22: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	42, // 23: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	43, // 24: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	44, // 25: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	45, // 26: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 27: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	34, // 28: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	34, // 29: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 30: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -1792,7 +1818,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
