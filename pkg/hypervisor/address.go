@@ -21,7 +21,9 @@ const (
 	TransportUnix Transport = "unix"
 	TransportSSH  Transport = "ssh"
 	TransportTLS  Transport = "tls"
-	TransportFake Transport = "fake"
+	// TransportHTTPS is LXD over the network.
+	TransportHTTPS Transport = "https"
+	TransportFake  Transport = "fake"
 )
 
 // Address is a parsed hypervisor address.
@@ -46,7 +48,20 @@ var (
 	dnsName    = regexp.MustCompile(`^([a-zA-Z0-9_]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?\.)*[a-zA-Z0-9_]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?\.?$`)
 )
 
-const addressForms = "write qemu:///system, qemu+unix://SOCKET/system, qemu+ssh://USER@HOST[:PORT]/system or qemu+tls://HOST[:PORT]/system"
+const addressForms = "write qemu:///system, qemu+unix://SOCKET/system, qemu+ssh://USER@HOST[:PORT]/system or qemu+tls://HOST[:PORT]/system for libvirt, https://HOST[:PORT] or lxd+unix://SOCKET for LXD"
+
+// ParseAddressAs is ParseAddress for an address whose hypervisor is known: an LXD
+// server may be written as HOST[:PORT] alone, as its own tools do. Type
+// unspecified is ParseAddress.
+func ParseAddressAs(t vmhostv1.VmHostType, s string) (Address, error) {
+	if t == vmhostv1.VmHostType_VM_HOST_TYPE_LXD && !strings.Contains(s, "://") {
+		if strings.Count(s, ":") > 1 && !strings.Contains(s, "[") {
+			s = "[" + s + "]" // an IPv6 address; a port needs the brackets
+		}
+		s = "https://" + s
+	}
+	return ParseAddress(s)
+}
 
 // ParseAddress reads an address of a VM host. It accepts a closed grammar and
 // nothing else: a libvirt URI can otherwise carry commands to run, sockets and
@@ -85,6 +100,16 @@ func ParseAddress(s string) (Address, error) {
 		}
 	case "qemu+tls":
 		a.Type, a.Transport, a.Port = vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT, TransportTLS, 16514
+	case "https":
+		a.Type, a.Transport, a.Port = vmhostv1.VmHostType_VM_HOST_TYPE_LXD, TransportHTTPS, 8443
+		if path = ""; u.Path == "/" { // which browsers add
+			path = "/"
+		}
+	case "lxd+unix":
+		a.Type, a.Transport, path = vmhostv1.VmHostType_VM_HOST_TYPE_LXD, TransportUnix, ""
+		if a.Host != "" && !socketName.MatchString(a.Host) {
+			return Address{}, fmt.Errorf("names no socket of a rack's configuration; %s", addressForms)
+		}
 	case "fake":
 		a.Type, a.Transport, path = vmhostv1.VmHostType_VM_HOST_TYPE_FAKE, TransportFake, ""
 		if !socketName.MatchString(a.Host) {
@@ -147,6 +172,9 @@ func (a Address) HostPort() string { return net.JoinHostPort(a.Host, strconv.Ito
 func (a Address) String() string {
 	switch a.Transport {
 	case TransportUnix:
+		if a.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+			return "lxd+unix://" + a.Host
+		}
 		if a.Host == "" {
 			return "qemu:///system"
 		}
@@ -155,6 +183,8 @@ func (a Address) String() string {
 		return "qemu+ssh://" + a.User + "@" + a.HostPort() + "/system"
 	case TransportTLS:
 		return "qemu+tls://" + a.HostPort() + "/system"
+	case TransportHTTPS:
+		return "https://" + a.HostPort()
 	case TransportFake:
 		return "fake://" + a.Host
 	}

@@ -23,6 +23,11 @@ func TestParseAddressReadsTheCanonicalForm(t *testing.T) {
 		{"IPv4", "qemu+tls://192.0.2.1/system", "qemu+tls://192.0.2.1:16514/system"},
 		{"IPv6", "qemu+ssh://root@[2001:DB8::1]/system", "qemu+ssh://root@[2001:db8::1]:22/system"},
 		{"IPv4 in IPv6", "qemu+tls://[::ffff:192.0.2.1]/system", "qemu+tls://192.0.2.1:16514/system"},
+		{"LXD", "https://L1.example", "https://l1.example:8443"},
+		{"LXD with a port and a slash", "https://l1:443/", "https://l1:443"},
+		{"LXD, IPv6", "https://[2001:DB8::1]", "https://[2001:db8::1]:8443"},
+		{"LXD, default socket", "lxd+unix://", "lxd+unix://"},
+		{"LXD, named socket", "lxd+unix://l1", "lxd+unix://l1"},
 		{"fake", "fake://h1", "fake://h1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -45,7 +50,8 @@ func TestParseAddressRefusesEverythingElse(t *testing.T) {
 		"qemu+ssh://root@h1/system#x", "qemu+ssh://root@h1/%73ystem", "qemu+ssh://root@h1%00/system", "qemu+ssh://root@0.0.0.0/system",
 		"qemu+ssh://root@[ff02::1]/system", "qemu+tls://root@h1/system", "qemu+tcp://h1/system", "qemu+ext://h1/system",
 		"qemu+libssh2://root@h1/system", "test:///default", "lxc:///system", "http://h1/", "fake://", "fake://H1", "fake://h1/x",
-		"fake://h1:1", "qemu:///system\n", "qemu:///sys\ttem", "qemu+ssh://root@h1/system\x00", "qemu+ssh://root@" + strings.Repeat("h", 300) + "/system",
+		"fake://h1:1", "https://", "https://user@l1", "https://l1/1.0", "https://l1//", "https://l1:0", "https://l1?x=y", "https://0.0.0.0",
+		"lxd+unix://l1/system", "lxd+unix://../x", "lxd+unix:///var/lib/lxd/unix.socket", "lxd+unix://L1", "lxd://l1", "qemu:///system\n", "qemu:///sys\ttem", "qemu+ssh://root@h1/system\x00", "qemu+ssh://root@" + strings.Repeat("h", 300) + "/system",
 	} {
 		t.Run(in, func(t *testing.T) {
 			got, err := hypervisor.ParseAddress(in)
@@ -85,16 +91,16 @@ func TestCanonicalAddressIsAFixedPoint(t *testing.T) {
 		rapid.StringMatching(`\[([0-9a-fA-F]{1,4}:){1,7}(:[0-9a-fA-F]{1,4}){0,2}\]`),
 	)
 	rapid.Check(t, func(t *rapid.T) {
-		scheme := rapid.SampledFrom([]string{"qemu", "qemu+unix", "qemu+ssh", "qemu+tls", "fake"}).Draw(t, "scheme")
+		scheme := rapid.SampledFrom([]string{"qemu", "qemu+unix", "qemu+ssh", "qemu+tls", "https", "lxd+unix", "fake"}).Draw(t, "scheme")
 		user := rapid.StringMatching(`([a-z_][-a-z0-9_.]{0,5}@)?`).Draw(t, "user")
 		port := rapid.StringMatching(`(:[0-9]{0,6})?`).Draw(t, "port")
-		tail := rapid.SampledFrom([]string{"/system", "", "/system?x", "/session", "/system\x7f"}).Draw(t, "tail")
+		tail := rapid.SampledFrom([]string{"/system", "", "/", "/system?x", "/session", "/system\x7f"}).Draw(t, "tail")
 		sound(t, scheme+"://"+user+host.Draw(t, "host")+port+tail)
 	})
 }
 
 func FuzzParseAddress(f *testing.F) {
-	for _, seed := range []string{"qemu:///system", "qemu+ssh://root@[2001:db8::1%25eth0]:22/system", "qemu+unix://h1/system", "fake://h1", "qemu+tls://x/system?no_verify=1"} {
+	for _, seed := range []string{"qemu:///system", "qemu+ssh://root@[2001:db8::1%25eth0]:22/system", "qemu+unix://h1/system", "fake://h1", "https://[2001:db8::1]", "lxd+unix://", "qemu+tls://x/system?no_verify=1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, in string) { sound(t, in) })
@@ -107,5 +113,25 @@ func TestParseAddressNamesTypeAndTransport(t *testing.T) {
 	}
 	if err != nil || got != want || got.HostPort() != "h1:2222" {
 		t.Errorf("%+v, error %v; want %+v", got, err, want)
+	}
+}
+
+func TestAnLXDServerMayBeWrittenAsItsOwnToolsDo(t *testing.T) {
+	lxd := vmhostv1.VmHostType_VM_HOST_TYPE_LXD
+	for in, want := range map[string]string{
+		"l1": "https://l1:8443", "l1:443": "https://l1:443", "192.0.2.1": "https://192.0.2.1:8443", "[2001:db8::1]:443": "https://[2001:db8::1]:443",
+		"2001:db8::1": "https://[2001:db8::1]:8443", "https://l1": "https://l1:8443", "lxd+unix://": "lxd+unix://", "qemu:///system": "qemu:///system",
+	} {
+		if got, err := hypervisor.ParseAddressAs(lxd, in); err != nil || got.String() != want {
+			t.Errorf("%q is %q, error %v; want %q", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "l1/x", "l1?x", "user@l1", "l 1", "l1:"} {
+		if got, err := hypervisor.ParseAddressAs(lxd, in); err == nil {
+			t.Errorf("%q is accepted as %q", in, got)
+		}
+	}
+	if got, err := hypervisor.ParseAddressAs(vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED, "l1"); err == nil {
+		t.Errorf("without a type, l1 is accepted as %q", got)
 	}
 }

@@ -47,7 +47,14 @@ func can(v *store.View, a hypervisor.Address, rack string) bool {
 	if !ok || !slices.Contains(session.Value.GetDrivers(), driver(a.Type)) {
 		return false
 	}
-	return a.Transport != hypervisor.TransportUnix || slices.Contains(session.Value.GetLocalSockets(), a.Host)
+	if a.Transport != hypervisor.TransportUnix {
+		return true
+	}
+	name := a.Host
+	if a.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		name = "lxd:" + name
+	}
+	return slices.Contains(session.Value.GetLocalSockets(), name)
 }
 
 func driver(t vmhostv1.VmHostType) string {

@@ -730,7 +730,7 @@ type RackHello struct {
 	// Drivers: `libvirt`, `lxd`, `fake`.
 	Drivers []string `protobuf:"bytes,4,rep,name=drivers,proto3" json:"drivers,omitempty"`
 	// Names of local sockets that addresses may use; the empty name is the
-	// machine's default socket.
+	// machine's default socket. LXD's carry the prefix `lxd:`.
 	LocalSockets  []string `protobuf:"bytes,5,rep,name=local_sockets,json=localSockets,proto3" json:"local_sockets,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
