@@ -1,0 +1,2 @@
+package lxd
+import (_ "github.com/canonical/lxd/client"; _ "github.com/gorilla/websocket")
