@@ -21,6 +21,7 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // Composer places machines and commits capacity to them.
@@ -51,6 +52,8 @@ type Encrypter interface {
 type Config struct {
 	// Store is the state.
 	Store *store.Store
+	// Seen knows when hosts were last reported here; nil: nobody does.
+	Seen view.LastSeen
 	// Secrets encrypts credentials.
 	Secrets Encrypter
 	// Composer and Operations do what needs a hypervisor.
@@ -76,13 +79,14 @@ type Server struct {
 // base is what every service has.
 type base struct {
 	store *store.Store
+	seen  view.LastSeen
 	pager *query.Pager
 	key   []byte
 }
 
 // New makes the API. Run must be going for WatchEvents to tell anything.
 func New(cfg Config) *Server {
-	b := &base{store: cfg.Store, pager: query.NewPager(cfg.Key), key: cfg.Key}
+	b := &base{store: cfg.Store, seen: cfg.Seen, pager: query.NewPager(cfg.Key), key: cfg.Key}
 	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log)}
 }
 

@@ -96,9 +96,9 @@ func (s *machines) GetMachine(ctx context.Context, req *vmhostv1.GetMachineReque
 		return nil, err
 	}
 	if r, ok := store.Machines.Get(v, idOf(req.GetName())); ok {
-		return view.Machine(v, r), nil
+		return view.Machine(v, s.seen, r), nil
 	}
-	if m, ok := view.FindDiscovered(v, idOf(req.GetName())); ok {
+	if m, ok := view.FindDiscovered(v, s.seen, idOf(req.GetName())); ok {
 		return m, nil
 	}
 	return nil, apierror.NotFound(req.GetName())
@@ -106,7 +106,7 @@ func (s *machines) GetMachine(ctx context.Context, req *vmhostv1.GetMachineReque
 
 // ListMachines are all machines, composed and discovered.
 func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesRequest) (*vmhostv1.ListMachinesResponse, error) {
-	page, next, err := answerList[*vmhostv1.Machine](ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, "name", machineItems)
+	page, next, err := answerList[*vmhostv1.Machine](ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, "name", s.items)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func (s *machines) planPower(ctx context.Context, verb vmhostv1.OperationVerb, n
 	}
 	m, ok := store.Machines.Get(v, idOf(name))
 	if !ok {
-		if found, discovered := view.FindDiscovered(v, idOf(name)); discovered {
+		if found, discovered := view.FindDiscovered(v, s.seen, idOf(name)); discovered {
 			return nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "%s (%s on %s) was not made by vmhost and is never changed", name, found.GetHypervisorName(), found.GetVmHost()).
 				With("resource", name).With("vm_host", found.GetVmHost()).WithHint("change it on its hypervisor")
 		}
@@ -186,9 +186,9 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 	return s.operations.Query(ctx, principal(ctx), req.GetName())
 }
 
-// machineItems are all machines, ours and discovered.
-func machineItems(v *store.View) iter.Seq[query.Item] {
-	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message { return view.Machine(v, r) })
+// items are all machines, ours and discovered.
+func (s *machines) items(v *store.View) iter.Seq[query.Item] {
+	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message { return view.Machine(v, s.seen, r) })
 	return func(yield func(query.Item) bool) {
 		for item := range ours(v) {
 			if !yield(item) {
@@ -197,7 +197,7 @@ func machineItems(v *store.View) iter.Seq[query.Item] {
 		}
 		for host, seen := range view.AllDiscovered(v) {
 			name := machinesCollection + view.DiscoveredUID(host.GetUid(), seen.Value.GetObservation().GetUuid())
-			if !yield(query.Item{Name: name, Build: func() proto.Message { return view.Discovered(v, host, seen) }}) {
+			if !yield(query.Item{Name: name, Build: func() proto.Message { return view.Discovered(v, s.seen, host, seen) }}) {
 				return
 			}
 		}

@@ -54,7 +54,7 @@ func (s *vmHosts) UpdateVmHost(ctx context.Context, req *vmhostv1.UpdateVmHostRe
 		tx.IfRevision(store.VmHosts.Key(idOf(name)), r.Revision)
 		store.Put(tx, store.VmHosts, stored, idOf(name))
 		addEvent(ctx, tx, "vm_host.updated", name, name)
-		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 

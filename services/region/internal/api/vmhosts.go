@@ -63,7 +63,7 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 		tx.IfAbsent(store.VmHosts.Key(id))
 		store.Put(tx, store.VmHosts, stored, id)
 		addEvent(ctx, tx, "vm_host.created", spec.GetName(), spec.GetName())
-		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
+		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
 	})
 }
 
@@ -97,13 +97,13 @@ func (s *vmHosts) GetVmHost(ctx context.Context, req *vmhostv1.GetVmHostRequest)
 	if !ok {
 		return nil, apierror.NotFound(req.GetName())
 	}
-	return view.VmHost(v, r), nil
+	return view.VmHost(v, s.seen, r), nil
 }
 
 // ListVmHosts are all hosts.
 func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequest) (*vmhostv1.ListVmHostsResponse, error) {
 	page, next, err := answerList[*vmhostv1.VmHost](ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req, "name",
-		itemsOf(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message { return view.VmHost(v, r) }))
+		itemsOf(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message { return view.VmHost(v, s.seen, r) }))
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (s *vmHosts) setCordoned(ctx context.Context, method string, req cordonRequ
 			kind = "vm_host.cordoned"
 		}
 		addEvent(ctx, tx, kind, name, name)
-		return view.VmHost(v, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 

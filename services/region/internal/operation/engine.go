@@ -35,6 +35,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
 // Sender is the way to the racks whose sessions this process holds.
@@ -63,6 +64,8 @@ type Secrets interface {
 type Config struct {
 	// Store is the state.
 	Store *store.Store
+	// Seen knows when hosts were last reported here; nil: nobody does.
+	Seen view.LastSeen
 	// Sender reaches racks.
 	Sender Sender
 	// Turn keeps composes from starving what gives capacity back.

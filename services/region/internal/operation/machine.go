@@ -22,7 +22,7 @@ func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], err
 	if ok {
 		return m, nil
 	}
-	if d, found := view.FindDiscovered(v, uid); found {
+	if d, found := view.FindDiscovered(v, nil, uid); found {
 		host, uuid := strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
 		return m, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT,
 			"%s was discovered on host %s, vmhost did not make it and does not change it", name, host).

@@ -123,7 +123,7 @@ func (c *change) response(rack string, res *rackv1.StepResult) proto.Message {
 		if !ok {
 			return nil // a host that is gone again is no failure of the step
 		}
-		return view.VmHost(c.view, h)
+		return view.VmHost(c.view, c.engine.cfg.Seen, h)
 	default:
 		return c.shown()
 	}
@@ -134,7 +134,7 @@ func (c *change) shown() proto.Message {
 	r := c.op.GetResource()
 	rec, ok := store.Machines.Get(c.view, c.op.GetMachineUid())
 	if !ok {
-		if m, found := view.FindDiscovered(c.view, c.op.GetMachineUid()); found {
+		if m, found := view.FindDiscovered(c.view, c.engine.cfg.Seen, c.op.GetMachineUid()); found {
 			return m
 		}
 		return nil // a machine that is gone again is no failure of the step
@@ -147,7 +147,7 @@ func (c *change) shown() proto.Message {
 			rec.Value.Resource.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
 		}
 	}
-	m := view.Machine(c.view, rec)
+	m := view.Machine(c.view, c.engine.cfg.Seen, rec)
 	m.Etag = "" // known only after the transaction
 	return m
 }

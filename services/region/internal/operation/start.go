@@ -174,7 +174,7 @@ func (e *Engine) Query(ctx context.Context, principal, name string) (*vmhostv1.O
 			var host, uuid string
 			if m, ok := store.Machines.Get(v, uid); ok {
 				host, uuid = strings.TrimPrefix(m.Value.GetResource().GetVmHost(), "vmHosts/"), m.Value.GetResource().GetHypervisorUuid()
-			} else if d, ok := view.FindDiscovered(v, uid); ok {
+			} else if d, ok := view.FindDiscovered(v, nil, uid); ok {
 				host, uuid = strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
 			} else {
 				return apierror.NotFound(name)

@@ -73,6 +73,20 @@ func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[st
 	return f.after(v, after, parts...)
 }
 
+// IDs are the ids of All. It reads only keys.
+func (f Family[T]) IDs(v *View, parts ...string) iter.Seq[string] {
+	prefix := f.Prefix(parts...)
+	return func(yield func(string) bool) {
+		it := v.tree.Root().Iterator()
+		it.SeekPrefix([]byte(prefix))
+		for key, _, ok := it.Next(); ok; key, _, ok = it.Next() {
+			if !yield(string(key[len(prefix):])) {
+				return
+			}
+		}
+	}
+}
+
 // Count is how many records the family has below parts, at most limit. It reads
 // only keys.
 func (f Family[T]) Count(v *View, limit int, parts ...string) int {

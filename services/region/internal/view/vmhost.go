@@ -16,12 +16,9 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
-// conditionReachable is the condition that says whether a host is reached.
-const conditionReachable = "Reachable"
-
 // VmHost is a host as the API shows it: what the operator asked for, what
 // the hypervisor reported, what is committed, and who drives it.
-func VmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
+func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
 	h := proto.CloneOf(r.Value.GetResource())
 	host := id(h.GetName())
 	h.Etag = Etag(r.Revision)
@@ -33,6 +30,10 @@ func VmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHo
 	ledger, _ := store.Ledgers.Get(v, host)
 	h.Usage = placement.Usage(placement.NewHost(r.Value, observed, ledger.Value))
 	h.Observation = proto.CloneOf(observed.GetObservation())
+	at := observeTime(v, fresh, h)
+	if h.GetObservation() != nil {
+		h.Observation.ObserveTime = proto.CloneOf(at)
+	}
 	for _, c := range observed.GetConditions() {
 		h.Conditions = append(h.Conditions, proto.CloneOf(c))
 	}
@@ -43,6 +44,16 @@ func VmHost(v *store.View, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHo
 	h.State = HostState(v, h)
 	if h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK && !connected(v, rack) {
 		setCondition(h, noRack(h))
+	}
+	for _, c := range h.GetConditions() {
+		if c.GetType() == conditionReachable && !c.GetStatus() {
+			c.Message += lastSeenAt(at)
+		}
+	}
+	for _, c := range []*vmhostv1.Condition{overcommitted(h), membersMissing(v, h)} {
+		if c != nil {
+			h.Conditions = append(h.Conditions, c)
+		}
 	}
 	return h
 }
@@ -62,31 +73,6 @@ func HostState(v *store.View, h *vmhostv1.VmHost) vmhostv1.VmHostState {
 	default:
 		return vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK
 	}
-}
-
-func noRack(h *vmhostv1.VmHost) *vmhostv1.Condition {
-	c := &vmhostv1.Condition{
-		Type:    conditionReachable,
-		Reason:  vmhostv1.ErrorReason_NO_RACK.String(),
-		Message: "no rack that could drive the host is connected",
-		Hint:    "start a rack near it; `vmhostctl rack list` shows which are connected",
-	}
-	if h.GetAssignedRack() != "" {
-		c.Message = h.GetAssignedRack() + ", which drives the host, is not connected"
-		c.Hint = "start it again; after a while another rack that can reach the host takes over"
-	}
-	return c
-}
-
-// setCondition replaces the condition of the same type.
-func setCondition(h *vmhostv1.VmHost, c *vmhostv1.Condition) {
-	for i, old := range h.GetConditions() {
-		if old.GetType() == c.GetType() {
-			h.Conditions[i] = c
-			return
-		}
-	}
-	h.Conditions = append(h.Conditions, c)
 }
 
 // observationOf is what was reported of this host, and not of one that had its

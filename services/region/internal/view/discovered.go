@@ -1,0 +1,106 @@
+package view
+
+import (
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// Discovered is a machine that vmhost did not make, with all that its hypervisor
+// says of it: this is what a user decides by whether to adopt it.
+func Discovered(v *store.View, fresh LastSeen, host *vmhostv1.VmHost, r store.Record[*storev1.StoredSeenMachine]) *vmhostv1.Machine {
+	o := r.Value.GetObservation()
+	uid := DiscoveredUID(host.GetUid(), o.GetUuid())
+	m := &vmhostv1.Machine{
+		Name: "machines/" + uid, Uid: uid, Etag: Etag(r.Revision),
+		CreateTime: proto.CloneOf(r.Value.GetFirstSeenTime()), UpdateTime: proto.CloneOf(r.Value.GetChangeTime()),
+		Hostname: o.GetName(), Origin: vmhostv1.MachineOrigin_MACHINE_ORIGIN_DISCOVERED,
+		VmHost: host.GetName(), Zone: host.GetZone(), ResourcePool: host.GetResourcePool(),
+		HypervisorName: o.GetName(), HypervisorUuid: o.GetUuid(), Architecture: o.GetArchitecture(),
+		Cores: o.GetCores(), MemoryMib: o.GetMemoryMib(), Phase: vmhostv1.MachinePhase_MACHINE_PHASE_READY,
+		Type: o.GetType(), PinnedCores: slices.Clone(o.GetPinnedCores()), Hugepages: o.GetHugepages(),
+		Firmware: o.GetFirmware(), SecureBoot: o.GetSecureBoot(), Autostart: o.GetAutostart(),
+		Profiles: slices.Clone(o.GetProfiles()), Image: o.GetImage(), Project: o.GetProject(),
+	}
+	for _, d := range o.GetDisks() {
+		m.Disks = append(m.Disks, proto.CloneOf(d))
+	}
+	for _, i := range o.GetInterfaces() {
+		m.Interfaces = append(m.Interfaces, proto.CloneOf(i))
+	}
+	observe(m, o)
+	unreadable(m, o)
+	if c := carriesOurs(v, o.GetUid()); c != nil {
+		m.Conditions = append(m.Conditions, c)
+	}
+	judge(m, v, fresh, host, r.Value)
+	return m
+}
+
+// carriesOurs is the condition of a machine of others that carries our metadata.
+func carriesOurs(v *store.View, uid string) *vmhostv1.Condition {
+	if uid == "" {
+		return nil
+	}
+	c := &vmhostv1.Condition{
+		Type: "CarriesOurMetadata", Status: true, Reason: vmhostv1.ErrorReason_FOREIGN_OBJECT.String(),
+		Message: "it carries the metadata of machines/" + uid + ", which is no machine of this deployment; it counts as one of others",
+		Hint:    "remove it if it was left behind, or take the metadata off on the hypervisor",
+	}
+	if m, ok := store.Machines.Get(v, uid); ok {
+		c.Message = "it carries the metadata of machines/" + uid + ", which is on " + m.Value.GetResource().GetVmHost() + ": it is a clone of it, and counts as one of others"
+		c.Hint = "take the metadata off the clone on the hypervisor, then it can be adopted"
+	}
+	return c
+}
+
+// AllDiscovered are the machines on hosts that have no record.
+func AllDiscovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]] {
+	return func(yield func(*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]) bool) {
+		for hostID, host := range store.VmHosts.All(v) {
+			for _, seen := range store.Seen.All(v, hostID) {
+				if _, ours := Ours(v, host.Value.GetResource(), seen.Value.GetObservation()); ours {
+					continue
+				}
+				if !yield(host.Value.GetResource(), seen) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// FindDiscovered is the discovered machine of a uid. A uid does not say which
+// host it is of, so the keys of what was seen are gone through; no record is
+// decoded but the one that is found.
+func FindDiscovered(v *store.View, seen LastSeen, uid string) (*vmhostv1.Machine, bool) {
+	wanted, err := uuid.Parse(uid)
+	if err != nil || wanted.Version() != 5 { //nolint:mnd // the version of uuids made of names
+		return nil, false
+	}
+	hostID, host, space := "", (*vmhostv1.VmHost)(nil), uuid.Nil
+	for key := range store.Seen.IDs(v) {
+		of, domain, _ := strings.Cut(key, "/")
+		if of != hostID {
+			r, _ := store.VmHosts.Get(v, of)
+			hostID, host = of, r.Value.GetResource()
+			space = spaceOf(host.GetUid())
+		}
+		if host == nil || uuid.NewSHA1(space, []byte(domain)) != wanted {
+			continue
+		}
+		r, _ := store.Seen.Get(v, hostID, domain)
+		if _, ours := Ours(v, host, r.Value.GetObservation()); ours {
+			return nil, false
+		}
+		return Discovered(v, seen, host, r), true
+	}
+	return nil, false
+}
