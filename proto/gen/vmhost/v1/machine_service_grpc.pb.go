@@ -57,7 +57,10 @@ type MachineServiceClient interface {
 	ListMachines(ctx context.Context, in *ListMachinesRequest, opts ...grpc.CallOption) (*ListMachinesResponse, error)
 	// Decomposes a machine: stops it, removes it with its own volumes, and gives
 	// its capacity back once the host was seen without it. Discovered machines
-	// are refused with FOREIGN_OBJECT.
+	// are refused with FOREIGN_OBJECT. Of an adopted machine those disks go that it
+	// had when it was adopted and that are volumes of a storage pool of its host
+	// alone (no network storage) which no other machine there uses; all others
+	// stay. Release a machine instead to keep it with everything.
 	DeleteMachine(ctx context.Context, in *DeleteMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Starts a machine. Started already counts as done.
 	StartMachine(ctx context.Context, in *StartMachineRequest, opts ...grpc.CallOption) (*Operation, error)
@@ -78,11 +81,16 @@ type MachineServiceClient interface {
 	BatchChangePower(ctx context.Context, in *BatchChangePowerRequest, opts ...grpc.CallOption) (*BatchChangePowerResponse, error)
 	// Takes a discovered machine over: from now on vmhost counts it as its own and
 	// may power and delete it. Only its metadata changes; it is not restarted. Its
-	// name and uid stay. Errors: NOT_FOUND, ALREADY_EXISTS (hostname),
-	// QUOTA_EXCEEDED, WRONG_STATE (ours already).
+	// name and uid stay. Its cores and memory are committed instead of counted as
+	// foreign, which needs no room; its volumes stay part of what the storage pool
+	// has allocated, and count against no quota. Errors: NOT_FOUND, ALREADY_EXISTS
+	// (hostname), QUOTA_EXCEEDED, WRONG_STATE (ours already, or not readable),
+	// FOREIGN_OBJECT (metadata of another machine, another project).
 	AdoptMachine(ctx context.Context, in *AdoptMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Gives a machine back: vmhost takes its metadata off it and drops its record.
-	// It stays on its host as it is and is listed as discovered.
+	// It stays on its host as it is and is listed as discovered. One that vmhost
+	// composed can be given away as well: its volumes stay with it, and it gets the
+	// name of a discovered machine, which the operation's response shows.
 	ReleaseMachine(ctx context.Context, in *ReleaseMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// The log of a machine's serial console, from its end backwards as much as is
 	// asked for, in parts. Errors: UNSUPPORTED, HOST_UNREACHABLE.
@@ -296,7 +304,10 @@ type MachineServiceServer interface {
 	ListMachines(context.Context, *ListMachinesRequest) (*ListMachinesResponse, error)
 	// Decomposes a machine: stops it, removes it with its own volumes, and gives
 	// its capacity back once the host was seen without it. Discovered machines
-	// are refused with FOREIGN_OBJECT.
+	// are refused with FOREIGN_OBJECT. Of an adopted machine those disks go that it
+	// had when it was adopted and that are volumes of a storage pool of its host
+	// alone (no network storage) which no other machine there uses; all others
+	// stay. Release a machine instead to keep it with everything.
 	DeleteMachine(context.Context, *DeleteMachineRequest) (*Operation, error)
 	// Starts a machine. Started already counts as done.
 	StartMachine(context.Context, *StartMachineRequest) (*Operation, error)
@@ -317,11 +328,16 @@ type MachineServiceServer interface {
 	BatchChangePower(context.Context, *BatchChangePowerRequest) (*BatchChangePowerResponse, error)
 	// Takes a discovered machine over: from now on vmhost counts it as its own and
 	// may power and delete it. Only its metadata changes; it is not restarted. Its
-	// name and uid stay. Errors: NOT_FOUND, ALREADY_EXISTS (hostname),
-	// QUOTA_EXCEEDED, WRONG_STATE (ours already).
+	// name and uid stay. Its cores and memory are committed instead of counted as
+	// foreign, which needs no room; its volumes stay part of what the storage pool
+	// has allocated, and count against no quota. Errors: NOT_FOUND, ALREADY_EXISTS
+	// (hostname), QUOTA_EXCEEDED, WRONG_STATE (ours already, or not readable),
+	// FOREIGN_OBJECT (metadata of another machine, another project).
 	AdoptMachine(context.Context, *AdoptMachineRequest) (*Operation, error)
 	// Gives a machine back: vmhost takes its metadata off it and drops its record.
-	// It stays on its host as it is and is listed as discovered.
+	// It stays on its host as it is and is listed as discovered. One that vmhost
+	// composed can be given away as well: its volumes stay with it, and it gets the
+	// name of a discovered machine, which the operation's response shows.
 	ReleaseMachine(context.Context, *ReleaseMachineRequest) (*Operation, error)
 	// The log of a machine's serial console, from its end backwards as much as is
 	// asked for, in parts. Errors: UNSUPPORTED, HOST_UNREACHABLE.

@@ -232,7 +232,8 @@ type Operation struct {
 	// True once a user has asked for it to be cancelled.
 	CancelRequested bool `protobuf:"varint,16,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
 	// What it made or found, when it succeeded: the Machine, VmHost,
-	// CheckVmHostResult, RemoveVmHostResult or ComposePlan.
+	// CheckVmHostResult, RemoveVmHostResult or ComposePlan. A removal of a host has
+	// its result also when it failed or was cancelled.
 	Response *anypb.Any `protobuf:"bytes,17,opt,name=response,proto3" json:"response,omitempty"`
 	// Why it failed, when it did.
 	Error         *OperationError `protobuf:"bytes,18,opt,name=error,proto3" json:"error,omitempty"`

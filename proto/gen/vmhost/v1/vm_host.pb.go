@@ -1843,7 +1843,8 @@ type StoragePool struct {
 	// What is allocated in it by everything, bytes.
 	AllocationBytes int64 `protobuf:"varint,5,opt,name=allocation_bytes,json=allocationBytes,proto3" json:"allocation_bytes,omitempty"`
 	// What volumes of machines that vmhost composed have allocated, bytes; part
-	// of allocation_bytes.
+	// of allocation_bytes. Volumes of adopted machines are not in it: they are not
+	// committed.
 	OursBytes int64 `protobuf:"varint,6,opt,name=ours_bytes,json=oursBytes,proto3" json:"ours_bytes,omitempty"`
 	// What is free, bytes.
 	AvailableBytes int64 `protobuf:"varint,7,opt,name=available_bytes,json=availableBytes,proto3" json:"available_bytes,omitempty"`

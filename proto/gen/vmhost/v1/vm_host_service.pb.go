@@ -1182,10 +1182,15 @@ func (x *RemoveVmHostRequest) GetValidateOnly() bool {
 // What became of the machines of a host.
 type RemoveVmHostResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One result per machine of ours.
+	// One result per machine of ours, those that failed first; of many thousands
+	// only as many as an operation's record can hold, see the numbers.
 	Results []*BatchResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
 	// Whether the host is gone.
-	Removed       bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	Removed bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	// How many machines were released or deleted.
+	Succeeded int32 `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	// How many machines were not; they keep their records.
+	Failed        int32 `protobuf:"varint,4,opt,name=failed,proto3" json:"failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1232,6 +1237,20 @@ func (x *RemoveVmHostResult) GetRemoved() bool {
 		return x.Removed
 	}
 	return false
+}
+
+func (x *RemoveVmHostResult) GetSucceeded() int32 {
+	if x != nil {
+		return x.Succeeded
+	}
+	return 0
+}
+
+func (x *RemoveVmHostResult) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
 }
 
 // Whose cluster.
@@ -1444,10 +1463,12 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\x04etag\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"`\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\x96\x01\n" +
 	"\x12RemoveVmHostResult\x120\n" +
 	"\aresults\x18\x01 \x03(\v2\x16.vmhost.v1.BatchResultR\aresults\x12\x18\n" +
-	"\aremoved\x18\x02 \x01(\bR\aremoved\"\x9f\x01\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\x12\x1c\n" +
+	"\tsucceeded\x18\x03 \x01(\x05R\tsucceeded\x12\x16\n" +
+	"\x06failed\x18\x04 \x01(\x05R\x06failed\"\x9f\x01\n" +
 	"\x18AddClusterMembersRequest\x122\n" +
 	"\x04name\x18\x01 \x01(\tB\x1e\xe0A\x02\xbaH\x18r\x162\x14^vmHosts/[^/]{1,63}$R\x04name\x12*\n" +
 	"\n" +

@@ -58,7 +58,11 @@ type VmHostServiceClient interface {
 	// taken off every machine of ours and all stay where they are; with DECOMPOSE
 	// every machine of ours is deleted. Each machine has an operation of its own;
 	// one that fails stops nothing else and keeps its record, and the host then
-	// stays, cordoned. The operation's response is a RemoveVmHostResult.
+	// stays, cordoned. DECOMPOSE deletes adopted machines as well, see
+	// DeleteMachine; machines that were only discovered are never touched. The
+	// host takes nothing new meanwhile; uncordoning it stops the removal, and so
+	// does cancelling the operation: machines that were begun with are finished.
+	// The operation's response is a RemoveVmHostResult, also when it fails.
 	RemoveVmHost(ctx context.Context, in *RemoveVmHostRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Adds a VM host for every member of the host's LXD cluster that has none yet,
 	// with the same credential, project, zone, resource pool, tags and ratios.
@@ -220,7 +224,11 @@ type VmHostServiceServer interface {
 	// taken off every machine of ours and all stay where they are; with DECOMPOSE
 	// every machine of ours is deleted. Each machine has an operation of its own;
 	// one that fails stops nothing else and keeps its record, and the host then
-	// stays, cordoned. The operation's response is a RemoveVmHostResult.
+	// stays, cordoned. DECOMPOSE deletes adopted machines as well, see
+	// DeleteMachine; machines that were only discovered are never touched. The
+	// host takes nothing new meanwhile; uncordoning it stops the removal, and so
+	// does cancelling the operation: machines that were begun with are finished.
+	// The operation's response is a RemoveVmHostResult, also when it fails.
 	RemoveVmHost(context.Context, *RemoveVmHostRequest) (*Operation, error)
 	// Adds a VM host for every member of the host's LXD cluster that has none yet,
 	// with the same credential, project, zone, resource pool, tags and ratios.

@@ -761,7 +761,12 @@ type StoredOperation struct {
 	StepId string `protobuf:"bytes,9,opt,name=step_id,json=stepId,proto3" json:"step_id,omitempty"`
 	// Actions of the steps, in order; filled when the operation is made, so that
 	// every try is the same.
-	Plan          []*v11.Step `protobuf:"bytes,10,rep,name=plan,proto3" json:"plan,omitempty"`
+	Plan []*v11.Step `protobuf:"bytes,10,rep,name=plan,proto3" json:"plan,omitempty"`
+	// The operation that it is a part of, `operations/{operation}`; empty for one
+	// that a user asked for.
+	Parent string `protobuf:"bytes,11,opt,name=parent,proto3" json:"parent,omitempty"`
+	// For the removal of a host.
+	Removal       *StoredRemoval `protobuf:"bytes,12,opt,name=removal,proto3" json:"removal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -866,6 +871,86 @@ func (x *StoredOperation) GetPlan() []*v11.Step {
 	return nil
 }
 
+func (x *StoredOperation) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *StoredOperation) GetRemoval() *StoredRemoval {
+	if x != nil {
+		return x.Removal
+	}
+	return nil
+}
+
+// The removal of a host with its machines. Each machine has an operation of its
+// own that names this one as its parent; of them only how many is kept here, so
+// that the record stays small however many machines there are.
+type StoredRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happens to machines of ours.
+	Mode v1.RemoveMode `protobuf:"varint,1,opt,name=mode,proto3,enum=vmhost.v1.RemoveMode" json:"mode,omitempty"`
+	// The uid of the host.
+	VmHostUid string `protobuf:"bytes,2,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	// How many operations on machines were begun.
+	Begun         int32 `protobuf:"varint,3,opt,name=begun,proto3" json:"begun,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredRemoval) Reset() {
+	*x = StoredRemoval{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredRemoval) ProtoMessage() {}
+
+func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
+func (*StoredRemoval) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *StoredRemoval) GetMode() v1.RemoveMode {
+	if x != nil {
+		return x.Mode
+	}
+	return v1.RemoveMode(0)
+}
+
+func (x *StoredRemoval) GetVmHostUid() string {
+	if x != nil {
+		return x.VmHostUid
+	}
+	return ""
+}
+
+func (x *StoredRemoval) GetBegun() int32 {
+	if x != nil {
+		return x.Begun
+	}
+	return 0
+}
+
 // `requests/<principal>/<request_id>`: what a request_id was used for. Kept for
 // 24 hours.
 type StoredRequest struct {
@@ -884,7 +969,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +981,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +994,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -956,7 +1041,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1053,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1066,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1026,7 +1111,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1123,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1136,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1110,7 +1195,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1207,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1220,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1163,7 +1248,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1260,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1273,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1209,7 +1294,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1306,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1319,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1254,7 +1339,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1351,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1364,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 // `events/<id>`.
@@ -1293,7 +1378,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1390,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1403,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1341,7 +1426,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1438,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1451,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1402,7 +1487,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1499,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1512,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1478,7 +1563,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1575,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1588,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1528,7 +1613,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1540,7 +1625,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1553,7 +1638,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1635,7 +1720,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"StoredName\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"(\n" +
 	"\rStoredAddress\x12\x17\n" +
-	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xa6\x03\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xf8\x03\n" +
 	"\x0fStoredOperation\x120\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.vmhost.v1.OperationR\bresource\x12\x1f\n" +
 	"\vmachine_uid\x18\x02 \x01(\tR\n" +
@@ -1648,7 +1733,13 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x05cause\x18\b \x01(\v2\x19.vmhost.v1.OperationErrorR\x05cause\x12\x17\n" +
 	"\astep_id\x18\t \x01(\tR\x06stepId\x12(\n" +
 	"\x04plan\x18\n" +
-	" \x03(\v2\x14.vmhost.rack.v1.StepR\x04plan\"\xb0\x01\n" +
+	" \x03(\v2\x14.vmhost.rack.v1.StepR\x04plan\x12\x16\n" +
+	"\x06parent\x18\v \x01(\tR\x06parent\x128\n" +
+	"\aremoval\x18\f \x01(\v2\x1e.vmhost.store.v1.StoredRemovalR\aremoval\"p\n" +
+	"\rStoredRemoval\x12)\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x15.vmhost.v1.RemoveModeR\x04mode\x12\x1e\n" +
+	"\vvm_host_uid\x18\x02 \x01(\tR\tvmHostUid\x12\x14\n" +
+	"\x05begun\x18\x03 \x01(\x05R\x05begun\"\xb0\x01\n" +
 	"\rStoredRequest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x120\n" +
@@ -1719,7 +1810,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                       // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
@@ -1733,78 +1824,82 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*StoredName)(nil),              // 9: vmhost.store.v1.StoredName
 	(*StoredAddress)(nil),           // 10: vmhost.store.v1.StoredAddress
 	(*StoredOperation)(nil),         // 11: vmhost.store.v1.StoredOperation
-	(*StoredRequest)(nil),           // 12: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),              // 13: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),           // 14: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),        // 15: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),              // 16: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),      // 17: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),         // 18: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),             // 19: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),         // 20: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),             // 21: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),            // 22: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),        // 23: vmhost.store.v1.StoredDeployment
-	nil,                             // 24: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                             // 25: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	(*v1.VmHost)(nil),               // 26: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 27: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 28: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 29: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),       // 30: vmhost.v1.ResourceAmount
-	(*v11.OpenConsole)(nil),         // 31: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),              // 32: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 33: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 35: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 36: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 37: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 38: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 39: vmhost.rack.v1.Step
-	(*anypb.Any)(nil),               // 40: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 41: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 42: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 43: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 44: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 45: vmhost.v1.JoinToken
+	(*StoredRemoval)(nil),           // 12: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),           // 13: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),              // 14: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),           // 15: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),        // 16: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),              // 17: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),      // 18: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),         // 19: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),             // 20: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),         // 21: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),             // 22: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),            // 23: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),        // 24: vmhost.store.v1.StoredDeployment
+	nil,                             // 25: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                             // 26: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	(*v1.VmHost)(nil),               // 27: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),    // 28: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),             // 29: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),            // 30: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),       // 31: vmhost.v1.ResourceAmount
+	(*v11.OpenConsole)(nil),         // 32: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),              // 33: vmhost.v1.Machine
+	(*v11.MachineObservation)(nil),  // 34: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
+	(*v1.Operation)(nil),            // 36: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),   // 38: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),       // 39: vmhost.v1.OperationError
+	(*v11.Step)(nil),                // 40: vmhost.rack.v1.Step
+	(v1.RemoveMode)(0),              // 41: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),               // 42: google.protobuf.Any
+	(*v1.Rack)(nil),                 // 43: vmhost.v1.Rack
+	(*v1.Zone)(nil),                 // 44: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),         // 45: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                // 46: vmhost.v1.Event
+	(*v1.JoinToken)(nil),            // 47: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	26, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	27, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	28, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	29, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	27, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	28, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	29, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	30, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	24, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	25, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	30, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	31, // 8: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	32, // 9: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	25, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	26, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	31, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	32, // 8: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	33, // 9: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
 	4,  // 10: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	33, // 11: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	34, // 12: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	34, // 13: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	35, // 14: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	36, // 15: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	37, // 16: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	38, // 17: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	39, // 18: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	40, // 19: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	34, // 20: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	41, // 21: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	34, // 22: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	42, // 23: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	43, // 24: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	44, // 25: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	45, // 26: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 27: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	34, // 28: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	34, // 29: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	34, // 30: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	34, // 11: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	35, // 12: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	35, // 13: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	36, // 14: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	37, // 15: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	38, // 16: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	39, // 17: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	40, // 18: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	12, // 19: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	41, // 20: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	42, // 21: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	35, // 22: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	43, // 23: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	35, // 24: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	44, // 25: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	45, // 26: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	46, // 27: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	47, // 28: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 29: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	35, // 30: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	35, // 31: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	35, // 32: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -1818,7 +1913,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
