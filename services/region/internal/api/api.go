@@ -26,8 +26,8 @@ import (
 
 // Composer places machines and commits capacity to them.
 type Composer interface {
-	// Plan says where a machine would go.
-	Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Placement, error)
+	// Plan says where a machine would go, and why.
+	Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.ComposePlan, error)
 	// Compose takes the capacity and records machine and operation.
 	Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error)
 }
@@ -35,7 +35,11 @@ type Composer interface {
 // Operations begins, awaits and cancels work on hypervisors.
 type Operations interface {
 	Delete(ctx context.Context, principal string, req *vmhostv1.DeleteMachineRequest) (*vmhostv1.Operation, error)
-	Power(ctx context.Context, principal string, verb vmhostv1.OperationVerb, name string, grace time.Duration, requestID string) (*vmhostv1.Operation, error)
+	Power(ctx context.Context, principal, name string, want *vmhostv1.BatchChangePowerRequest) (*vmhostv1.Operation, error)
+	BatchPower(ctx context.Context, principal string, req *vmhostv1.BatchChangePowerRequest, find func(v *store.View) ([]string, error)) (*vmhostv1.BatchChangePowerResponse, error)
+	Adopt(ctx context.Context, principal string, req *vmhostv1.AdoptMachineRequest) (*vmhostv1.Operation, error)
+	Release(ctx context.Context, principal string, req *vmhostv1.ReleaseMachineRequest) (*vmhostv1.Operation, error)
+	Remove(ctx context.Context, principal string, req *vmhostv1.RemoveVmHostRequest) (*vmhostv1.Operation, error)
 	Query(ctx context.Context, principal, name string) (*vmhostv1.Operation, error)
 	Refresh(ctx context.Context, principal string, req *vmhostv1.RefreshVmHostRequest) (*vmhostv1.Operation, error)
 	Check(ctx context.Context, principal string, req *vmhostv1.CheckVmHostRequest) (*vmhostv1.Operation, error)
@@ -43,9 +47,10 @@ type Operations interface {
 	Wait(ctx context.Context, name string, timeout time.Duration) (*vmhostv1.Operation, error)
 }
 
-// Encrypter encrypts what is kept in the store under a key.
-type Encrypter interface {
+// Secrets encrypts what is kept in the store under a key.
+type Secrets interface {
 	Encrypt(key string, plaintext []byte) ([]byte, error)
+	Decrypt(key string, ciphertext []byte) ([]byte, error)
 }
 
 // Config is what the API is made of.
@@ -55,7 +60,7 @@ type Config struct {
 	// Seen knows when hosts were last reported here; nil: nobody does.
 	Seen view.LastSeen
 	// Secrets encrypts credentials.
-	Secrets Encrypter
+	Secrets Secrets
 	// Composer and Operations do what needs a hypervisor.
 	Composer   Composer
 	Operations Operations

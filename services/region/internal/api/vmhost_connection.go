@@ -21,6 +21,7 @@ const (
 	credentialSSHKey   = "ssh-key"
 	credentialPassword = "password"
 	credentialTLS      = "tls"
+	credentialLXD      = "lxd"
 )
 
 func credentialKind(c *vmhostv1.Credential) string {
@@ -31,15 +32,17 @@ func credentialKind(c *vmhostv1.Credential) string {
 		return credentialPassword
 	case *vmhostv1.Credential_Tls:
 		return credentialTLS
+	case *vmhostv1.Credential_Lxd:
+		return credentialLXD
 	}
 	return credentialNone
 }
 
-func checkAddress(field, text string) (hypervisor.Address, error) {
+func checkAddress(field string, t vmhostv1.VmHostType, text string) (hypervisor.Address, error) {
 	if text == "" {
 		return hypervisor.Address{}, apierror.InvalidField(field, "is empty; write for example qemu+ssh://root@h1.example/system")
 	}
-	address, err := hypervisor.ParseAddress(text)
+	address, err := hypervisor.ParseAddressAs(t, text)
 	if err != nil {
 		return hypervisor.Address{}, apierror.InvalidField(field, "%s", err)
 	}
@@ -56,6 +59,11 @@ func checkHostKey(field string, address hypervisor.Address, key string) error {
 	}
 	switch address.Transport {
 	case hypervisor.TransportSSH, hypervisor.TransportTLS:
+	case hypervisor.TransportHTTPS:
+		if !lxdHostKey.MatchString(key) {
+			return apierror.InvalidField(field, "must be SHA256: and the SHA-256 of the server's certificate in lower case hex, as `lxc info` shows it")
+		}
+		return nil
 	case hypervisor.TransportFake:
 		return nil // the fake driver takes any text for a key
 	default:
@@ -90,7 +98,7 @@ func checkCredential(field string, address hypervisor.Address, c *vmhostv1.Crede
 		return nil // the fake driver takes any credential
 	}
 	if c != nil && kind == credentialNone {
-		return apierror.InvalidField(field, "has no kind; set ssh_private_key, password or tls")
+		return apierror.InvalidField(field, "has no kind; set ssh_private_key, password, tls or lxd")
 	}
 	switch address.Transport {
 	case hypervisor.TransportSSH:
@@ -117,6 +125,14 @@ func checkCredential(field string, address hypervisor.Address, c *vmhostv1.Crede
 			return checkTLS(field+".tls", c.GetTls())
 		}
 		return apierror.InvalidField(field, "must be a TLS certificate for this address")
+	case hypervisor.TransportHTTPS:
+		switch kind {
+		case credentialNone:
+			return nil // a certificate is generated
+		case credentialLXD:
+			return checkLXD(field+".lxd", c.GetLxd())
+		}
+		return apierror.InvalidField(field, "must be lxd for this address: a client certificate, a trust token or a trust password")
 	default:
 		if kind != credentialNone {
 			return apierror.InvalidField(field, "is set, but a local socket takes none")

@@ -34,6 +34,10 @@ func placeOf(spec *vmhostv1.VmHost) (hostPlace, error) {
 		// Each rack's machine has sockets of its own.
 		p.address += "@" + p.rack
 	}
+	if spec.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		// One VM host is one server and project, in a cluster one member of it.
+		p.address += "#" + spec.GetProject() + "/" + spec.GetClusterMember()
+	}
 	return p, nil
 }
 
@@ -93,7 +97,7 @@ func (p hostPlace) give(tx *store.Txn, next hostPlace) {
 // completeSpec fills in what the operator left out, and refuses what cannot be.
 // before is the host as it was, nil for a new one.
 func completeSpec(v *store.View, spec *vmhostv1.VmHost, credential *vmhostv1.Credential, before *vmhostv1.VmHost) (hostPlace, error) {
-	address, err := checkAddress("vm_host.address", spec.GetAddress())
+	address, err := checkAddress("vm_host.address", spec.GetType(), spec.GetAddress())
 	if err != nil {
 		return hostPlace{}, err
 	}
@@ -118,6 +122,12 @@ func completeSpec(v *store.View, spec *vmhostv1.VmHost, credential *vmhostv1.Cre
 	if _, err := reference("vm_host.rack", spec.GetRack(), racksCollection, ""); err != nil {
 		return hostPlace{}, err
 	}
+	if err := completeProject(spec); err != nil {
+		return hostPlace{}, err
+	}
+	if err := checkLabels(spec); err != nil {
+		return hostPlace{}, err
+	}
 	spec.Zone, spec.ResourcePool = zonesCollection+zone, resourcePoolsCollection+pool
 	spec.Overcommit = completeRatios(spec.GetOvercommit())
 	moved := before == nil || before.GetAddress() != spec.GetAddress() || before.GetRack() != ""
@@ -132,6 +142,9 @@ func completeSpec(v *store.View, spec *vmhostv1.VmHost, credential *vmhostv1.Cre
 			return hostPlace{}, err
 		}
 	}
+	if spec.HostKey, err = tokenHostKey("vm_host.credential.lxd", "vm_host.host_key", spec.GetHostKey(), credential); err != nil {
+		return hostPlace{}, err
+	}
 	if err := checkHostKey("vm_host.host_key", address, spec.GetHostKey()); err != nil {
 		return hostPlace{}, err
 	}
@@ -139,6 +152,22 @@ func completeSpec(v *store.View, spec *vmhostv1.VmHost, credential *vmhostv1.Cre
 		return hostPlace{}, err
 	}
 	return placeOf(spec)
+}
+
+// completeProject fills in the project of an LXD host; other hosts have none.
+func completeProject(spec *vmhostv1.VmHost) error {
+	if spec.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		if spec.GetProject() == "" {
+			spec.Project = defaultID
+		}
+		return nil
+	}
+	for field, value := range map[string]string{"project": spec.GetProject(), "cluster_member": spec.GetClusterMember(), "cluster_group": spec.GetClusterGroup()} {
+		if value != "" {
+			return apierror.InvalidField("vm_host."+field, "is set, and only LXD hosts have one")
+		}
+	}
+	return nil
 }
 
 func completeRatios(o *vmhostv1.OvercommitRatios) *vmhostv1.OvercommitRatios {
@@ -173,7 +202,7 @@ func needHostKey(address hypervisor.Address, spec *vmhostv1.VmHost, credential *
 		return nil
 	}
 	switch address.Transport {
-	case hypervisor.TransportSSH:
+	case hypervisor.TransportSSH, hypervisor.TransportHTTPS:
 	case hypervisor.TransportTLS:
 		if credential.GetTls().GetCaPem() != "" || credential == nil && before.GetCredentialKind() == credentialTLS && before.GetHostKey() == "" {
 			return nil

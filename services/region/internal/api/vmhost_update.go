@@ -19,12 +19,14 @@ func mutableHostFields() []string {
 	return []string{
 		"display_name", "address", "zone", "resource_pool", "tags", "overcommit", "overcommit.cores", "overcommit.memory", "overcommit.storage",
 		"default_storage_pool", "default_macvlan_mode", "rack", "host_key", "credential",
+		"reserved_cores", "reserved_memory_mib", "network_labels", "storage_pool_labels",
 	}
 }
 
 func fixedHostFields() []string {
 	return []string{
 		"uid", "type", "create_time", "update_time", "cordoned", "state", "conditions", "assigned_rack", "observation", "usage", "credential_kind",
+		"credential_info", "project", "cluster_member", "cluster_group",
 	}
 }
 
@@ -47,7 +49,11 @@ func (s *vmHosts) UpdateVmHost(ctx context.Context, req *vmhostv1.UpdateVmHostRe
 		if err := checkEtag(name, in.GetEtag(), r.Revision); err != nil {
 			return nil, err
 		}
-		stored, err := s.updated(v, tx, r.Value, in, mask)
+		credential, err := s.sentCredential(v, r.Value.GetResource(), in)
+		if err != nil {
+			return nil, err
+		}
+		stored, err := s.updated(v, tx, r.Value, in, credential, mask)
 		if err != nil {
 			return nil, err
 		}
@@ -59,14 +65,14 @@ func (s *vmHosts) UpdateVmHost(ctx context.Context, req *vmhostv1.UpdateVmHostRe
 }
 
 // updated is the host after the update; tx gets what changes around it.
-func (s *vmHosts) updated(v *store.View, tx *store.Txn, before *storev1.StoredVmHost, in *vmhostv1.VmHost, mask map[string]bool) (*storev1.StoredVmHost, error) {
+func (s *vmHosts) updated(v *store.View, tx *store.Txn, before *storev1.StoredVmHost, in *vmhostv1.VmHost, sent *vmhostv1.Credential, mask map[string]bool) (*storev1.StoredVmHost, error) {
 	stored := proto.CloneOf(before)
 	spec := stored.GetResource()
 	apply(spec, in, mask)
 	var credential *vmhostv1.Credential
 	if mask["credential"] {
 		// A mask without a value takes the credential away.
-		if credential = in.GetCredential(); credential == nil {
+		if credential = sent; credential == nil {
 			credential = &vmhostv1.Credential{}
 		}
 	}
@@ -89,6 +95,7 @@ func (s *vmHosts) updated(v *store.View, tx *store.Txn, before *storev1.StoredVm
 		if err := s.putCredential(tx, spec, credential); err != nil {
 			return nil, err
 		}
+		stored.ForgetTrustSecret = hasTrustSecret(credential)
 	}
 	spec.UpdateTime = timestamppb.Now()
 	old := before.GetResource()
@@ -107,7 +114,7 @@ func (s *vmHosts) completeUpdate(v *store.View, spec *vmhostv1.VmHost, credentia
 		// what is missing, as for a new host.
 		fresh := proto.CloneOf(before)
 		fresh.CredentialKind = credentialNone
-		address, err := checkAddress("vm_host.address", spec.GetAddress())
+		address, err := checkAddress("vm_host.address", spec.GetType(), spec.GetAddress())
 		if err != nil {
 			return hostPlace{}, err
 		}
@@ -127,11 +134,11 @@ func (s *vmHosts) completeUpdate(v *store.View, spec *vmhostv1.VmHost, credentia
 // keepsCredential refuses an address for which the stored credential is of the
 // wrong kind.
 func keepsCredential(spec, before *vmhostv1.VmHost) error {
-	now, err := checkAddress("vm_host.address", spec.GetAddress())
+	now, err := checkAddress("vm_host.address", spec.GetType(), spec.GetAddress())
 	if err != nil {
 		return err
 	}
-	was, err := checkAddress("vm_host.address", before.GetAddress())
+	was, err := checkAddress("vm_host.address", before.GetType(), before.GetAddress())
 	if err != nil {
 		return err
 	}
@@ -153,6 +160,10 @@ func apply(spec, in *vmhostv1.VmHost, mask map[string]bool) {
 		"default_macvlan_mode": func() { spec.DefaultMacvlanMode = in.GetDefaultMacvlanMode() },
 		"rack":                 func() { spec.Rack = in.GetRack() },
 		"host_key":             func() { spec.HostKey = in.GetHostKey() },
+		"reserved_cores":       func() { spec.ReservedCores = in.GetReservedCores() },
+		"reserved_memory_mib":  func() { spec.ReservedMemoryMib = in.GetReservedMemoryMib() },
+		"network_labels":       func() { spec.NetworkLabels = in.GetNetworkLabels() },
+		"storage_pool_labels":  func() { spec.StoragePoolLabels = in.GetStoragePoolLabels() },
 		"overcommit":           func() { spec.Overcommit = proto.CloneOf(in.GetOvercommit()) },
 	}
 	for path, copyField := range set {

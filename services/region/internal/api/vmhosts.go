@@ -16,7 +16,7 @@ import (
 type vmHosts struct {
 	vmhostv1.UnimplementedVmHostServiceServer
 	*base
-	secrets    Encrypter
+	secrets    Secrets
 	operations Operations
 }
 
@@ -33,6 +33,10 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 	if err != nil {
 		return nil, err
 	}
+	credential, err := freshCredential(id, req.GetVmHost())
+	if err != nil {
+		return nil, err
+	}
 	return mutate(ctx, s.base, vmhostv1.VmHostService_CreateVmHost_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.VmHost, error) {
 		if _, ok := store.VmHosts.Get(v, id); ok {
 			return nil, alreadyExists(vmHostsCollection + id)
@@ -44,22 +48,25 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 			DisplayName: in.GetDisplayName(), Type: in.GetType(), Address: in.GetAddress(), Zone: in.GetZone(), ResourcePool: in.GetResourcePool(),
 			Tags: in.GetTags(), Overcommit: proto.CloneOf(in.GetOvercommit()), DefaultStoragePool: in.GetDefaultStoragePool(),
 			DefaultMacvlanMode: in.GetDefaultMacvlanMode(), Rack: in.GetRack(), HostKey: in.GetHostKey(),
+			ReservedCores: in.GetReservedCores(), ReservedMemoryMib: in.GetReservedMemoryMib(),
+			Project: in.GetProject(), ClusterMember: in.GetClusterMember(), ClusterGroup: in.GetClusterGroup(),
+			NetworkLabels: in.GetNetworkLabels(), StoragePoolLabels: in.GetStoragePoolLabels(),
 		}
-		place, err := completeSpec(v, spec, in.GetCredential(), nil)
+		place, err := completeSpec(v, spec, credential, nil)
 		if err != nil {
 			return nil, err
 		}
 		if err := place.take(v, tx, spec); err != nil {
 			return nil, err
 		}
-		if err := s.putCredential(tx, spec, in.GetCredential()); err != nil {
+		if err := s.putCredential(tx, spec, credential); err != nil {
 			return nil, err
 		}
 		version, err := newUID()
 		if err != nil {
 			return nil, err
 		}
-		stored := &storev1.StoredVmHost{Resource: spec, ConnectionVersion: version}
+		stored := &storev1.StoredVmHost{Resource: spec, ConnectionVersion: version, ForgetTrustSecret: hasTrustSecret(credential)}
 		tx.IfAbsent(store.VmHosts.Key(id))
 		store.Put(tx, store.VmHosts, stored, id)
 		addEvent(ctx, tx, "vm_host.created", spec.GetName(), spec.GetName())
@@ -69,7 +76,7 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 
 // putCredential keeps the credential encrypted, and what kind it is.
 func (s *vmHosts) putCredential(tx *store.Txn, spec *vmhostv1.VmHost, c *vmhostv1.Credential) error {
-	spec.CredentialKind = credentialKind(c)
+	spec.CredentialKind, spec.CredentialInfo = credentialKind(c), credentialInfo(c)
 	parts := secretParts(idOf(spec.GetName()))
 	if spec.GetCredentialKind() == credentialNone {
 		tx.Delete(store.Secrets.Key(parts...))
@@ -157,8 +164,16 @@ func (s *vmHosts) setCordoned(ctx context.Context, method string, req cordonRequ
 
 // CheckVmHost tries an address.
 func (s *vmHosts) CheckVmHost(ctx context.Context, req *vmhostv1.CheckVmHostRequest) (*vmhostv1.Operation, error) {
-	address, err := checkAddress("address", req.GetAddress())
+	address, err := checkAddress("address", req.GetType(), req.GetAddress())
 	if err != nil {
+		return nil, err
+	}
+	if req.GetType() != vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED && req.GetType() != address.Type {
+		return nil, apierror.InvalidField("type", "is not that of the address %s", req.GetAddress())
+	}
+	req = proto.CloneOf(req)
+	req.Address = address.String()
+	if req.HostKey, err = tokenHostKey("credential.lxd", "host_key", req.GetHostKey(), req.GetCredential()); err != nil {
 		return nil, err
 	}
 	if err := checkHostKey("host_key", address, req.GetHostKey()); err != nil {
@@ -166,6 +181,16 @@ func (s *vmHosts) CheckVmHost(ctx context.Context, req *vmhostv1.CheckVmHostRequ
 	}
 	if err := checkCredential("credential", address, req.GetCredential(), false); err != nil {
 		return nil, err
+	}
+	if l := req.GetCredential().GetLxd(); l != nil {
+		// They are good for one use, which adding the host is.
+		l.TrustToken, l.TrustPassword = "", ""
+		if l.GetCertificatePem() == "" {
+			req.Credential = nil
+		}
+	}
+	if req.GetProject() != "" && address.Type != vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		return nil, apierror.InvalidField("project", "is set, and only LXD servers have projects")
 	}
 	rack, err := reference("rack", req.GetRack(), racksCollection, "")
 	if err != nil {

@@ -54,7 +54,7 @@ func (e *Engine) Check(ctx context.Context, principal string, req *vmhostv1.Chec
 			op.Check = bare
 			op.Resource.Target = "racks/" + op.GetRack()
 			addStep(op, "check", checkTimeout, &rackv1.Step{Action: &rackv1.Step_CheckHost{CheckHost: &rackv1.CheckHost{
-				Type: address.Type, Address: address.String(), HostKey: req.GetHostKey(),
+				Type: address.Type, Address: address.String(), HostKey: req.GetHostKey(), Project: req.GetProject(), Fix: req.GetFix(),
 			}}})
 			return nil
 		},
