@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -20,11 +18,19 @@ import (
 
 // driver is one connection to a fake host.
 type driver struct {
-	host   *Host
-	line   *line
-	closed chan struct{}
-	once   sync.Once
+	host    *Host
+	line    *line
+	project string
+	closed  chan struct{}
+	once    sync.Once
 }
+
+var (
+	_ hypervisor.Driver   = (*driver)(nil)
+	_ hypervisor.Adopter  = (*driver)(nil)
+	_ hypervisor.Consoler = (*driver)(nil)
+	_ hypervisor.Fixer    = (*driver)(nil)
+)
 
 func (h *Host) readHostKey(ctx context.Context) (key, fingerprint string, err error) {
 	h.mu.Lock()
@@ -48,7 +54,7 @@ func (h *Host) readHostKey(ctx context.Context) (key, fingerprint string, err er
 
 func (h *Host) open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
 	h.mu.Lock()
-	d := &driver{host: h, line: h.line, closed: make(chan struct{})}
+	d := &driver{host: h, line: h.line, project: target.Project, closed: make(chan struct{})}
 	h.mu.Unlock()
 	fault, err := d.begin(ctx, Open)
 	if err == nil {
@@ -147,27 +153,25 @@ func read[T any](ctx context.Context, d *driver, m Method, answer func(h *Host) 
 
 // Probe reads the host.
 func (d *driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error) {
-	return read(ctx, d, Probe, func(h *Host) (*vmhostv1.VmHostObservation, error) { return h.observe(), nil })
+	return read(ctx, d, Probe, func(h *Host) (*vmhostv1.VmHostObservation, error) { return h.observe(d.project), nil })
 }
 
 // Machines reads all machines.
 func (d *driver) Machines(ctx context.Context) ([]*rackv1.MachineObservation, error) {
-	return read(ctx, d, Machines, func(h *Host) ([]*rackv1.MachineObservation, error) {
-		out := h.sorted()
-		for i, m := range out {
-			out[i] = proto.CloneOf(m)
-		}
-		return out, nil
-	})
+	return read(ctx, d, Machines, func(h *Host) ([]*rackv1.MachineObservation, error) { return h.copies(), nil })
 }
 
-// Inventory reads the host and all machines.
+// Inventory reads the host and all machines. It counts as a call of Probe and of
+// Machines, and the faults of both are its own.
 func (d *driver) Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error) {
-	o, err := d.Probe(ctx)
-	if err != nil {
+	if _, err := d.Probe(ctx); err != nil {
 		return nil, nil, err
 	}
-	machines, err := d.Machines(ctx)
+	var o *vmhostv1.VmHostObservation
+	machines, err := read(ctx, d, Machines, func(h *Host) ([]*rackv1.MachineObservation, error) {
+		o = h.observe(d.project)
+		return h.copies(), nil
+	})
 	return o, machines, err
 }
 
@@ -205,55 +209,4 @@ func (d *driver) Close() error {
 
 func notFound(op, uuid string) error {
 	return &hypervisor.Error{Class: hypervisor.ErrNotFound, Op: op, Err: fmt.Errorf("no machine with uuid %s", uuid)}
-}
-
-// observe is called with h.mu held.
-func (h *Host) observe() *vmhostv1.VmHostObservation {
-	o := &vmhostv1.VmHostObservation{
-		ObserveTime:       timestamppb.Now(),
-		HypervisorVersion: "fake 1",
-		Hostname:          h.spec.Name,
-		Architectures:     h.spec.Architectures,
-		Cores:             h.spec.Cores,
-		CpuMhz:            2000,
-		CpuModel:          "fake",
-		MemoryMib:         h.spec.MemoryMiB,
-		Kvm:               !h.spec.Emulation,
-		Capabilities:      []string{"virtual-machines"},
-		Foreign:           &vmhostv1.ForeignUsage{},
-		HostUuid:          uuid.NewSHA1(uuid.NameSpaceURL, []byte("fake://"+h.spec.Name)).String(),
-	}
-	if o.GetKvm() {
-		o.Capabilities = append(o.Capabilities, "kvm")
-	}
-	node := &vmhostv1.NumaNode{MemoryMib: h.spec.MemoryMiB}
-	for c := range h.spec.Cores {
-		node.Cores = append(node.Cores, c)
-	}
-	o.NumaNodes = []*vmhostv1.NumaNode{node}
-	for _, p := range h.spec.Pools {
-		all, ours := h.allocated(p.Name)
-		o.StoragePools = append(o.StoragePools, &vmhostv1.StoragePool{
-			Name: p.Name, Type: "dir", Path: "/fake/" + p.Name, CapacityBytes: p.CapacityBytes,
-			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: true, Thin: p.Thin,
-		})
-		if p.Thin && o.GetCapabilities()[len(o.GetCapabilities())-1] != "thin-volumes" {
-			o.Capabilities = append(o.Capabilities, "thin-volumes")
-		}
-	}
-	for _, n := range h.spec.Networks {
-		net := &vmhostv1.HostNetwork{Name: n.Name, Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Active: true, Dhcp: true, Cidrs: []string{"192.0.2.0/24"}}
-		if n.Bridge {
-			net.Kind, net.Bridge, net.Dhcp, net.Cidrs = vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_BRIDGE, n.Name, false, nil
-		}
-		o.Networks = append(o.Networks, net)
-	}
-	for _, m := range h.machines {
-		if m.GetUid() == "" {
-			o.Foreign.Machines++
-			o.Foreign.Cores += m.GetCores()
-			o.Foreign.MemoryMib += m.GetMemoryMib()
-		}
-	}
-	return o
 }

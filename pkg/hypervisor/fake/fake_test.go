@@ -52,6 +52,16 @@ func harness(t *testing.T, fleet *fake.Fleet, host *fake.Host) hypervisortest.Ha
 			}
 		},
 		WrongHostKey: &badKey, WrongCredential: &badPassword,
+		AddBroken: func(t testing.TB, f hypervisortest.Foreign) {
+			host.Put(&rackv1.MachineObservation{Uuid: f.UUID, Name: f.Name, Problem: "as the test asked"})
+			t.Cleanup(func() { host.Remove(f.UUID) })
+		},
+		Guest: &hypervisortest.Guest{Ready: " is up", Type: "hello\r", Answer: "hello"},
+		Deaf: func(t testing.TB, _ *rackv1.CreateMachine) {
+			host.IgnoreShutdown(true)
+			t.Cleanup(func() { host.IgnoreShutdown(false) })
+		},
+		PinTo: []int32{1, 3},
 	}
 }
 
@@ -195,6 +205,44 @@ func TestAGuestThatIsDeafIsTurnedOffAfterGrace(t *testing.T) {
 			t.Errorf("stopped after %v as %v, error %v", took, m.GetPowerState(), err)
 		}
 	})
+}
+
+func TestFixStartsWhatDoesNotRunOnOneHostOnly(t *testing.T) {
+	fleet := fake.NewFleet(fake.HostSpec{
+		Name: "h", Count: 2, Pools: []fake.PoolSpec{{Name: "p", CapacityBytes: 1, Inactive: true}}, Networks: []fake.NetworkSpec{{Name: "n", Inactive: true}},
+	})
+	fixed, err := open(t, fleet, "h-1").(hypervisor.Fixer).Fix(t.Context())
+	if want := map[string]string{"storage-pool": "started storage pool p", "network": "started network n"}; err != nil || !cmp.Equal(fixed, want) {
+		t.Errorf("fixed %v, error %v; want %v", fixed, err, want)
+	}
+	for name, want := range map[string]bool{"h-1": true, "h-2": false} {
+		o, err := open(t, fleet, name).Probe(t.Context())
+		if err != nil || o.GetStoragePools()[0].GetActive() != want || o.GetNetworks()[0].GetActive() != want {
+			t.Errorf("%s: %v, error %v; want active %v", name, o, err, want)
+		}
+	}
+}
+
+func TestConsolesEndWithTheirConnection(t *testing.T) {
+	fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})
+	host, d := fleet.Host("h1"), open(t, fleet, "h1")
+	if _, err := d.Create(t.Context(), create("m")); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Power("m", vmhostv1.PowerState_POWER_STATE_ON)
+	c, err := d.(hypervisor.Consoler).OpenConsole(t.Context(), hypervisor.Ref{UID: "m"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.Say("m", "login:")
+	b := make([]byte, 20)
+	if n, err := c.Read(b); err != nil || string(b[:n]) != "login:" {
+		t.Errorf("read %q, error %v", b[:n], err)
+	}
+	host.Disconnect()
+	if _, err := c.Read(b); !errors.Is(err, hypervisor.ErrUnreachable) {
+		t.Errorf("read of a lost connection: %v", err)
+	}
 }
 
 func TestTenThousandHostsAreCheap(t *testing.T) {

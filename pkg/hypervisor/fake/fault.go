@@ -23,6 +23,11 @@ const (
 	Delete   Method = "delete"
 	SetPower Method = "set-power"
 	Events   Method = "events"
+	Adopt    Method = "adopt"
+	Release  Method = "release"
+	Console  Method = "console"
+	Log      Method = "console-log"
+	Fix      Method = "fix"
 	// Any is every method.
 	Any Method = ""
 )

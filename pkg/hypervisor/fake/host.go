@@ -27,6 +27,7 @@ type Host struct {
 	down     bool
 	stubborn bool
 	logins   int
+	consoles map[string]*console // by uuid
 }
 
 type volumeKey struct{ pool, name string }
@@ -155,11 +156,7 @@ func (h *Host) Get(uuid string) *rackv1.MachineObservation {
 func (h *Host) All() []*rackv1.MachineObservation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := h.sorted()
-	for i, m := range out {
-		out[i] = proto.CloneOf(m)
-	}
-	return out
+	return h.copies()
 }
 
 // PutVolume adds a volume without vmhost.
@@ -211,14 +208,17 @@ func (h *Host) dropMachine(uuid string) {
 		return
 	}
 	delete(h.machines, uuid)
+	h.dropConsole(uuid)
 	h.journal.dropMachine(h.spec.Name, uuid)
 	h.notify(uuid)
 }
 
 func (h *Host) replacePower(m *rackv1.MachineObservation, state vmhostv1.PowerState) *rackv1.MachineObservation {
+	before := m.GetPowerState()
 	m = proto.CloneOf(m)
 	m.PowerState = state
 	h.putMachine(m)
+	h.consolePower(m, before)
 	return m
 }
 
@@ -238,17 +238,33 @@ func (h *Host) dropVolume(k volumeKey) {
 	h.journal.dropVolume(h.spec.Name, k)
 }
 
+// allocated sums up a pool: ours are volumes by our names, and those of machines
+// that were adopted.
 func (h *Host) allocated(pool string) (all, ours int64) {
+	adopted := map[volumeKey]bool{}
+	for _, m := range h.machines {
+		for _, d := range m.GetDisks() {
+			adopted[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != ""
+		}
+	}
 	for k, v := range h.volumes {
 		if k.pool != pool {
 			continue
 		}
 		all += v.allocation
-		if strings.HasPrefix(k.name, "vmhost-") {
+		if strings.HasPrefix(k.name, "vmhost-") || adopted[k] {
 			ours += v.allocation
 		}
 	}
 	return all, ours
+}
+
+func (h *Host) copies() []*rackv1.MachineObservation {
+	out := h.sorted()
+	for i, m := range out {
+		out[i] = proto.CloneOf(m)
+	}
+	return out
 }
 
 func (h *Host) sorted() []*rackv1.MachineObservation {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -35,15 +35,13 @@ func (d *driver) change(ctx context.Context, m Method, uid string, effect func(h
 }
 
 // ours finds a machine that may be changed: by its uuid, with our uid on it.
-func (h *Host) ours(op, uid string) (*rackv1.MachineObservation, error) {
-	m := h.machines[uid]
+func (h *Host) ours(op string, ref hypervisor.Ref) (*rackv1.MachineObservation, error) {
+	m := h.machines[ref.Domain()]
 	if m == nil {
-		return nil, notFound(op, uid)
+		return nil, notFound(op, ref.Domain())
 	}
-	if m.GetUid() != uid {
-		return nil, &hypervisor.Error{
-			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("machine %q has that uuid and is not ours", m.GetName()),
-		}
+	if m.GetUid() != ref.UID {
+		return nil, foreign(op, m)
 	}
 	return m, nil
 }
@@ -52,7 +50,7 @@ func (h *Host) ours(op, uid string) (*rackv1.MachineObservation, error) {
 func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rackv1.MachineObservation, error) {
 	want := create.GetMachine()
 	return d.change(ctx, Create, want.GetUid(), func(h *Host, fault Fault) (*rackv1.MachineObservation, error) {
-		have, err := h.ours("create machine", want.GetUid())
+		have, err := h.ours("create machine", hypervisor.Ref{UID: want.GetUid()})
 		if err == nil || !errors.Is(err, hypervisor.ErrNotFound) {
 			return have, err
 		}
@@ -66,7 +64,10 @@ func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rac
 			}
 		}
 		var undo []func()
-		err = h.makeVolumes(want, &undo)
+		err = h.checkKind(want)
+		if err == nil {
+			err = h.makeVolumes(want, &undo)
+		}
 		if err == nil {
 			err = h.checkInterfaces(want)
 		}
@@ -84,6 +85,15 @@ func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rac
 			PowerState: vmhostv1.PowerState_POWER_STATE_OFF, Cores: want.GetCores(), MemoryMib: want.GetMemoryMib(),
 			Architecture: want.GetArchitecture(), Autostart: create.GetAutostart(),
 			ConsoleLogPath: "/fake/console/" + want.GetUid() + ".log",
+			Type:           want.GetType(), PinnedCores: want.GetPinnedCores(), Hugepages: want.GetHugepages(),
+			Firmware: want.GetFirmware(), SecureBoot: want.GetSecureBoot(),
+			Profiles: want.GetProfiles(), Image: want.GetImage(), Project: want.GetProject(),
+		}
+		if made.GetType() == vmhostv1.MachineType_MACHINE_TYPE_UNSPECIFIED {
+			made.Type = vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE
+		}
+		if made.GetFirmware() == vmhostv1.Firmware_FIRMWARE_UNSPECIFIED {
+			made.Firmware = vmhostv1.Firmware_FIRMWARE_BIOS
 		}
 		for i, disk := range want.GetDisks() {
 			disk = proto.CloneOf(disk)
@@ -97,6 +107,24 @@ func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rac
 		h.putMachine(made)
 		return made, nil
 	})
+}
+
+// checkKind refuses what the host cannot run.
+func (h *Host) checkKind(want *vmhostv1.Machine) error {
+	can := h.spec.capabilities()
+	for _, need := range []struct {
+		word string
+		need bool
+	}{
+		{"containers", want.GetType() == vmhostv1.MachineType_MACHINE_TYPE_CONTAINER},
+		{"hugepages", want.GetHugepages()},
+		{"secure-boot", want.GetSecureBoot()},
+	} {
+		if need.need && !slices.Contains(can, need.word) {
+			return &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "create machine", Err: fmt.Errorf("the host has no %s", need.word)}
+		}
+	}
+	return nil
 }
 
 // makeVolumes makes those that are missing. One of the machine's own names that
@@ -133,64 +161,16 @@ func (h *Host) checkInterfaces(want *vmhostv1.Machine) error {
 
 // Delete removes a machine with its own volumes.
 func (d *driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
-	_, err := d.change(ctx, Delete, machine.GetUid(), func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
-		if _, err := h.ours("delete machine", machine.GetUid()); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
+	ref := hypervisor.RefOf(machine)
+	_, err := d.change(ctx, Delete, ref.Domain(), func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
+		if _, err := h.ours("delete machine", ref); err != nil && !errors.Is(err, hypervisor.ErrNotFound) {
 			return nil, err
 		}
-		h.dropMachine(machine.GetUid())
+		h.dropMachine(ref.Domain())
 		for _, disk := range machine.GetDisks() {
 			h.dropVolume(volumeKey{disk.GetStoragePool(), disk.GetVolume()})
 		}
 		return nil, nil //nolint:nilnil // Delete has no machine to show
 	})
 	return err
-}
-
-// SetPower changes whether a machine runs.
-func (d *driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
-	uid := ref.Domain()
-	if action == rackv1.PowerAction_POWER_ACTION_STOP {
-		if err := d.askGuest(ctx, uid, grace); err != nil {
-			return nil, err
-		}
-	}
-	return d.change(ctx, SetPower, uid, func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
-		m, err := h.ours("change power", uid)
-		if err != nil {
-			return nil, err
-		}
-		on := m.GetPowerState() == vmhostv1.PowerState_POWER_STATE_ON
-		switch action {
-		case rackv1.PowerAction_POWER_ACTION_START:
-			if !on {
-				m = h.replacePower(m, vmhostv1.PowerState_POWER_STATE_ON)
-			}
-		case rackv1.PowerAction_POWER_ACTION_STOP:
-			if m.GetPowerState() != vmhostv1.PowerState_POWER_STATE_OFF {
-				m = h.replacePower(m, vmhostv1.PowerState_POWER_STATE_OFF)
-			}
-		case rackv1.PowerAction_POWER_ACTION_RESET:
-			if !on {
-				return nil, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "reset machine", Err: errors.New("machine is not running")}
-			}
-			h.notify(uid)
-		default:
-			return nil, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "change power", Err: fmt.Errorf("unknown action %v", action)}
-		}
-		return m, nil
-	})
-}
-
-// askGuest waits for a guest that is deaf to being asked.
-func (d *driver) askGuest(ctx context.Context, uid string, grace time.Duration) error {
-	d.host.mu.Lock()
-	m := d.host.machines[uid]
-	deaf := d.host.stubborn && m.GetUid() == uid && m.GetPowerState() == vmhostv1.PowerState_POWER_STATE_ON
-	d.host.mu.Unlock()
-	if !deaf || grace <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(grace)
-	defer timer.Stop()
-	return d.wait(ctx, SetPower, timer.C, nil)
 }

@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"slices"
 	"strconv"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -26,6 +27,15 @@ type HostSpec struct {
 	Emulation bool `yaml:"emulation" json:"emulation" usage:"guests run without KVM"`
 	// HostKey is the key the host presents; empty for none.
 	HostKey string `yaml:"host_key" json:"host_key" usage:"the key the host presents; empty for none"`
+	// HugePages are those of 2 MiB that it has.
+	HugePages int64 `yaml:"huge_pages" json:"huge_pages" usage:"huge pages of 2 MiB"`
+	// Capabilities are those that do not follow from the rest: containers,
+	// secure-boot.
+	Capabilities []string `yaml:"capabilities" json:"capabilities" usage:"capabilities that do not follow from the rest, such as containers"`
+	// SriovFunctions are the virtual functions of its device `fake-sriov0`.
+	SriovFunctions int32 `yaml:"sriov_functions" json:"sriov_functions" usage:"virtual functions of its device fake-sriov0"`
+	// ClusterMembers are the names of the hosts of its cluster, itself among them.
+	ClusterMembers []string `yaml:"cluster_members" json:"cluster_members" usage:"names of the hosts of its cluster, itself among them"`
 	// Password is what the host wants; empty for nothing.
 	Password string `yaml:"password" json:"password" usage:"the password the host wants; empty for nothing" secret:"true"`
 }
@@ -39,6 +49,8 @@ type PoolSpec struct {
 	// Thin says that a new volume takes no room until it is filled, which a fake
 	// guest never does.
 	Thin bool `yaml:"thin" json:"thin" usage:"new volumes take no room until they are filled"`
+	// Inactive says that the pool is not running until it is fixed.
+	Inactive bool `yaml:"inactive" json:"inactive" usage:"the pool is not running"`
 }
 
 // NetworkSpec is a network of a fake host.
@@ -48,6 +60,12 @@ type NetworkSpec struct {
 	// Bridge says that it is a bridge device of the host rather than a network of
 	// the hypervisor.
 	Bridge bool `yaml:"bridge" json:"bridge" usage:"a bridge device of the host, not a network of the hypervisor"`
+	// CIDR is its subnet; empty means 192.0.2.0/24, and none for a bridge.
+	CIDR string `yaml:"cidr" json:"cidr" usage:"its subnet; empty means 192.0.2.0/24, and none for a bridge"`
+	// VLAN is its VLAN tag, 0 for none.
+	VLAN int32 `yaml:"vlan" json:"vlan" usage:"its VLAN tag, 0 for none"`
+	// Inactive says that the network is not running until it is fixed.
+	Inactive bool `yaml:"inactive" json:"inactive" usage:"the network is not running"`
 }
 
 func (s HostSpec) withDefaults() HostSpec {
@@ -73,11 +91,13 @@ func (s HostSpec) withDefaults() HostSpec {
 func (s HostSpec) expand() []HostSpec {
 	s = s.withDefaults()
 	if s.Count <= 0 {
+		s.Pools, s.Networks = slices.Clone(s.Pools), slices.Clone(s.Networks)
 		return []HostSpec{s}
 	}
 	out := make([]HostSpec, s.Count)
 	for i := range out {
 		out[i] = s
+		out[i].Pools, out[i].Networks = slices.Clone(s.Pools), slices.Clone(s.Networks)
 		out[i].Count = 0
 		out[i].Name = s.Name + "-" + strconv.Itoa(i+1)
 	}
@@ -95,13 +115,17 @@ func (s HostSpec) pool(name string) (PoolSpec, bool) {
 
 // hasNetwork says whether an interface can be attached.
 func (s HostSpec) hasNetwork(nic *vmhostv1.MachineInterface) bool {
-	if nic.GetKind() == vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN {
+	switch nic.GetKind() {
+	case vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN:
 		return true // a fake host has every device
+	case vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV:
+		return s.SriovFunctions > 0
+	default:
 	}
 	bridge := nic.GetKind() == vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE
 	for _, n := range s.Networks {
 		if n.Name == nic.GetSource() && n.Bridge == bridge {
-			return true
+			return !n.Inactive
 		}
 	}
 	return false

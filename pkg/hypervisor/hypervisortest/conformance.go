@@ -69,6 +69,33 @@ type Harness struct {
 	WrongCredential *hypervisor.Target
 	// NoPower says that machines cannot be started on that hypervisor.
 	NoPower bool
+
+	// Machine finishes every machine that is to be created with what the suite
+	// does not know of: an image, a type.
+	Machine func(m *vmhostv1.Machine)
+	// AddBroken defines a machine of which something cannot be read, without
+	// vmhost.
+	AddBroken func(t testing.TB, f Foreign)
+	// Guest is a guest that answers.
+	Guest *Guest
+	// Deaf changes a machine to create so that its guest does not stop when it is
+	// asked.
+	Deaf func(t testing.TB, c *rackv1.CreateMachine)
+	// PinTo are cores that machines can be pinned to, at most one per core of a
+	// machine; none: they cannot be.
+	PinTo []int32
+}
+
+// Guest is a guest with a serial console, which stops when it is asked.
+type Guest struct {
+	// Prepare changes a machine to create so that it has the guest; nil: every
+	// machine has.
+	Prepare func(t testing.TB, c *rackv1.CreateMachine)
+	// Ready is on the console when the guest is up.
+	Ready string
+	// Type is what is typed, and Answer what the console shows then. A guest may
+	// not hear the first: it is typed again every second.
+	Type, Answer string
 }
 
 // Run tests every rule of package hypervisor.
@@ -102,6 +129,22 @@ func Run(t *testing.T, h Harness) {
 		{"delete removes what a broken create left", s.deleteLeftovers},
 		{"P5 delete never touches what is not ours", s.deleteForeign},
 		{"power is idempotent and ends as asked", s.power},
+		{"cycle starts a machine that is off and restarts one that runs", s.cycle},
+		{"pause and resume are idempotent", s.pause},
+		{"a soft stop of a deaf guest times out and changes nothing", s.softStopDeaf},
+		{"a soft stop of a guest that hears turns it off", s.softStop},
+		{"create carries what was decided", s.createCarries},
+		{"adopt changes only whose it is, and release leaves no trace", s.adopt},
+		{"P5 adopt and release are refused on what carries another uid", s.adoptForeign},
+		{"an adopted machine is driven like one of ours", s.adoptedPower},
+		{"P5 delete of an adopted machine keeps volumes that its record does not list", s.adoptedDelete},
+		{"adopt and release of a machine that is not there", s.adoptMissing},
+		{"inventory is what probe and machines are", s.inventory},
+		{"one machine that cannot be read spoils no other", s.broken},
+		{"a console answers and ends with its machine", s.console},
+		{"a console that is taken is busy, and force takes it", s.consoleTaken},
+		{"the end of a console's log can be read", s.consoleLog},
+		{"P5 consoles of what is not ours stay closed", s.consoleForeign},
 		{"P5 power never touches what is not ours", s.powerForeign},
 		{"a machine of others is listed and counted", s.foreign},
 		{"events tell of changes", s.events},
@@ -158,6 +201,9 @@ func (s *suite) machine(t *testing.T, disks int) *rackv1.CreateMachine {
 			StoragePool: s.h.StoragePool, Volume: fmt.Sprintf("vmhost-%s-%d", uid, i), SizeBytes: s.h.DiskBytes,
 		})
 	}
+	if s.h.Machine != nil {
+		s.h.Machine(m)
+	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
@@ -192,6 +238,16 @@ func (s *suite) mustCreate(t *testing.T, d hypervisor.Driver, c *rackv1.CreateMa
 	out, err := d.Create(s.ctx(t), c)
 	if err != nil {
 		t.Fatalf("create: %v", err)
+	}
+	return out
+}
+
+// mustPower is SetPower of a machine of ours by its uid.
+func (s *suite) mustPower(t *testing.T, d hypervisor.Driver, uid string, action rackv1.PowerAction) *rackv1.MachineObservation {
+	t.Helper()
+	out, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, action, time.Second)
+	if err != nil {
+		t.Fatalf("%v: %v", action, err)
 	}
 	return out
 }

@@ -3,14 +3,12 @@ package hypervisortest
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
-	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 func (s *suite) deleteAll(t *testing.T) {
@@ -66,54 +64,6 @@ func (s *suite) deleteForeign(t *testing.T) {
 	s.h.AddForeign(t, f)
 	before := s.h.ForeignState(t, f.UUID)
 	classed(t, d.Delete(s.ctx(t), m), hypervisor.ErrForeign)
-	if diff := cmp.Diff(before, s.h.ForeignState(t, f.UUID)); diff != "" {
-		t.Errorf("the foreign machine changed (-before +after):\n%s", diff)
-	}
-}
-
-func (s *suite) power(t *testing.T) {
-	s.needs(t, !s.h.NoPower, "power")
-	d := s.open(t)
-	c := s.machine(t, 1)
-	s.mustCreate(t, d, c)
-	const (
-		on    = vmhostv1.PowerState_POWER_STATE_ON
-		off   = vmhostv1.PowerState_POWER_STATE_OFF
-		start = rackv1.PowerAction_POWER_ACTION_START
-		stop  = rackv1.PowerAction_POWER_ACTION_STOP
-		reset = rackv1.PowerAction_POWER_ACTION_RESET
-	)
-	for i, step := range []struct {
-		action rackv1.PowerAction
-		want   vmhostv1.PowerState
-	}{{stop, off}, {start, on}, {start, on}, {reset, on}, {stop, off}, {stop, off}} {
-		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: c.GetMachine().GetUid()}, step.action, time.Second)
-		if err != nil {
-			t.Fatalf("step %d, %v: %v", i, step.action, err)
-		}
-		if got.GetPowerState() != step.want || got.GetUid() != c.GetMachine().GetUid() {
-			t.Fatalf("step %d, %v: answered %v of %q, want %v", i, step.action, got.GetPowerState(), got.GetUid(), step.want)
-		}
-		if read, err := d.Machine(s.ctx(t), got.GetUuid()); err != nil || read.GetPowerState() != step.want {
-			t.Fatalf("step %d, %v: the machine is %v, error %v", i, step.action, read.GetPowerState(), err)
-		}
-	}
-	if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: c.GetMachine().GetUid()}, rackv1.PowerAction_POWER_ACTION_UNSPECIFIED, 0); err == nil {
-		t.Error("an action that was not said is done")
-	}
-}
-
-func (s *suite) powerForeign(t *testing.T) {
-	d := s.open(t)
-	f := s.foreignMachine(t)
-	s.h.AddForeign(t, f)
-	before := s.h.ForeignState(t, f.UUID)
-	for _, action := range []rackv1.PowerAction{
-		rackv1.PowerAction_POWER_ACTION_START, rackv1.PowerAction_POWER_ACTION_STOP, rackv1.PowerAction_POWER_ACTION_RESET,
-	} {
-		_, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: f.UUID}, action, time.Second)
-		classed(t, err, hypervisor.ErrForeign)
-	}
 	if diff := cmp.Diff(before, s.h.ForeignState(t, f.UUID)); diff != "" {
 		t.Errorf("the foreign machine changed (-before +after):\n%s", diff)
 	}

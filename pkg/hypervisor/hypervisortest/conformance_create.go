@@ -64,13 +64,14 @@ func (s *suite) create(t *testing.T) {
 		Uuid: want.GetUid(), Name: want.GetHypervisorName(), Uid: want.GetUid(), Operation: want.GetOperation(),
 		PowerState: vmhostv1.PowerState_POWER_STATE_OFF, Cores: want.GetCores(), MemoryMib: want.GetMemoryMib(),
 		Architecture: want.GetArchitecture(), Disks: want.GetDisks(), Interfaces: want.GetInterfaces(), Autostart: true,
+		Type: typeOf(want),
 	}
 	// Where disks and logs are on the host is for the hypervisor to say.
 	free := []cmp.Option{
 		protocmp.Transform(),
-		protocmp.IgnoreFields(&rackv1.MachineObservation{}, "console_log_path"),
-		protocmp.IgnoreFields(&vmhostv1.MachineDisk{}, "device", "path"),
-		protocmp.IgnoreFields(&vmhostv1.MachineInterface{}, "addresses"),
+		protocmp.IgnoreFields(&rackv1.MachineObservation{}, "console_log_path", "firmware", "profiles", "image", "project"),
+		protocmp.IgnoreFields(&vmhostv1.MachineDisk{}, "device", "path", "name", "boot", "tags"),
+		protocmp.IgnoreFields(&vmhostv1.MachineInterface{}, "addresses", "name", "boot"),
 	}
 	if diff := cmp.Diff(same, got, free...); diff != "" {
 		t.Errorf("created machine (-want +got):\n%s", diff)
@@ -208,5 +209,35 @@ func (s *suite) createResumed(t *testing.T) {
 	s.h.AddVolume(t, disk.GetStoragePool(), disk.GetVolume(), disk.GetSizeBytes())
 	if got := s.mustCreate(t, d, c); len(got.GetDisks()) != 2 || got.GetDisks()[0].GetSizeBytes() != disk.GetSizeBytes() {
 		t.Errorf("disks %v, want two, the first of %d bytes", got.GetDisks(), disk.GetSizeBytes())
+	}
+}
+
+// typeOf is what a machine is observed as: not said means a virtual machine.
+func typeOf(m *vmhostv1.Machine) vmhostv1.MachineType {
+	if m.GetType() == vmhostv1.MachineType_MACHINE_TYPE_CONTAINER {
+		return vmhostv1.MachineType_MACHINE_TYPE_CONTAINER
+	}
+	return vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE
+}
+
+func (s *suite) createCarries(t *testing.T) {
+	s.needs(t, len(s.h.PinTo) > 0, "cores to pin to")
+	d := s.open(t)
+	c := s.machine(t, 1)
+	m := c.GetMachine()
+	m.Cores, m.PinnedCores = int32(len(s.h.PinTo)), s.h.PinTo
+	m.Disks[0].Boot = true
+	got := s.mustCreate(t, d, c)
+	if !slices.Equal(got.GetPinnedCores(), s.h.PinTo) || got.GetCores() != m.GetCores() {
+		t.Errorf("%d cores, pinned to %v; want %v", got.GetCores(), got.GetPinnedCores(), s.h.PinTo)
+	}
+	if !got.GetDisks()[0].GetBoot() {
+		t.Error("the disk to boot from is not seen as such")
+	}
+	if got.GetHugepages() || got.GetSecureBoot() {
+		t.Errorf("hugepages %v, secure boot %v: nobody asked for them", got.GetHugepages(), got.GetSecureBoot())
+	}
+	if !s.h.NoPower && s.mustPower(t, d, m.GetUid(), start).GetPowerState() != on {
+		t.Error("it does not start")
 	}
 }
