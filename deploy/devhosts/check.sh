@@ -5,7 +5,7 @@
 check() {
   local kind rc=0 t=${EPOCHREALTIME/./}
   status >/dev/null || { status; return 1; }
-  for kind in libvirt lxd; do [ -z "$(hosts $kind)" ] || "check_$kind"; done
+  for kind in libvirt lxd lxdvm; do [ -z "$(hosts $kind)" ] || "check_$kind"; done
   return $rc
 }
 try() { # what command...
@@ -53,14 +53,16 @@ check_libvirt() {
 # ---------------------------------------------------------------- LXD
 # All of it by HTTPS, as a client that LXD has not seen before: its configuration and its certificate are made for this and
 # thrown away.
-check_lxd() {
+check_lxd() { check_lxd_hosts "$(hosts lxd)"; }
+check_lxd_hosts() { # hosts
   local h conf=$ROOT/check-lxc
   lxc_() { LXD_CONF=$conf timeout 30 lxc -q "$@" </dev/null; }
-  trusted() { lxc_ remote add "$h" "$@" --accept-certificate >/dev/null && lxc_ query "$h:/1.0" | grep -q '"auth": "trusted"'; }
+  said() { local out; out=$("$@" 2>&1) || { echo "$out" >&2; return 1; }; }
+  trusted() { said lxc_ remote add "$h" "$@" --accept-certificate && lxc_ query "$h:/1.0" | grep -q '"auth": "trusted"'; }
   forget() { lxc_on "$h" config trust remove "$(openssl x509 -in "$conf/client.crt" -outform DER | sha256sum | cut -c1-12)" && lxc_ remote remove "$h"; }
   address() { lxc_ list "$h:devhosts-check" -c 4 -f csv | grep -q eth0; }
   token() { lxc_on "$h" config trust add --name devhosts-check </dev/null | tail -n 1; }
-  for h in $(hosts lxd); do
+  for h in $1; do
     rm -rf "$conf"; mkdir -p "$conf"
     lxc_on "$h" delete -f devhosts-check >/dev/null 2>&1
     try "$h trusts who has a token" trusted "$(token)" && forget
@@ -70,7 +72,16 @@ check_lxd() {
       try "it runs commands" [ "$(lxc_ exec "$h:devhosts-check" -- hostname)" = devhosts-check ] &&
       try "it stops when asked" lxc_ stop "$h:devhosts-check" --timeout 10 &&
       try "it is deleted" lxc_ delete "$h:devhosts-check"
+    [ "$h" != lxdvm ] || check_vm
     lxc_on "$h" delete -f devhosts-check >/dev/null 2>&1
     forget; rm -rf "$conf"
   done
 }
+check_vm() {
+  lxc_on "$h" delete -f devhosts-check >/dev/null 2>&1
+  try "it launches a virtual machine" lxc_ launch "$h:tiny-vm" "$h:devhosts-check" --vm -c limits.memory=128MiB &&
+    try "it has an address" waitfor 180 address &&
+    try "it stops when asked" lxc_ stop "$h:devhosts-check" --timeout 25 &&
+    try "it is deleted" lxc_ delete "$h:devhosts-check"
+}
+check_lxdvm() { check_lxd_hosts lxdvm; }

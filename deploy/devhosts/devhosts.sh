@@ -38,6 +38,8 @@ waitfor() { # seconds command...
 . "$HERE/libvirt.sh"
 # shellcheck source=lxd.sh
 . "$HERE/lxd.sh"
+# shellcheck source=lxdvm.sh
+. "$HERE/lxdvm.sh"
 # shellcheck source=check.sh
 . "$HERE/check.sh"
 
@@ -61,11 +63,12 @@ settings() {
 }
 
 # ---------------------------------------------------------------- names
-all_names() { printf '%s\n' h{1..9} lxd{1..9} lxdc1 lxdc2; }
+all_names() { printf '%s\n' h{1..9} lxd{1..9} lxdc1 lxdc2 lxdvm; }
 kind_of() { # host
   case $1 in
     h[1-9]) echo libvirt ;;
     lxd[1-9] | lxdc[12]) echo lxd ;;
+    lxdvm) echo lxdvm ;;
     *) return 1 ;;
   esac
 }
@@ -80,10 +83,12 @@ asked() { # [host...]: what `up` is to bring up, each once
   [[ $names != *" lxdc"[12]" "* ]] || names+="lxdc1 lxdc2 "        # a cluster is up when all its members are
   for h in $(all_names); do [[ $names != *" $h "* ]] || echo "$h"; done
 }
+patience() { case $1 in lxdvm) echo 300 ;; *) echo 60 ;; esac }
 ip_number() { # host: 11 for h1, 31 for lxd1, 41 for lxdc1
-  case $1 in h*) echo $((10 + ${1#h})) ;; lxdc*) echo $((40 + ${1#lxdc})) ;; lxd*) echo $((30 + ${1#lxd})) ;; esac
+  case $1 in h*) echo $((10 + ${1#h})) ;; lxdc*) echo $((40 + ${1#lxdc})) ;; lxdvm) echo 51 ;; *) echo $((30 + ${1#lxd})) ;; esac
 }
-ip_of() { echo "$NET.$(ip_number "$1")"; }
+ip_of() { echo "$NET.$(ip_number "$1")"; }                                          # where it is reached
+own_ip() { case $1 in lxdvm) echo "$NET.52" ;; *) ip_of "$1" ;; esac }      # of its namespaces
 
 # `down` removes the lock file, so whoever waited for it may hold the lock of a file that is no longer there: look again.
 lock() { # file
@@ -124,7 +129,7 @@ segment_down() {
 up() { # [host...]
   local h wanted kinds
   [ "$(id -u)" = 0 ] || die "must be root"
-  for h in "$@"; do kind_of "$h" >/dev/null || die "there is no host $h: h1 to h9, lxd1 to lxd9, lxdc1, lxdc2"; done
+  for h in "$@"; do kind_of "$h" >/dev/null || die "there is no host $h: h1 to h9, lxd1 to lxd9, lxdc1, lxdc2, lxdvm"; done
   [ -e "$ROOT/settings" ] || [ -z "$(ls -A "$ROOT" 2>/dev/null)" ] || die "$ROOT has files in it and is not a lab"
   lock "$ROOT.lock"
   wanted=$(asked "$@"); kinds=$(for h in $wanted; do kind_of "$h"; done | sort -u)
@@ -142,7 +147,7 @@ up() { # [host...]
   done 9>&-
   wait
   for h in $wanted; do
-    waitfor 60 host_healthy_or_dead "$h"
+    waitfor "$(patience "$h")" host_healthy_or_dead "$h"
     host_healthy "$h" || say "$h did not come up: $(tail -n 5 "$ROOT/$h/log" 2>/dev/null)" >&2
   done
   known_hosts
@@ -195,6 +200,7 @@ exec_() { # host command...
   local pid
   [ $# -ge 2 ] || die "exec HOST COMMAND..."
   pid=$(host_pid1 "$1") || die "$1 is not up"
+  [ "$1" != lxdvm ] || { shift; exec "$ROOT/lxdvm/ssh" -- "$(printf '%q ' "$@")"; }
   [ "$(kind_of "$1")" != lxd ] || export LXD_DIR="$ROOT/$1/lxd" LXD_CONF="$ROOT/$1/lxc"
   shift
   exec nsenter -t "$pid" -m -u -i -n -p -C -w -- "$@"

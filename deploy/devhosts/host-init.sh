@@ -33,6 +33,7 @@ fi
 
 case $kind in
   libvirt) own=(var/lib/libvirt var/log/libvirt var/cache/libvirt) nodes=() loops=0 ;;
+  lxdvm) own=() nodes=() loops=0 ;;
   lxd) own=(var/lib/lxcfs var/log/lxd) nodes=(fuse:10:229 btrfs-control:10:234 loop-control:10:237) loops=64 ;;
 esac
 for d in etc "${own[@]}" run; do mkdir -p "$dir/$d"; mkdir -p "/$d"; mount --bind "$dir/$d" "/$d"; done

@@ -57,7 +57,7 @@ host_start() { # host
     echo "$me $(identity "$me")" > "$R/pid"
     cgroup_enter "$BRIDGE/$h"
     exec setsid unshare -m --propagation slave -u -i -n -p -C --fork --kill-child --mount-proc \
-      bash "$HERE/host-init.sh" "$h" "$(ip_of "$h")" "$NET.1" "$(mac_of "$(ip_of "$h")")" "$R" "$(kind_of "$h")"
+      bash "$HERE/host-init.sh" "$h" "$(own_ip "$h")" "$NET.1" "$(mac_of "$(own_ip "$h")")" "$R" "$(kind_of "$h")"
   ) </dev/null >"$R/log" 2>&1 &
   waitfor 10 host_pid1 "$h" && pid1=$(host_pid1 "$h") || { say "$h: no process"; return 1; }
   # the host waits for its eth0
@@ -78,7 +78,7 @@ host_stop() { # host: killing PID 1 ends everything in its namespaces
   rm -f "$ROOT/$h/pid"
 }
 
-loops_gone() { ! losetup -n -O BACK-FILE | grep -qF "$ROOT/$1/"; }
+loops_gone() { local f; for f in "$ROOT/$1"/lxd/disks/*.img; do [ -z "$(losetup -j "$f")" ] || return 1; done; }
 
 # ---------------------------------------------------------------- cgroups: a subtree for every host, in every hierarchy
 cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $3, $2 }' /proc/self/mounts; }

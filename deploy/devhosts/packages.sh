@@ -8,6 +8,8 @@ packages_libvirt=(
   qemu-system-x86 qemu-utils ipxe-qemu seabios
 )
 packages_lxd=(lxd lxd-client lxcfs btrfs-progs dnsmasq-base)
+# LXD itself is inside the guest. syslinux and after: the disk of tiny-vm.
+packages_lxdvm=(lxd-client debootstrap e2fsprogs qemu-system-x86 qemu-utils seabios syslinux syslinux-common mtools fdisk)
 
 apt() { apt-get -q -y -o DPkg::Lock::Timeout=300 -o APT::Sandbox::User=root "$@" </dev/null >>"$CACHE/apt.log" 2>&1; }
 
@@ -36,6 +38,7 @@ guests_build() { # kind...
     case $k in
       libvirt) guest_build ;;
       lxd) tiny_build ;;
+      lxdvm) guest_build && tiny_build ;;
     esac || return 1
   done
 }
@@ -45,6 +48,7 @@ guests_known() { # kind...: if not, apt has no lists yet
     case $k in
       libvirt) guest_known ;;
       lxd) tiny_known ;;
+      lxdvm) lxdvm_known ;;
     esac || return 1
   done
 }
@@ -52,7 +56,8 @@ install_once() {
   local g rc
   guests_build "$@" & g=$!
   packages_install "$@"; rc=$?
-  wait $g && [ $rc = 0 ]
+  wait $g && [ $rc = 0 ] || return 1
+  [[ " $* " != *" lxdvm "* ]] || lxdvm_build
 }
 install_all() ( # kind...
   # Several labs may start at once, and they share the cache and apt. (A subshell: lock() has only descriptor 9.)
