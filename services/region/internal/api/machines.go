@@ -39,16 +39,16 @@ func (s *machines) ComposeMachine(ctx context.Context, req *vmhostv1.ComposeMach
 	if !req.GetValidateOnly() {
 		return s.composer.Compose(ctx, principal(ctx), req)
 	}
-	placement, err := s.composer.Plan(ctx, req)
+	plan, err := s.composer.Plan(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	response, err := anypb.New(&vmhostv1.ComposePlan{Placement: placement})
+	response, err := anypb.New(plan)
 	if err != nil {
 		return nil, err
 	}
 	return &vmhostv1.Operation{
-		Verb: vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, VmHost: placement.GetVmHost(), Principal: principal(ctx), Response: response,
+		Verb: vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, VmHost: plan.GetPlacement().GetVmHost(), Principal: principal(ctx), Response: response,
 	}, nil
 }
 
@@ -188,7 +188,9 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 
 // items are all machines, ours and discovered.
 func (s *machines) items(v *store.View) iter.Seq[query.Item] {
-	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message { return view.Machine(v, s.seen, r) })
+	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message {
+		return view.Machine(v, s.seen, r)
+	})
 	return func(yield func(query.Item) bool) {
 		for item := range ours(v) {
 			if !yield(item) {

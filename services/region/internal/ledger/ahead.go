@@ -63,6 +63,9 @@ func (l *Ledger) bind(v *store.View, d *decision) bool {
 		}
 		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)
 	}
+	if !l.bindUsage(v, d) {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for host, led := range d.ledgers {
@@ -85,6 +88,7 @@ func (l *Ledger) settle(d *decision, revision int64, err error) {
 			delete(l.ahead, host)
 		}
 	}
+	l.settleUsage(d, revision, err)
 	for _, p := range d.placed {
 		l.index.claim(p.machine, revision) // 0 with an error
 	}

@@ -22,8 +22,8 @@ const (
 	// transaction.
 	maxBatch = 32
 	// comparesPerCompose is what one compose, the first on its host, adds to a
-	// transaction: name, request, pool; spec and ledger of the host.
-	comparesPerCompose = 5
+	// transaction: name, request; spec and ledger of the host; pool and its count.
+	comparesPerCompose = 6
 	// maxConflicts is how often a compose is decided again before its caller is
 	// told to come back. Every conflict means that somebody else got something
 	// done, so that many in a row need a fleet of regions on one host.
@@ -58,28 +58,6 @@ func (l *Ledger) answer(ctx context.Context, p *pending) (*vmhostv1.Operation, e
 		return nil, unavailable(err)
 	}
 	return p.op, nil
-}
-
-// Plan says where a machine would go and why other hosts would be refused. It
-// records nothing. That no host fits is no error here.
-func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Placement, error) {
-	w, err := newWant("", req)
-	if err != nil {
-		return nil, err
-	}
-	v, err := l.store.View(ctx)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	if err := w.chooseMACs(v, &l.index); err != nil {
-		return nil, err
-	}
-	w.place.Explain = true
-	plan, _, err := l.place(v, l.hosts.at(v), w, nil)
-	if err != nil {
-		return nil, err
-	}
-	return plan.Proto(), nil
 }
 
 // Compose places a machine and commits it: capacity, machine, name, operation and
@@ -176,6 +154,7 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 	for host, led := range d.ledgers {
 		store.Put(d.tx, store.Ledgers, led, host)
 	}
+	d.putUsage()
 	revision, err := l.store.Submit(ctx, d.tx)
 	l.settle(d, revision, err)
 	if err == nil {
@@ -224,6 +203,7 @@ type decision struct {
 	postponed []*pending
 	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
 	ledgers   map[string]*storev1.StoredLedger // as they will be
+	taking    map[string]*taking               // by pool with a quota
 }
 
 func (d *decision) pending() []*pending {
@@ -258,7 +238,7 @@ func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
 	taken := &claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}}
 	hosts := l.hostsAt(v)
 	for _, p := range batch {
-		if d.tx.Compares()+len(d.ledgers)+comparesPerCompose > store.MaxCompares {
+		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -276,7 +256,12 @@ func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
 			d.postponed = append(d.postponed, p)
 			continue
 		}
-		plan, hostname, err := l.place(v, hosts, p.want, taken.names)
+		var plan *placement.Plan
+		var hostname string
+		err = l.within(v, d, p.want)
+		if err == nil {
+			plan, hostname, err = l.place(v, hosts, p.want, taken.names)
+		}
 		if err == nil && plan.Host == nil {
 			err = noCapacity(plan)
 		}
@@ -315,10 +300,7 @@ func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names ma
 	if hostname == "" {
 		hostname = madeUp(nameTaken)
 	} else if nameTaken(hostname) {
-		return nil, "", apierror.New(codes.AlreadyExists, vmhostv1.ErrorReason_ALREADY_EXISTS,
-			"a machine named %s exists in resource pool %s", hostname, pool).
-			With("hostname", hostname).With("resource_pool", "resourcePools/"+pool).
-			WithField("hostname", "is taken").WithHint("choose another hostname, or leave it out and have one made up")
+		return nil, "", hostnameTaken(pool, hostname)
 	}
 	req := w.place
 	req.HypervisorName = hypervisorName(hostname, pool)
@@ -343,8 +325,10 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	add(d.ledgers[host], machine.GetCommitment())
 	if !taken.pools[pool] {
 		taken.pools[pool] = true
-		d.tx.IfPresent(store.ResourcePools.Key(pool))
+		record, _ := store.ResourcePools.Get(v, pool)
+		d.tx.IfRevision(store.ResourcePools.Key(pool), record.Revision)
 	}
+	d.charge(pool, machine.GetCommitment())
 	d.tx.IfAbsent(store.Names.Key(pool, hostname))
 	store.Put(d.tx, store.Machines, machine, p.uid)
 	store.Put(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)

@@ -47,3 +47,10 @@ func unavailable(err error) error {
 	return apierror.New(codes.Unavailable, vmhostv1.ErrorReason_STORE_UNAVAILABLE, "the state store does not answer: %w", err).
 		WithHint("send the same request with the same request_id again")
 }
+
+func hostnameTaken(pool, hostname string) error {
+	return apierror.New(codes.AlreadyExists, vmhostv1.ErrorReason_ALREADY_EXISTS,
+		"a machine named %s exists in resource pool %s", hostname, pool).
+		With("hostname", hostname).With("resource_pool", "resourcePools/"+pool).
+		WithField("hostname", "is taken").WithHint("choose another hostname, or leave it out and have one made up")
+}

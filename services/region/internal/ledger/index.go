@@ -128,6 +128,10 @@ func (x *index) macOwner(v *store.View, mac string) string {
 		if c.revision > v.Revision {
 			return c.key
 		}
+		// The view has it, and the index perhaps not yet.
+		if m, ok := store.Machines.Get(v, store.Machines.ID(c.key)); ok && has(m.Value.GetResource().GetInterfaces(), mac) {
+			return c.key
+		}
 		delete(x.claimed, mac)
 	}
 	key := x.macs[mac]

@@ -40,6 +40,8 @@ type Ledger struct {
 	ahead map[string]committed // by host id
 	queue []*pending
 
+	usages usages // guarded by mu
+
 	hosts cache
 	index index
 

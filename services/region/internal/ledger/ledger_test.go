@@ -397,15 +397,15 @@ func TestPlanExplainsAndRecordsNothing(t *testing.T) {
 	addHost(t, s, "a", 2, 8192)
 	addHost(t, s, "b", 8, 8192)
 	before := s.Cached().Revision
-	p, err := l.Plan(t.Context(), &vmhostv1.ComposeMachineRequest{Cores: 4})
+	plan, err := l.Plan(t.Context(), &vmhostv1.ComposeMachineRequest{Cores: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.GetVmHost() != "vmHosts/b" || len(p.GetRefusals()) != 1 || p.GetRefusals()[0].GetFilter() != "cores" || p.GetConsidered() != 2 {
+	if p := plan.GetPlacement(); p.GetVmHost() != "vmHosts/b" || len(p.GetRefusals()) != 1 || p.GetRefusals()[0].GetFilter() != "cores" || p.GetConsidered() != 2 {
 		t.Errorf("placement %v", p)
 	}
-	if p, err = l.Plan(t.Context(), &vmhostv1.ComposeMachineRequest{Cores: 40}); err != nil || p.GetVmHost() != "" || len(p.GetRefusals()) != 2 {
-		t.Errorf("placement %v, %v", p, err)
+	if plan, err = l.Plan(t.Context(), &vmhostv1.ComposeMachineRequest{Cores: 40}); err != nil || plan.GetMachine() != nil || plan.GetPlacement().GetVmHost() != "" || len(plan.GetPlacement().GetRefusals()) != 2 {
+		t.Errorf("plan %v, %v", plan, err)
 	}
 	if v, _ := s.View(t.Context()); v.Revision != before {
 		t.Errorf("revision went from %d to %d", before, v.Revision)

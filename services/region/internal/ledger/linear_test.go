@@ -37,7 +37,7 @@ func book(limit int) porcupine.Model {
 }
 
 func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
-	const limit, clients, rounds = 6, 6, 8
+	const limit = 6
 	client := storetest.Client(t)
 	var ledgers []*Ledger
 	var stores []*store.Store
@@ -46,6 +46,16 @@ func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
 		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
 	}
 	addHost(t, stores[0], "h", limit, 1<<20)
+	history := race(t, ledgers, stores, vmhostv1.ErrorReason_NO_CAPACITY)
+	if !porcupine.CheckOperations(book(limit), history) {
+		t.Errorf("no order of these %d calls explains their answers: %+v", len(history), history)
+	}
+	checkBooks(t, stores[0], "h")
+}
+
+// race composes and releases from several clients and answers what they saw.
+func race(t *testing.T, ledgers []*Ledger, stores []*store.Store, refusal vmhostv1.ErrorReason) []porcupine.Operation {
+	const clients, rounds = 6, 8
 	var mu sync.Mutex
 	var history []porcupine.Operation
 	began := time.Now()
@@ -66,7 +76,7 @@ func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
 				cores, uid := 1+(id+round)%3, ""
 				made := record(id, call{cores}, func() bool {
 					op, err := l.Compose(t.Context(), "alice", &vmhostv1.ComposeMachineRequest{Cores: int32(cores), MemoryMib: 1})
-					if err != nil && apierror.Reason(err) != vmhostv1.ErrorReason_NO_CAPACITY {
+					if err != nil && apierror.Reason(err) != refusal {
 						t.Errorf("compose: %v", err)
 					}
 					uid = strings.TrimPrefix(op.GetTarget(), "machines/")
@@ -79,10 +89,7 @@ func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if !porcupine.CheckOperations(book(limit), history) {
-		t.Errorf("no order of these %d calls explains their answers: %+v", len(history), history)
-	}
-	checkBooks(t, stores[0], "h")
+	return history
 }
 
 func release(t *testing.T, l *Ledger, s *store.Store, uid string) bool {

@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -117,46 +116,5 @@ func wireMachine(r *vmhostv1.Machine) *vmhostv1.Machine {
 		Name: r.GetName(), Uid: r.GetUid(), Hostname: r.GetHostname(), HypervisorName: r.GetHypervisorName(),
 		HypervisorUuid: r.GetHypervisorUuid(), Architecture: r.GetArchitecture(), Cores: r.GetCores(), MemoryMib: r.GetMemoryMib(),
 		Disks: r.GetDisks(), Interfaces: r.GetInterfaces(), Operation: r.GetOperation(), VmHost: r.GetVmHost(),
-	}
-}
-
-func cloneLedger(l *storev1.StoredLedger) *storev1.StoredLedger {
-	if l == nil {
-		return &storev1.StoredLedger{}
-	}
-	return proto.CloneOf(l)
-}
-
-// add is the ledger with one more machine.
-func add(l *storev1.StoredLedger, c *storev1.Commitment) {
-	if l.GetTotal() == nil {
-		l.Total = &storev1.Commitment{}
-	}
-	l.Machines++
-	l.Total.Cores += c.GetCores()
-	l.Total.MemoryMib += c.GetMemoryMib()
-	for pool, bytes := range c.GetStorageBytes() {
-		if l.Total.StorageBytes == nil {
-			l.Total.StorageBytes = map[string]int64{}
-		}
-		l.Total.StorageBytes[pool] += bytes
-	}
-}
-
-// subtract is the ledger with one machine less. It never goes below nothing.
-func subtract(l *storev1.StoredLedger, c *storev1.Commitment) {
-	if l.GetTotal() == nil {
-		l.Total = &storev1.Commitment{}
-	}
-	l.Machines = max(l.GetMachines()-1, 0)
-	total := l.GetTotal()
-	total.Cores = max(total.GetCores()-c.GetCores(), 0)
-	total.MemoryMib = max(total.GetMemoryMib()-c.GetMemoryMib(), 0)
-	for pool, bytes := range c.GetStorageBytes() {
-		if left := total.GetStorageBytes()[pool] - bytes; left > 0 {
-			total.StorageBytes[pool] = left
-		} else {
-			delete(total.GetStorageBytes(), pool)
-		}
 	}
 }

@@ -83,6 +83,15 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 	return w, nil
 }
 
+// amount is what the machine will take of its pool's quota.
+func (w *want) amount() *vmhostv1.ResourceAmount {
+	a := &vmhostv1.ResourceAmount{Machines: 1, Cores: int64(w.place.Cores), MemoryMib: w.place.MemoryMiB}
+	for _, d := range w.place.Disks {
+		a.StorageBytes += d.SizeBytes
+	}
+	return a
+}
+
 func idOf(field, collection, name string) (string, error) {
 	if name == "" {
 		return "", nil

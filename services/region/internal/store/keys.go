@@ -41,6 +41,8 @@ var (
 	Zones = Family[*storev1.StoredZone]{prefix: "zones/"}
 	// ResourcePools by id.
 	ResourcePools = Family[*storev1.StoredResourcePool]{prefix: "pools/"}
+	// PoolUsage: what the machines of a resource pool with a quota take, by pool id.
+	PoolUsage = Family[*storev1.StoredPoolUsage]{prefix: "usage/"}
 	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
 	// `racks`), id, kind of user (`vmHosts`, `racks`) and its id. Machines refer to
 	// their pool by Names.
@@ -109,6 +111,8 @@ func familyOf(key string) family {
 		return Zones
 	case "pools":
 		return ResourcePools
+	case "usage":
+		return PoolUsage
 	case "refs":
 		return References
 	case "events":

@@ -67,12 +67,27 @@ func (t *Txn) IfNone(prefix string) {
 	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix())
 }
 
+// IfValue demands that the record is just this, as this process writes it.
+func IfValue[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
+	data, err := encode(value)
+	if err != nil {
+		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", f.Key(parts...), err))
+		return
+	}
+	t.compares = append(t.compares, clientv3.Compare(clientv3.Value(f.Key(parts...)), "=", data))
+}
+
+func encode(value proto.Message) (string, error) {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
+	return string(data), err
+}
+
 // WithLease puts what is put after it under the lease.
 func (t *Txn) WithLease(id clientv3.LeaseID) { t.lease = id }
 
 // Put writes a record.
 func Put[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
+	data, err := encode(value)
 	if err != nil {
 		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", f.Key(parts...), err))
 		return
@@ -81,7 +96,7 @@ func Put[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
 	if t.lease != 0 {
 		opts = append(opts, clientv3.WithLease(t.lease))
 	}
-	t.ops = append(t.ops, clientv3.OpPut(f.Key(parts...), string(data), opts...))
+	t.ops = append(t.ops, clientv3.OpPut(f.Key(parts...), data, opts...))
 }
 
 // Delete removes a key; one that is absent is no fault.
