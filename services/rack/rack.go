@@ -117,6 +117,9 @@ func NewWith(ctx context.Context, cfg Config, deps Deps) (_ *Rack, err error) {
 	r.executor = executor.New(executor.Config{
 		Drivers: r.drivers, Journal: r.journal, Unseal: r.identity.Unseal, Rack: r.identity.Rack,
 		InventoryInterval: cfg.InventoryInterval, StepsPerHost: cfg.StepsPerHost, Metrics: metrics, Log: r.log,
+		Console: func(ctx context.Context, endpoint string) (rackv1.RackService_ConsoleClient, func(), error) {
+			return r.session.Console(ctx, endpoint)
+		},
 	})
 	r.session = session.New(session.Config{
 		Endpoints: r.endpoints, Credentials: r.identity.TLS, Expired: r.identity.Expired,

@@ -67,7 +67,7 @@ func (c checklist) skip(why string) *vmhostv1.CheckVmHostResult {
 // check tries an address. What is wrong with it is in the result, never an error.
 func (e *Executor) check(ctx context.Context, check *rackv1.CheckHost, operation string) *vmhostv1.CheckVmHostResult {
 	c := checklist{&vmhostv1.CheckVmHostResult{Rack: e.cfg.Rack()}}
-	opener, target, err := e.target(check.GetType(), check.GetAddress(), check.GetHostKey(), check.GetSealedCredential(), "check/"+operation)
+	opener, target, err := e.target(check, "check/"+operation)
 	if errors.Is(err, hypervisor.ErrAuth) {
 		c.fail(checkLogin, err, "")
 		return c.skip("the credential cannot be used")

@@ -13,10 +13,12 @@
 //     drivers are idempotent (promise P3).
 //   - Nothing is changed on a hypervisor but by a step (promise P5).
 //   - One host never waits for another.
+//   - A machine has one console at a time, which ends with the host's epoch.
 //
 // Cut off from the region, it finishes what was accepted and starts nothing.
 //
-// Goroutines: one per assigned host, one per step. Close ends them all.
+// Goroutines: one per assigned host, one per step, and per console one for each
+// direction. Close ends them all.
 package executor
 
 import (
@@ -45,6 +47,8 @@ const (
 	confirm = 2 * time.Minute
 	// maxChecks is how many addresses are tried at once.
 	maxChecks = 8
+	// maxConsoles is how many consoles are open at once.
+	maxConsoles = 64
 )
 
 // errStopping is why steps end when the process does.
@@ -64,6 +68,9 @@ type Config struct {
 	InventoryInterval time.Duration
 	// StepsPerHost is how many steps run at once on a host; 0 means 4.
 	StepsPerHost int
+	// Console begins the stream of one console, to the region of the session when
+	// the endpoint is empty. It ends with ctx, and with end.
+	Console func(ctx context.Context, endpoint string) (stream rackv1.RackService_ConsoleClient, end func(), err error)
 	// Metrics counts.
 	Metrics *metric.Metrics
 	// Log gets what happens to hosts and steps.
@@ -78,12 +85,16 @@ type Executor struct {
 	work     sync.WaitGroup // hosts
 	steps    sync.WaitGroup
 	checks   chan struct{}
+	talking  context.Context //nolint:containedctx // consoles outlive the calls that begin them
+	hangUp   context.CancelCauseFunc
+	talks    sync.WaitGroup // consoles
 	seed     maphash.Seed
 	sequence atomic.Int64
 
 	mu      sync.Mutex
 	hosts   map[string]*host // by uid
 	running map[string]bool  // ids of steps that did not end
+	asked   map[string]bool  // ids of consoles that did not end
 	up      session.Sender   // nil while no session is up
 	session string
 	round   int // which session hosts were assigned in; changes between sessions
@@ -102,9 +113,10 @@ func New(cfg Config) *Executor {
 	}
 	e := &Executor{
 		cfg: cfg, checks: make(chan struct{}, maxChecks), seed: maphash.MakeSeed(),
-		hosts: map[string]*host{}, running: map[string]bool{},
+		hosts: map[string]*host{}, running: map[string]bool{}, asked: map[string]bool{},
 	}
 	e.life, e.end = context.WithCancelCause(context.Background())
+	e.talking, e.hangUp = context.WithCancelCause(context.Background())
 	return e
 }
 
@@ -114,6 +126,8 @@ func (e *Executor) Close(ctx context.Context) error {
 	e.mu.Lock()
 	e.closing = true
 	e.mu.Unlock()
+	e.hangUp(errStopping)
+	e.talks.Wait()
 	ended := make(chan struct{})
 	go func() {
 		e.steps.Wait()
@@ -129,28 +143,35 @@ func (e *Executor) Close(ctx context.Context) error {
 	return nil
 }
 
-// Connected tells the region everything it may not know: results, and how hosts
-// stand.
-func (e *Executor) Connected(ctx context.Context, to session.Sender, region *rackv1.RegionHello) {
+// Connected begins a session: from now on there is somebody to tell.
+func (e *Executor) Connected(to session.Sender, region *rackv1.RegionHello) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.up, e.session = to, region.GetSession()
-	hosts := make([]*host, 0, len(e.hosts))
-	for _, h := range e.hosts {
-		hosts = append(hosts, h)
-	}
-	e.mu.Unlock()
-	for _, h := range hosts {
-		h.resync()
-	}
+}
+
+// Resume tells the region everything it may not know: results, and how hosts
+// stand.
+func (e *Executor) Resume(ctx context.Context) {
 	results, err := e.cfg.Journal.Results()
 	if err != nil {
 		e.cfg.Log.ErrorContext(ctx, "could not read results from the journal", "error", err)
 	}
 	for _, r := range results {
-		if err := to.Send(ctx, resultMessage(r)); err != nil {
+		if e.send(ctx, resultMessage(r)) != nil {
 			return
 		}
 	}
+	e.mu.Lock()
+	for _, h := range e.hosts {
+		for _, r := range results { // they may tell of older times than reports
+			if uuid := r.GetMachine().GetUuid(); uuid != "" {
+				h.mention(uuid)
+			}
+		}
+		h.resync()
+	}
+	e.mu.Unlock()
 	if backoff.Wait(ctx, confirm) == nil {
 		e.dropUnconfirmed(ctx)
 	}
@@ -209,22 +230,32 @@ func (e *Executor) Unassign(_ context.Context, uid string) {
 // Acknowledged forgets a result.
 func (e *Executor) Acknowledged(id string) { e.cfg.Journal.Ack(id) }
 
+// ReportAgain has a host reported whole: the region could not record something.
+func (e *Executor) ReportAgain(ctx context.Context, uid string, epoch int64) {
+	e.mu.Lock()
+	h := e.hosts[uid]
+	e.mu.Unlock()
+	if h != nil && h.assignment().GetEpoch() == epoch {
+		h.log.InfoContext(ctx, "the region wants the host reported whole", "epoch", epoch)
+		h.nudge(func() { h.whole = true })
+	}
+}
+
 // send sends to the region of the present session.
 func (e *Executor) send(ctx context.Context, message *rackv1.ConnectRequest) error {
-	e.mu.Lock()
-	up := e.up
-	e.mu.Unlock()
+	up, _ := e.listener()
 	if up == nil {
 		return session.ErrNoSession
 	}
 	return up.Send(ctx, message)
 }
 
-// online says whether somebody listens.
-func (e *Executor) online() bool {
+// listener is the region of the present session, nil when none is up, and which
+// session that is.
+func (e *Executor) listener() (to session.Sender, round int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.up != nil
+	return e.up, e.round
 }
 
 // retire takes a host out when nothing of it is left to do; false when it was

@@ -3,19 +3,15 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
-	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 const (
@@ -45,6 +41,7 @@ type host struct {
 	round    int // see Executor.round
 	stopping bool
 	again    bool // report everything: somebody new listens
+	whole    bool // the region could not record a report
 	hurry    bool // connect now: a step waits
 	conn     *connection
 	fail     error         // why conn is nil; nil before the first try ended
@@ -52,8 +49,11 @@ type host struct {
 	state    string
 	tails    map[string]chan struct{} // per machine: closed when its last step ends
 	active   int                      // steps that did not end
+	fenced   chan struct{}            // closed when the host's epoch is over
+	consoles map[string]*talk         // open consoles, by the machine's uuid
 
-	known map[string]uint64 // hash of every machine as reported; guarded by read
+	told      *picture            // what the region knows of the host; guarded by read
+	mentioned map[string]struct{} // machines that results told of since; guarded by mu
 }
 
 // connection is one open driver.
@@ -77,7 +77,8 @@ func newHost(e *Executor, a *rackv1.Assignment, round int) *host {
 	return &host{
 		e: e, uid: a.GetUid(), log: e.cfg.Log.With("rack", e.cfg.Rack(), "vm_host", a.GetVmHost()), want: a, round: round,
 		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), read: make(chan struct{}, 1),
-		tried: make(chan struct{}), tails: map[string]chan struct{}{},
+		tried: make(chan struct{}), tails: map[string]chan struct{}{}, fenced: make(chan struct{}),
+		mentioned: map[string]struct{}{}, consoles: map[string]*talk{},
 	}
 }
 
@@ -92,20 +93,39 @@ func (h *host) nudge(change func()) {
 }
 
 func (h *host) assign(a *rackv1.Assignment, round int) {
-	h.nudge(func() { h.want, h.round, h.stopping, h.again = a, round, false, true })
+	h.nudge(func() {
+		if a.GetEpoch() != h.want.GetEpoch() {
+			h.fence()
+		}
+		h.want, h.round, h.stopping, h.again = a, round, false, true
+	})
 }
 
 // unassignBefore unassigns the host if it was assigned before a round only.
 func (h *host) unassignBefore(round int) (old bool) {
 	h.nudge(func() {
-		old = h.round < round
-		h.stopping = h.stopping || old
+		if old = h.round < round; old {
+			h.stopping = true
+			h.fence()
+		}
 	})
 	return old
 }
 
-func (h *host) unassign() { h.nudge(func() { h.stopping = true }) }
-func (h *host) resync()   { h.nudge(func() { h.again = true }) }
+func (h *host) unassign() {
+	h.nudge(func() {
+		h.stopping = true
+		h.fence()
+	})
+}
+
+// fence ends what is open under the epoch; h.mu is held.
+func (h *host) fence() {
+	close(h.fenced)
+	h.fenced = make(chan struct{})
+}
+
+func (h *host) resync() { h.nudge(func() { h.again = true }) }
 
 // idle says whether the host may be let go.
 func (h *host) idle() bool {
@@ -127,6 +147,15 @@ func (h *host) take() (a *rackv1.Assignment, again, hurry bool) {
 	a, again, hurry = h.want, h.again, h.hurry
 	h.again, h.hurry = false, false
 	return a, again, hurry
+}
+
+// takeWhole reads and clears whether the region wants the host whole.
+func (h *host) takeWhole() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	whole := h.whole
+	h.whole = false
+	return whole
 }
 
 // run is the host's goroutine.
@@ -181,13 +210,22 @@ func slow(err error) bool {
 func (h *host) pause(ctx context.Context, d time.Duration, version string, failure error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	var retell <-chan time.Time // the region could not record what it was told
+	wait := backoff.Backoff{Min: againMin, Max: againMax}
 	for {
 		select {
 		case <-timer.C:
 			return
 		case <-ctx.Done():
 			return
+		case <-retell:
+			retell = nil
+			h.sendStatus(ctx, failure)
 		case <-h.wake:
+		}
+		if retell == nil && h.takeWhole() {
+			h.forgetTold(ctx)
+			retell = time.After(wait.Next())
 		}
 		a, again, hurry := h.take()
 		if a.GetConnectionVersion() != version || hurry && !slow(failure) || h.idle() {
@@ -201,11 +239,11 @@ func (h *host) pause(ctx context.Context, d time.Duration, version string, failu
 
 // open connects as the assignment says.
 func (h *host) open(ctx context.Context, a *rackv1.Assignment) (*connection, error) {
-	opener, target, err := h.e.target(a.GetType(), a.GetAddress(), a.GetHostKey(), a.GetSealedCredential(), a.GetUid()+"/"+strconv.FormatInt(a.GetEpoch(), 10))
+	opener, target, err := h.e.target(a, a.GetUid()+"/"+strconv.FormatInt(a.GetEpoch(), 10))
 	if err != nil {
 		return nil, err
 	}
-	target.Name = a.GetVmHost()
+	target.Name, target.ClusterMember = a.GetVmHost(), a.GetClusterMember()
 	open, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
 	driver, err := opener.Open(open, target)
@@ -220,37 +258,6 @@ func (h *host) open(ctx context.Context, a *rackv1.Assignment) (*connection, err
 	}
 	h.e.cfg.Metrics.Opened(nil)
 	return conn, nil
-}
-
-// target is where and how to connect, from what a region sent.
-func (e *Executor) target(kind vmhostv1.VmHostType, address, hostKey string, sealed []byte, aad string) (hypervisor.Opener, hypervisor.Target, error) {
-	fail := func(class error, op string, err error, hint string) (hypervisor.Opener, hypervisor.Target, error) {
-		return nil, hypervisor.Target{}, &hypervisor.Error{Class: class, Op: op, Err: err, Hint: hint}
-	}
-	parsed, err := hypervisor.ParseAddress(address)
-	if err != nil {
-		return fail(hypervisor.ErrRefused, "read address", fmt.Errorf("the address %w", err), "correct the host's address")
-	}
-	if kind == vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED {
-		kind = parsed.Type
-	}
-	opener := e.cfg.Drivers[kind]
-	if opener == nil || parsed.Type != kind {
-		return fail(hypervisor.ErrUnsupported, "choose driver", fmt.Errorf("this rack has no driver for %s as %s", parsed, kind),
-			"enable the driver in the rack's configuration, or give the host to another rack")
-	}
-	target := hypervisor.Target{Address: parsed, HostKey: hostKey}
-	if len(sealed) > 0 {
-		plain, err := e.cfg.Unseal([]byte(aad), sealed)
-		if err != nil {
-			return fail(hypervisor.ErrAuth, "unseal credential", err, "set the host's credential again")
-		}
-		target.Credential = &vmhostv1.Credential{}
-		if err := proto.Unmarshal(plain, target.Credential); err != nil {
-			return fail(hypervisor.ErrAuth, "unseal credential", errors.New("it is no credential"), "set the host's credential again")
-		}
-	}
-	return opener, target, nil
 }
 
 // connected gives the connection to steps.

@@ -3,14 +3,10 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/maphash"
 	"math/rand/v2"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
+	"github.com/vmhost-project/vmhost/pkg/backoff"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 )
@@ -22,8 +18,9 @@ const (
 	gather = 25 * time.Millisecond
 	// few machines are read one by one, more by one call for all.
 	few = 8
-	// partSize is how many machines travel in one message.
-	partSize = 500
+	// A region that could not record a report is sent a whole one, soon at first
+	// and then ever later, until it has asked for none for calm.
+	againMin, againMax, calm = 200 * time.Millisecond, time.Minute, 5 * time.Minute
 )
 
 // errMoved ends serve when the assignment names another connection, or nobody
@@ -39,6 +36,9 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 		h.conn = nil
 	}()
 	h.take()
+	if h.takeWhole() {
+		h.forgetTold(ctx)
+	}
 	if err := h.inventory(ctx, conn); err != nil && !errors.Is(err, errUnheard) {
 		return err
 	}
@@ -49,7 +49,8 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 	timer := time.NewTimer(jitter(interval))
 	defer timer.Stop()
 	pending := map[string]struct{}{}
-	var gathered <-chan time.Time
+	var gathered, whole <-chan time.Time
+	wait, asked := backoff.Backoff{Min: againMin, Max: againMax}, time.Time{}
 	for {
 		var err error
 		select {
@@ -81,6 +82,18 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 				h.sendStatus(ctx, nil)
 				err = h.inventory(ctx, conn)
 			}
+			if h.takeWhole() && whole == nil {
+				if time.Since(asked) > calm {
+					wait.Reset()
+				}
+				asked = time.Now()
+				whole = time.After(wait.Next())
+			}
+		case <-whole:
+			whole = nil
+			h.forgetTold(ctx)
+			h.sendStatus(ctx, nil)
+			err = h.inventory(ctx, conn)
 		}
 		if err != nil && !errors.Is(err, errUnheard) {
 			return err
@@ -125,83 +138,6 @@ func (h *host) settle(ctx context.Context) (settled func()) {
 	return unlock
 }
 
-// inventory reads the host whole and sends it; errUnheard when nobody listens.
-func (h *host) inventory(ctx context.Context, conn *connection) error {
-	if !h.e.online() {
-		return errUnheard
-	}
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	unlock, err := h.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	observation, machines, err := conn.driver.Inventory(ctx)
-	h.e.cfg.Metrics.Inventory(hypervisor.StepError(err))
-	if err != nil {
-		return fmt.Errorf("read host: %w", err)
-	}
-	h.known = make(map[string]uint64, len(machines))
-	for _, m := range machines {
-		h.known[m.GetUuid()] = h.fingerprint(m)
-	}
-	a, sequence := h.assignment(), h.e.sequence.Add(1)
-	for first := true; first || len(machines) > 0; first = false {
-		part := machines[:min(partSize, len(machines))]
-		machines = machines[len(part):]
-		out := &rackv1.HostInventory{
-			VmHost: a.GetVmHost(), Epoch: a.GetEpoch(), Sequence: sequence, Machines: part, Last: len(machines) == 0,
-		}
-		if first {
-			out.Observation = observation
-		}
-		if h.e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_HostInventory{HostInventory: out}}) != nil {
-			return errUnheard
-		}
-	}
-	return nil
-}
-
-// changes reads the machines that events named and sends what is new.
-func (h *host) changes(ctx context.Context, conn *connection, uuids map[string]struct{}) error {
-	if !h.e.online() {
-		return errUnheard
-	}
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
-	defer cancel()
-	unlock, err := h.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	present, err := look(ctx, conn.driver, uuids)
-	if err != nil {
-		return fmt.Errorf("read changed machines: %w", err)
-	}
-	a, now, sent := h.assignment(), timestamppb.Now(), 0
-	for uuid := range uuids {
-		change := &rackv1.MachineChange{VmHost: a.GetVmHost(), Epoch: a.GetEpoch(), Time: now}
-		if m := present[uuid]; m != nil {
-			hash := h.fingerprint(m)
-			if old, ok := h.known[uuid]; ok && old == hash {
-				continue
-			}
-			h.known[uuid] = hash
-			change.Change = &rackv1.MachineChange_Present{Present: m}
-		} else {
-			delete(h.known, uuid)
-			change.Change = &rackv1.MachineChange_GoneUuid{GoneUuid: uuid}
-		}
-		if h.e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_MachineChange{MachineChange: change}}) != nil {
-			return errUnheard
-		}
-		sent++
-	}
-	h.e.cfg.Metrics.Changed(sent)
-	return nil
-}
-
 // look reads machines; those that are not there are not in the answer.
 func look(ctx context.Context, driver hypervisor.Driver, uuids map[string]struct{}) (map[string]*rackv1.MachineObservation, error) {
 	present := make(map[string]*rackv1.MachineObservation, len(uuids))
@@ -223,20 +159,14 @@ func look(ctx context.Context, driver hypervisor.Driver, uuids map[string]struct
 	return present, nil
 }
 
-// fingerprint tells two observations apart; should it once not, the next
-// inventory does.
-func (h *host) fingerprint(m *rackv1.MachineObservation) uint64 {
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil { // text that is not UTF-8; never equal, so always sent
-		return rand.Uint64() //nolint:gosec // any other number will do
-	}
-	return maphash.Bytes(h.e.seed, raw)
-}
-
 // sendStatus tells how the connection stands; nil is good.
 func (h *host) sendStatus(ctx context.Context, failure error) {
 	a := h.assignment()
-	_ = h.e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_HostStatus{HostStatus: &rackv1.HostStatus{
-		VmHost: a.GetVmHost(), Epoch: a.GetEpoch(), Reachable: failure == nil, Error: hypervisor.StepError(failure),
-	}}}) // who connects next is told again
+	status := &rackv1.HostStatus{VmHost: a.GetVmHost(), Epoch: a.GetEpoch(), Reachable: failure == nil, Error: hypervisor.StepError(failure)}
+	h.mu.Lock()
+	if h.conn != nil {
+		status.ConnectionVersion = h.conn.version
+	}
+	h.mu.Unlock()
+	_ = h.e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_HostStatus{HostStatus: status}}) // who connects next is told again
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,8 @@ type rig struct {
 	fleet   *fake.Fleet
 	journal *journal.Journal
 	region  *ear
+	muted   *atomic.Bool
+	opened  atomic.Pointer[hypervisor.Target]
 	hangUp  func() // ends the session
 	stop    func()
 }
@@ -45,16 +48,38 @@ type ear struct {
 	mu   sync.Mutex
 	said []*rackv1.ConnectRequest
 	deaf bool
+	left int // how many messages are taken before it fails; 0 means all
+	then func(*rackv1.ConnectRequest)
 }
 
 func (e *ear) Send(_ context.Context, m *rackv1.ConnectRequest) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.deaf {
+	if e.deaf || e.left == 1 {
 		return errors.New("the session has ended")
 	}
+	if e.left > 1 {
+		e.left--
+	}
 	e.said = append(e.said, proto.CloneOf(m))
+	if e.then != nil {
+		go e.then(m)
+	}
 	return nil
+}
+
+// failAfter makes it take so many messages and no more; below 0: all.
+func (e *ear) failAfter(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.left = max(0, n+1)
+}
+
+// answer calls a function with every message from now on.
+func (e *ear) answer(then func(*rackv1.ConnectRequest)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.then = then
 }
 
 func (e *ear) all() []*rackv1.ConnectRequest {
@@ -140,9 +165,9 @@ func start(t *testing.T, path string, fleet *fake.Fleet) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, path: path, fleet: fleet, journal: j, region: &ear{}}
+	r := &rig{t: t, path: path, fleet: fleet, journal: j, region: &ear{}, muted: &atomic.Bool{}}
 	r.Executor = executor.New(executor.Config{
-		Drivers: map[vmhostv1.VmHostType]hypervisor.Opener{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE: fleet},
+		Drivers: map[vmhostv1.VmHostType]hypervisor.Opener{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE: muffled{fleet, r.muted, &r.opened}},
 		Journal: j,
 		Unseal:  unseal,
 		Rack:    func() string { return "racks/r1" },
@@ -165,6 +190,60 @@ func start(t *testing.T, path string, fleet *fake.Fleet) *rig {
 	return r
 }
 
+// quietly does something to hosts that no event tells of.
+func (r *rig) quietly(f func()) {
+	r.muted.Store(true)
+	f()
+	synctest.Wait()
+	r.muted.Store(false)
+}
+
+// target is what a driver was opened with last.
+func (r *rig) target() hypervisor.Target { return *r.opened.Load() }
+
+// muffled is a fleet whose events can be kept back.
+type muffled struct {
+	*fake.Fleet
+	muted  *atomic.Bool
+	opened *atomic.Pointer[hypervisor.Target]
+}
+
+// Open opens a driver that can all the fake's can.
+func (m muffled) Open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
+	m.opened.Store(&target)
+	d, err := m.Fleet.Open(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	return muffledDriver{d, d.(hypervisor.Adopter), d.(hypervisor.Consoler), d.(hypervisor.Fixer), m.muted}, nil
+}
+
+type muffledDriver struct {
+	hypervisor.Driver
+	hypervisor.Adopter
+	hypervisor.Consoler
+	hypervisor.Fixer
+
+	muted *atomic.Bool
+}
+
+func (m muffledDriver) Events(ctx context.Context) (<-chan hypervisor.Event, error) {
+	from, err := m.Driver.Events(ctx)
+	if err != nil {
+		return nil, err
+	}
+	to := make(chan hypervisor.Event, 1000)
+	go func() {
+		defer close(to)
+		for e := range from {
+			if !m.muted.Load() {
+				to <- e
+			}
+		}
+	}()
+	return to, nil
+}
+
 // restart is the death of the process and a new one: what runs is cut off.
 func (r *rig) restart() *rig {
 	r.t.Helper()
@@ -176,9 +255,10 @@ func (r *rig) connect() {
 	r.region = &ear{}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan struct{})
+	r.Connected(r.region, &rackv1.RegionHello{Session: "s1"})
 	go func() {
 		defer close(ended)
-		r.Connected(ctx, r.region, &rackv1.RegionHello{Session: "s1"})
+		r.Resume(ctx)
 	}()
 	r.hangUp = sync.OnceFunc(func() {
 		r.region.mu.Lock()

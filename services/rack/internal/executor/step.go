@@ -8,6 +8,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/rack/internal/journal"
 )
 
@@ -61,6 +62,9 @@ func (e *Executor) Do(ctx context.Context, step *rackv1.Step) {
 			"duration", time.Since(began), "error", result.GetError().GetMessage())
 		settled := h.settle(e.life) //nolint:contextcheck // as above
 		defer settled()
+		if uuid := result.GetMachine().GetUuid(); uuid != "" {
+			h.mention(uuid)
+		}
 		_ = e.send(e.life, resultMessage(result)) //nolint:contextcheck // as above; without a session the journal keeps it
 	})
 }
@@ -190,6 +194,10 @@ func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObser
 		machine, err = conn.driver.Create(ctx, action.CreateMachine)
 	case *rackv1.Step_DeleteMachine:
 		err = conn.driver.Delete(ctx, action.DeleteMachine.GetMachine())
+	case *rackv1.Step_AdoptMachine:
+		machine, err = adopt(ctx, conn.driver, action.AdoptMachine.GetMachine(), step.GetOperation())
+	case *rackv1.Step_ReleaseMachine:
+		machine, err = release(ctx, conn.driver, action.ReleaseMachine.GetMachine())
 	case *rackv1.Step_SetPower:
 		machine, err = conn.driver.SetPower(ctx, refOf(action.SetPower), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
 	case *rackv1.Step_ObserveMachine:
@@ -211,6 +219,29 @@ func refOf(p *rackv1.SetPower) hypervisor.Ref {
 	return hypervisor.Ref{UID: p.GetUid(), UUID: p.GetHypervisorUuid(), Name: p.GetHypervisorName()}
 }
 
+func adopt(ctx context.Context, driver hypervisor.Driver, m *vmhostv1.Machine, operation string) (*rackv1.MachineObservation, error) {
+	adopter, ok := driver.(hypervisor.Adopter)
+	if !ok {
+		return nil, noAdopter("adopt machine")
+	}
+	return adopter.Adopt(ctx, hypervisor.RefOf(m), operation)
+}
+
+func release(ctx context.Context, driver hypervisor.Driver, m *vmhostv1.Machine) (*rackv1.MachineObservation, error) {
+	adopter, ok := driver.(hypervisor.Adopter)
+	if !ok {
+		return nil, noAdopter("release machine")
+	}
+	return adopter.Release(ctx, hypervisor.RefOf(m))
+}
+
+func noAdopter(op string) error {
+	return &hypervisor.Error{
+		Class: hypervisor.ErrUnsupported, Op: op, Err: errors.New("this driver takes over no machines that it did not make"),
+		Hint: "bring the rack to the region's version",
+	}
+}
+
 func (e *Executor) sendAccepted(ctx context.Context, step *rackv1.Step) {
 	_ = e.send(ctx, &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_StepAccepted{StepAccepted: &rackv1.StepAccepted{Id: step.GetId()}}})
 }
@@ -221,15 +252,20 @@ func stale(step *rackv1.Step, err error) *rackv1.StepResult {
 	}}
 }
 
-// machineOf is what steps are serial on.
+// machineOf is what steps are serial on: the hypervisor's uuid of the machine,
+// which every action names.
 func machineOf(step *rackv1.Step) string {
 	switch action := step.GetAction().(type) {
 	case *rackv1.Step_CreateMachine:
-		return action.CreateMachine.GetMachine().GetUid()
+		return hypervisor.RefOf(action.CreateMachine.GetMachine()).Domain()
 	case *rackv1.Step_DeleteMachine:
-		return action.DeleteMachine.GetMachine().GetUid()
+		return hypervisor.RefOf(action.DeleteMachine.GetMachine()).Domain()
+	case *rackv1.Step_AdoptMachine:
+		return hypervisor.RefOf(action.AdoptMachine.GetMachine()).Domain()
+	case *rackv1.Step_ReleaseMachine:
+		return hypervisor.RefOf(action.ReleaseMachine.GetMachine()).Domain()
 	case *rackv1.Step_SetPower:
-		return action.SetPower.GetUid()
+		return refOf(action.SetPower).Domain()
 	case *rackv1.Step_ObserveMachine:
 		return action.ObserveMachine.GetUid()
 	default:
@@ -243,6 +279,10 @@ func actionOf(step *rackv1.Step) string {
 		return "create"
 	case *rackv1.Step_DeleteMachine:
 		return "delete"
+	case *rackv1.Step_AdoptMachine:
+		return "adopt"
+	case *rackv1.Step_ReleaseMachine:
+		return "release"
 	case *rackv1.Step_SetPower:
 		return "power"
 	case *rackv1.Step_ObserveMachine:

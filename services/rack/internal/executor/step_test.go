@@ -290,7 +290,7 @@ func TestCutOffItFinishesWhatItAcceptedAndReportsLater(t *testing.T) {
 		if res := r.result("op/0/1"); res.GetError() != nil || res.GetMachine().GetUid() != "m" {
 			t.Errorf("result %v", res)
 		}
-		if inv := r.region.inventories(); len(inv) != 1 || len(inv[0].GetMachines()) != 1 || !r.region.status().GetReachable() {
+		if inv := r.region.inventories(); len(inv) == 0 || inv[0].GetDelta() || len(inv[0].GetMachines()) != 1 || !r.region.status().GetReachable() {
 			t.Errorf("inventories %v, status %v", inv, r.region.status())
 		}
 	})

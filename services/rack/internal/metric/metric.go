@@ -32,6 +32,8 @@ const (
 	NameInventories = "vmhost_rack_inventories_total"
 	// NameChanges counts changes of machines that were sent.
 	NameChanges = "vmhost_rack_machine_changes_total"
+	// NameConsoles is how many consoles are open, those being opened included.
+	NameConsoles = "vmhost_rack_consoles"
 )
 
 // Metrics are the rack's.
@@ -45,6 +47,7 @@ type Metrics struct {
 	inFlight  prometheus.Gauge
 	inventory *prometheus.CounterVec
 	changes   prometheus.Counter
+	consoles  prometheus.Gauge
 }
 
 // New makes and registers the metrics. Expiry is when the certificate ends.
@@ -61,6 +64,7 @@ func New(registry prometheus.Registerer, expiry func() time.Time) *Metrics {
 		inFlight:  prometheus.NewGauge(prometheus.GaugeOpts{Name: NameStepsInFlight, Help: "Steps that were accepted and have not ended."}),
 		inventory: prometheus.NewCounterVec(prometheus.CounterOpts{Name: NameInventories, Help: "Inventories that were read."}, []string{"class"}),
 		changes:   prometheus.NewCounter(prometheus.CounterOpts{Name: NameChanges, Help: "Changes of machines that were sent."}),
+		consoles:  prometheus.NewGauge(prometheus.GaugeOpts{Name: NameConsoles, Help: "Consoles of machines that are open."}),
 	}
 	certificate := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: NameCertificateExpiry, Help: "When the certificate ends, in Unix time; 0 without one."}, func() float64 {
 		if at := expiry(); !at.IsZero() {
@@ -68,7 +72,7 @@ func New(registry prometheus.Registerer, expiry func() time.Time) *Metrics {
 		}
 		return 0
 	})
-	registry.MustRegister(m.sessionUp, m.ends, m.hosts, m.opens, m.steps, m.durations, m.inFlight, m.inventory, m.changes, certificate)
+	registry.MustRegister(m.sessionUp, m.ends, m.hosts, m.opens, m.steps, m.durations, m.inFlight, m.inventory, m.changes, m.consoles, certificate)
 	return m
 }
 
@@ -120,6 +124,9 @@ func (m *Metrics) Inventory(failure *rackv1.StepError) {
 
 // Changed notes that changes of machines were sent.
 func (m *Metrics) Changed(n int) { m.changes.Add(float64(n)) }
+
+// Console notes that a console was opened, 1, or ended, -1.
+func (m *Metrics) Console(change float64) { m.consoles.Add(change) }
 
 func class(failure *rackv1.StepError) string {
 	if failure == nil {

@@ -4,10 +4,11 @@
 //
 // Invariants: one session at a time; one goroutine sends on a stream; the queue
 // before it is bounded, and a region that does not take what is sent is
-// disconnected; what the region says is acted on by its typed reasons only.
+// disconnected; what the region says is acted on by its typed reasons only; a
+// Handler is Connected before it is told anything else of a session.
 //
 // Goroutines, all ended before a session ends: one that sends, with the
-// heartbeats, and one that runs Handler.Connected. Receiving is in Run's own.
+// heartbeats, and one that runs Handler.Resume. Receiving is in Run's own.
 package session
 
 import (
@@ -61,13 +62,15 @@ type Sender interface {
 	Send(ctx context.Context, message *rackv1.ConnectRequest) error
 }
 
-// Handler is who the session is for. Its methods but Connected are called one
+// Handler is who the session is for. Its methods but Resume are called one
 // after another from one goroutine, and must not wait for anything.
 type Handler interface {
-	// Connected begins a session. It may send as much as it likes; ctx ends with
-	// the session. The other methods are called meanwhile.
-	Connected(ctx context.Context, to Sender, region *rackv1.RegionHello)
-	// Disconnected ends a session, after Connected has returned.
+	// Connected begins a session.
+	Connected(to Sender, region *rackv1.RegionHello)
+	// Resume tells the region what it may not know. It may send as much as it
+	// likes; ctx ends with the session. The other methods are called meanwhile.
+	Resume(ctx context.Context)
+	// Disconnected ends a session, after Resume has returned.
 	Disconnected()
 	// Assign says to drive a host.
 	Assign(ctx context.Context, assignment *rackv1.Assignment)
@@ -77,6 +80,10 @@ type Handler interface {
 	Do(ctx context.Context, step *rackv1.Step)
 	// Acknowledged says that the result of a step is recorded.
 	Acknowledged(id string)
+	// ReportAgain says to report a host whole.
+	ReportAgain(ctx context.Context, uid string, epoch int64)
+	// OpenConsole says to dial RackService.Console for a machine.
+	OpenConsole(ctx context.Context, open *rackv1.OpenConsole)
 }
 
 // Config is what a Client needs.
@@ -107,6 +114,7 @@ type Client struct {
 
 	mu   sync.Mutex
 	conn grpc.ClientConnInterface // nil while no session is up
+	at   string                   // where conn leads
 	last error
 }
 
@@ -134,10 +142,37 @@ func (c *Client) RenewCertificate(ctx context.Context, request *rackv1.RenewCert
 	return rackv1.NewRackServiceClient(conn).RenewCertificate(ctx, request)
 }
 
-func (c *Client) setConn(conn grpc.ClientConnInterface, last error) {
+// Console begins the stream of one console: to the region of the present session
+// when the endpoint is empty or its own, else to the one that answers there. The
+// stream ends with ctx; end closes what was dialled for it.
+func (c *Client) Console(ctx context.Context, endpoint string) (stream rackv1.RackService_ConsoleClient, end func(), err error) {
+	c.mu.Lock()
+	conn, at := c.conn, c.at
+	c.mu.Unlock()
+	end = func() {}
+	switch {
+	case conn != nil && (endpoint == "" || endpoint == at):
+	case endpoint == "":
+		return nil, nil, ErrNoSession
+	default:
+		dialled, err := c.dial(endpoint)
+		if err != nil {
+			return nil, nil, err
+		}
+		conn, end = dialled, func() { _ = dialled.Close() }
+	}
+	stream, err = rackv1.NewRackServiceClient(conn).Console(ctx)
+	if err != nil {
+		end()
+		return nil, nil, fmt.Errorf("begin a console: %w", err)
+	}
+	return stream, end, nil
+}
+
+func (c *Client) setConn(conn grpc.ClientConnInterface, at string, last error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn, c.last = conn, last
+	c.conn, c.at, c.last = conn, at, last
 	c.cfg.Metrics.SessionUp(conn != nil)
 }
 
@@ -202,11 +237,11 @@ func (b *pace) next(up bool, lasted time.Duration, draining bool, endpoints int)
 	return b.Next()
 }
 
-// once is one session from dial to end. Its error is never nil.
-func (c *Client) once(ctx context.Context, endpoint string) (up bool, err error) {
+// dial makes a connection to the region that answers at an endpoint.
+func (c *Client) dial(endpoint string) (*grpc.ClientConn, error) {
 	host, _, err := net.SplitHostPort(endpoint)
 	if err != nil {
-		return false, fmt.Errorf("read endpoint %q: %w", endpoint, err)
+		return nil, fmt.Errorf("read endpoint %q: %w", endpoint, err)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+endpoint, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.Credentials(host))),
@@ -216,7 +251,16 @@ func (c *Client) once(ctx context.Context, endpoint string) (up bool, err error)
 		grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 	}, c.cfg.Options...)...)
 	if err != nil {
-		return false, fmt.Errorf("dial region: %w", err)
+		return nil, fmt.Errorf("dial region: %w", err)
+	}
+	return conn, nil
+}
+
+// once is one session from dial to end. Its error is never nil.
+func (c *Client) once(ctx context.Context, endpoint string) (up bool, err error) {
+	conn, err := c.dial(endpoint)
+	if err != nil {
+		return false, err
 	}
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -228,13 +272,13 @@ func (c *Client) once(ctx context.Context, endpoint string) (up bool, err error)
 	s := &link{stream: stream, cancel: cancel, queue: make(chan *rackv1.ConnectRequest, queueLength), ended: ctx.Done()}
 	hello, err := s.greet(c.cfg.Hello())
 	if err != nil {
-		c.setConn(nil, err)
+		c.setConn(nil, "", err)
 		return false, cause(ctx, err)
 	}
-	c.setConn(conn, nil)
+	c.setConn(conn, endpoint, nil)
 	log := c.cfg.Log.With("rack", c.cfg.Rack(), "session", hello.GetSession(), "region", hello.GetRegion())
 	log.InfoContext(ctx, "session is up", "region_version", hello.GetVersion(), "endpoint", endpoint)
 	err = s.run(ctx, hello, c.cfg.Handler, log)
-	c.setConn(nil, err)
+	c.setConn(nil, "", err)
 	return true, err
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -176,14 +177,22 @@ func (r *recorder) note(s string) {
 	r.calls = append(r.calls, s)
 }
 
-func (r *recorder) Connected(ctx context.Context, to session.Sender, _ *rackv1.RegionHello) {
+func (r *recorder) Connected(to session.Sender, _ *rackv1.RegionHello) {
 	r.note("connected")
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.sender = to
-	r.mu.Unlock()
+}
+
+func (r *recorder) Resume(ctx context.Context) {
 	for _, m := range r.greet {
-		_ = to.Send(ctx, m)
+		_ = r.sender.Send(ctx, m)
 	}
+}
+
+func (r *recorder) ReportAgain(_ context.Context, uid string, _ int64) { r.note("again " + uid) }
+func (r *recorder) OpenConsole(_ context.Context, o *rackv1.OpenConsole) {
+	r.note("console " + o.GetId())
 }
 func (r *recorder) Disconnected()                                  { r.note("disconnected") }
 func (r *recorder) Assign(_ context.Context, a *rackv1.Assignment) { r.note("assign " + a.GetUid()) }
@@ -369,6 +378,8 @@ func TestMessagesReachTheHandlerInOrder(t *testing.T) {
 					{}, // of an unknown kind
 					{Message: &rackv1.ConnectResponse_Step{Step: &rackv1.Step{Id: "s"}}},
 					{Message: &rackv1.ConnectResponse_StepResultAck{StepResultAck: &rackv1.StepResultAck{Id: "s"}}},
+					{Message: &rackv1.ConnectResponse_ReportAgain{ReportAgain: &rackv1.ReportAgain{Uid: "h1"}}},
+					{Message: &rackv1.ConnectResponse_OpenConsole{OpenConsole: &rackv1.OpenConsole{Id: "c"}}},
 					{Message: &rackv1.ConnectResponse_Unassignment{Unassignment: &rackv1.Unassignment{Uid: "h1"}}},
 				} {
 					if err := stream.Send(m); err != nil {
@@ -385,22 +396,9 @@ func TestMessagesReachTheHandlerInOrder(t *testing.T) {
 			t.Errorf("hello %v", hello)
 		}
 		_ = stop()
-		got := b.handler.all()
-		rest := got[:0:0]
-		for _, c := range got {
-			if c != "connected" { // begins beside the others
-				rest = append(rest, c)
-			}
-		}
-		want := []string{"assign h1", "do s", "ack s", "unassign h1", "disconnected"}
-		if len(got) != 6 || len(rest) != len(want) {
-			t.Fatalf("calls %v, want %v", got, want)
-		}
-		for i := range want {
-			if rest[i] != want[i] {
-				t.Errorf("calls %v, want %v", rest, want)
-				break
-			}
+		want := []string{"connected", "assign h1", "do s", "ack s", "again h1", "console c", "unassign h1", "disconnected"}
+		if diff := cmp.Diff(want, b.handler.all()); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
 		}
 	})
 }

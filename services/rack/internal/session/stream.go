@@ -87,7 +87,8 @@ func (s *link) run(ctx context.Context, region *rackv1.RegionHello, handler Hand
 			s.cancel(err)
 		}
 	})
-	wg.Go(func() { handler.Connected(ctx, s, region) })
+	handler.Connected(s, region)
+	wg.Go(func() { handler.Resume(ctx) })
 	for {
 		message, err := s.stream.Recv()
 		if err != nil {
@@ -102,6 +103,10 @@ func (s *link) run(ctx context.Context, region *rackv1.RegionHello, handler Hand
 			handler.Do(ctx, m.Step)
 		case *rackv1.ConnectResponse_StepResultAck:
 			handler.Acknowledged(m.StepResultAck.GetId())
+		case *rackv1.ConnectResponse_ReportAgain:
+			handler.ReportAgain(ctx, m.ReportAgain.GetUid(), m.ReportAgain.GetEpoch())
+		case *rackv1.ConnectResponse_OpenConsole:
+			handler.OpenConsole(ctx, m.OpenConsole)
 		case *rackv1.ConnectResponse_Disconnect:
 			return disconnected(m.Disconnect)
 		case *rackv1.ConnectResponse_Hello:
