@@ -175,19 +175,20 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	// Compose and operations.
 	composer := ledger.New(r.store, r.log)
 	hub := session.NewHub()
+	seen := inventory.New(r.store, r.log)
 	engine := operation.New(operation.Config{
-		Store: r.store, Sender: hub, Turn: composer, Secrets: secrets, Log: r.log, Ended: metrics.NewOperations(r.registry).Ended,
+		Store: r.store, Seen: seen, Sender: hub, Turn: composer, Secrets: secrets, Log: r.log, TakeOut: api.TakeOut, Ended: metrics.NewOperations(r.registry).Ended,
 	})
 	metrics.Register(r.registry, r.store, composer)
 	// Racks.
 	enrolment := enroll.New(r.store, r.deployment)
 	r.sessions = session.New(session.Config{
-		Store: r.store, Hub: hub, Inventory: inventory.New(r.store, r.log), Results: engine, Secrets: secrets, Identity: rackIdentity,
+		Store: r.store, Hub: hub, Inventory: seen, Results: engine, Secrets: secrets, Identity: rackIdentity,
 		RegionID: regionID(), Version: obs.Version, Log: r.log, Grace: r.cfg.RackGrace,
 	})
 	// The API.
 	r.api = api.New(api.Config{
-		Store: r.store, Secrets: secrets, Composer: composer, Operations: engine, Key: key,
+		Store: r.store, Seen: seen, Secrets: secrets, Composer: composer, Operations: engine, Key: key,
 		RackEndpoints: r.cfg.endpoints(r.rackListener.Addr()), CASPKI: r.CASPKI(), Log: r.log,
 	})
 	calls := interceptor.NewMetrics(r.registry)
@@ -205,6 +206,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.back.Go("ledger", composer.Run)
 	r.back.Go("operations", engine.Run)
 	r.back.Go("sessions", r.sessions.Run)
+	r.back.Go("inventory", func(ctx context.Context) error { return seen.Run(ctx, hub) })
 	r.back.Go("events", r.api.Run)
 	r.back.Go("sweep", sweep.New(r.store, r.log).Run)
 	r.back.Go("trust", trust.New(r.store, secrets, r.log).Run)

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"iter"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -17,10 +16,6 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
-
-// defaultGrace is how long a guest may take to stop when the request does not
-// say.
-const defaultGrace = 60 * time.Second
 
 type machines struct {
 	vmhostv1.UnimplementedMachineServiceServer
@@ -116,62 +111,6 @@ func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesR
 // DeleteMachine decomposes a machine.
 func (s *machines) DeleteMachine(ctx context.Context, req *vmhostv1.DeleteMachineRequest) (*vmhostv1.Operation, error) {
 	return s.operations.Delete(ctx, principal(ctx), req)
-}
-
-// StartMachine starts a machine.
-func (s *machines) StartMachine(ctx context.Context, req *vmhostv1.StartMachineRequest) (*vmhostv1.Operation, error) {
-	return s.power(ctx, vmhostv1.OperationVerb_OPERATION_VERB_START, req, 0)
-}
-
-// StopMachine stops a machine.
-func (s *machines) StopMachine(ctx context.Context, req *vmhostv1.StopMachineRequest) (*vmhostv1.Operation, error) {
-	grace := defaultGrace
-	if req.GetGracePeriod() != nil {
-		grace = req.GetGracePeriod().AsDuration()
-	}
-	return s.power(ctx, vmhostv1.OperationVerb_OPERATION_VERB_STOP, req, grace)
-}
-
-// ResetMachine resets a machine.
-func (s *machines) ResetMachine(ctx context.Context, req *vmhostv1.ResetMachineRequest) (*vmhostv1.Operation, error) {
-	return s.power(ctx, vmhostv1.OperationVerb_OPERATION_VERB_RESET, req, 0)
-}
-
-type powerRequest interface {
-	mutationRequest
-	GetName() string
-}
-
-func (s *machines) power(ctx context.Context, verb vmhostv1.OperationVerb, req powerRequest, grace time.Duration) (*vmhostv1.Operation, error) {
-	if req.GetValidateOnly() {
-		return s.planPower(ctx, verb, req.GetName())
-	}
-	return s.operations.Power(ctx, principal(ctx), verb, req.GetName(), grace, req.GetRequestId())
-}
-
-// planPower only checks whether the machine could be started, stopped or reset.
-func (s *machines) planPower(ctx context.Context, verb vmhostv1.OperationVerb, name string) (*vmhostv1.Operation, error) {
-	v, err := s.store.View(ctx)
-	if err != nil {
-		return nil, err
-	}
-	m, ok := store.Machines.Get(v, idOf(name))
-	if !ok {
-		if found, discovered := view.FindDiscovered(v, s.seen, idOf(name)); discovered {
-			return nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "%s (%s on %s) was not made by vmhost and is never changed", name, found.GetHypervisorName(), found.GetVmHost()).
-				With("resource", name).With("vm_host", found.GetVmHost()).WithHint("change it on its hypervisor")
-		}
-		return nil, apierror.NotFound(name)
-	}
-	resource := m.Value.GetResource()
-	switch {
-	case resource.GetOperation() != "":
-		return nil, busy(resource)
-	case resource.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY:
-		return nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is not ready", name).
-			With("resource", name).With("phase", resource.GetPhase().String()).WithHint("delete it to have it cleaned up")
-	}
-	return &vmhostv1.Operation{Verb: verb, Target: name, VmHost: resource.GetVmHost(), Principal: principal(ctx)}, nil
 }
 
 // busy says which operation works on a machine.

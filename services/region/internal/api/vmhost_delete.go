@@ -48,23 +48,42 @@ func (s *vmHosts) DeleteVmHost(ctx context.Context, req *vmhostv1.DeleteVmHostRe
 		if len(found) > 0 && !req.GetValidateOnly() {
 			return nil, store.ErrConflict // one was composed while others were forgotten
 		}
-		place, err := placeOf(r.Value.GetResource())
-		if err != nil {
+		if err := TakeOut(v, tx, id); err != nil {
 			return nil, err
 		}
-		ledger, _ := store.Ledgers.Get(v, id)
-		tx.IfRevision(store.VmHosts.Key(id), r.Revision)
-		tx.IfRevision(store.Ledgers.Key(id), ledger.Revision) // no compose meanwhile
-		place.give(tx, hostPlace{})
-		tx.Delete(store.VmHosts.Key(id))
-		tx.Delete(store.Observed.Key(id))
-		tx.Delete(store.Ledgers.Key(id))
-		tx.Delete(store.Assignments.Key(id))
-		tx.Delete(store.Secrets.Key(secretParts(id)...))
-		tx.DeletePrefix(store.Seen.Prefix(id))
 		addEvent(ctx, tx, "vm_host.deleted", name, name)
 		return &vmhostv1.DeleteVmHostResponse{}, nil
 	})
+}
+
+// TakeOut adds to a transaction that a host goes with all that is known of it.
+// Machines on it must be gone before. The transaction holds only if neither the
+// host nor its ledger changed since the view.
+func TakeOut(v *store.View, tx *store.Txn, id string) error {
+	r, ok := store.VmHosts.Get(v, id)
+	if !ok {
+		return apierror.NotFound(vmHostsCollection + id)
+	}
+	place, err := placeOf(r.Value.GetResource())
+	if err != nil {
+		return err
+	}
+	ledger, _ := store.Ledgers.Get(v, id)
+	tx.IfRevision(store.VmHosts.Key(id), r.Revision)
+	tx.IfRevision(store.Ledgers.Key(id), ledger.Revision) // no compose meanwhile
+	place.give(tx, hostPlace{})
+	tx.Delete(store.VmHosts.Key(id))
+	tx.Delete(store.Observed.Key(id))
+	tx.Delete(store.Ledgers.Key(id))
+	tx.Delete(store.Assignments.Key(id))
+	tx.Delete(store.Secrets.Key(secretParts(id)...))
+	tx.DeletePrefix(store.Seen.Prefix(id))
+	return nil
+}
+
+// RemoveVmHost takes a host and its machines out of the fleet.
+func (s *vmHosts) RemoveVmHost(ctx context.Context, req *vmhostv1.RemoveVmHostRequest) (*vmhostv1.Operation, error) {
+	return s.operations.Remove(ctx, principal(ctx), req)
 }
 
 // hostMachine is a machine of ours on a host.

@@ -3,7 +3,6 @@ package operation
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -103,30 +102,13 @@ func (c *change) last(ctx context.Context, tx *store.Txn, next *storev1.StoredOp
 	return nil
 }
 
-// release ends the operation and gives back all that its machine holds. On a
-// busy host the ledger changes all the time, so it is done by turns, and again
-// when another region was faster.
+// release ends the operation and gives back all that its machine holds.
 func (c *change) release(ctx context.Context, next *storev1.StoredOperation) error {
-	const tries = 50
-	return c.engine.cfg.Turn.WithTurn(ctx, func() error {
-		for range tries {
-			v := c.engine.store.Cached()
-			if op, ok := store.Operations.Get(v, c.uid); !ok || op.Revision != c.revision {
-				return store.ErrConflict
-			}
-			tx := c.begin(next)
-			ledger.Release(tx, v, c.op.GetMachineUid())
-			c.event(tx, next)
-			if err := c.last(ctx, tx, next); !errors.Is(err, store.ErrConflict) {
-				return err
-			}
-		}
-		return fmt.Errorf("give back what the machine held: %w", store.ErrConflict)
-	})
+	return c.byTurns(ctx, next, func(tx *store.Txn, v *store.View) { ledger.Release(tx, v, c.op.GetMachineUid()) })
 }
 
-// restPhase is the phase of a machine whose removal ended early: there as long
-// as its hypervisor shows it.
+// restPhase is the phase of a machine whose removal or release ended early: there
+// as long as its hypervisor shows it.
 func (c *change) restPhase() vmhostv1.MachinePhase {
 	m, ok := store.Machines.Get(c.view, c.op.GetMachineUid())
 	if !ok {
@@ -150,6 +132,11 @@ func (c *change) giveUp(ctx context.Context) error {
 		}
 	case vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
 		phase = vmhostv1.MachinePhase_MACHINE_PHASE_FAILED
+	case vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+		phase = c.restPhase()
+	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
+		// It stays on its host and is counted there whatever became of the step.
+		return c.letGo(ctx, c.finished(failed, late(c.op)), nil)
 	default:
 	}
 	return c.end(ctx, c.finished(failed, late(c.op)), phase)
@@ -168,8 +155,10 @@ func (c *change) cancel(ctx context.Context) error {
 			return c.release(ctx, c.finished(cancelled, cancelledByUser())) // no rack ever heard of it
 		}
 		return c.compensate(ctx, proto.CloneOf(c.op), cancelledByUser())
-	case vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
+	case vmhostv1.OperationVerb_OPERATION_VERB_DELETE, vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
 		return c.end(ctx, c.finished(cancelled, cancelledByUser()), c.restPhase())
+	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
+		return c.letGo(ctx, c.finished(cancelled, cancelledByUser()), nil)
 	default:
 		return c.end(ctx, c.finished(cancelled, cancelledByUser()), vmhostv1.MachinePhase_MACHINE_PHASE_UNSPECIFIED)
 	}
@@ -239,12 +228,24 @@ func eventType(r *vmhostv1.Operation) string {
 		done = "stopped"
 	case vmhostv1.OperationVerb_OPERATION_VERB_RESET:
 		done = "reset"
+	case vmhostv1.OperationVerb_OPERATION_VERB_CYCLE:
+		done = "cycled"
+	case vmhostv1.OperationVerb_OPERATION_VERB_PAUSE:
+		done = "paused"
+	case vmhostv1.OperationVerb_OPERATION_VERB_RESUME:
+		done = "resumed"
+	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
+		done = "adopted"
+	case vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+		done = "released"
 	case vmhostv1.OperationVerb_OPERATION_VERB_QUERY_POWER:
 		done = "queried"
 	case vmhostv1.OperationVerb_OPERATION_VERB_REFRESH:
 		subject, done = "vm_host", "refreshed"
 	case vmhostv1.OperationVerb_OPERATION_VERB_CHECK:
 		subject, done = "vm_host", "checked"
+	case vmhostv1.OperationVerb_OPERATION_VERB_REMOVE:
+		subject, done = "vm_host", "removed"
 	default:
 	}
 	switch r.GetPhase() {

@@ -58,7 +58,7 @@ func stories() []story {
 		{"delete", nil, del, succeeded, false},
 		{"delete that is not reached first", failing("delete", rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, 2), del, succeeded, false},
 		{"start", nil, onMachine(func(w *world, e *Engine, name string) (*vmhostv1.Operation, error) {
-			return e.Power(w.t.Context(), "alice", vmhostv1.OperationVerb_OPERATION_VERB_START, name, 0, uuid.NewString())
+			return e.Power(w.t.Context(), "alice", name, &vmhostv1.BatchChangePowerRequest{Verb: vmhostv1.OperationVerb_OPERATION_VERB_START, RequestId: uuid.NewString()})
 		}), succeeded, true},
 	}
 }

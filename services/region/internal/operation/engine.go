@@ -85,6 +85,9 @@ type Config struct {
 	// Ended is told of every operation that this process ends; nil: nobody is. It
 	// must not wait.
 	Ended func(op *vmhostv1.Operation)
+	// TakeOut adds to a transaction that a host without machines of ours goes, with
+	// all that is known of it.
+	TakeOut func(v *store.View, tx *store.Txn, host string) error
 	// Deadlines of new operations; 0 means the defaults.
 	Deadlines Deadlines
 }
@@ -98,6 +101,9 @@ type Deadlines struct {
 	Power time.Duration
 	// Look is for query, refresh and check; 0 means 2 min.
 	Look time.Duration
+	// Remove is for a host with all its machines; 0 means 24 h. Machines that were
+	// begun with have their own deadlines.
+	Remove time.Duration
 }
 
 // Engine makes and drives operations.
@@ -108,10 +114,11 @@ type Engine struct {
 	queue  *queue
 	commit func(context.Context, *store.Txn) (int64, error)
 
-	mu      sync.Mutex
-	active  map[string]subject       // operations that have not ended, by uid
-	drives  map[string]*drive        // what this process remembers of them
-	waiters map[string]chan struct{} // closed when the operation has ended
+	mu       sync.Mutex
+	active   map[string]subject       // operations that have not ended, by uid
+	drives   map[string]*drive        // what this process remembers of them
+	removals map[string]*removal      // the same, of removals of hosts
+	waiters  map[string]chan struct{} // closed when the operation has ended
 }
 
 // subject is what an operation depends on.
@@ -125,6 +132,7 @@ func New(cfg Config) *Engine {
 	setDefault(&cfg.Deadlines.Delete, 30*time.Minute)
 	setDefault(&cfg.Deadlines.Power, 10*time.Minute)
 	setDefault(&cfg.Deadlines.Look, 2*time.Minute)
+	setDefault(&cfg.Deadlines.Remove, 24*time.Hour)
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
 	}
@@ -132,14 +140,15 @@ func New(cfg Config) *Engine {
 		cfg.Ended = func(*vmhostv1.Operation) {}
 	}
 	return &Engine{
-		cfg:     cfg,
-		store:   cfg.Store,
-		log:     cfg.Log.With("component", "operation"),
-		queue:   newQueue(),
-		commit:  cfg.Store.Commit,
-		active:  map[string]subject{},
-		drives:  map[string]*drive{},
-		waiters: map[string]chan struct{}{},
+		cfg:      cfg,
+		store:    cfg.Store,
+		log:      cfg.Log.With("component", "operation"),
+		queue:    newQueue(),
+		commit:   cfg.Store.Commit,
+		active:   map[string]subject{},
+		drives:   map[string]*drive{},
+		removals: map[string]*removal{},
+		waiters:  map[string]chan struct{}{},
 	}
 }
 
@@ -239,6 +248,9 @@ func (e *Engine) note(c store.Change) {
 			return
 		}
 		e.forget(uid)
+		if op, ok := c.New.(*storev1.StoredOperation); ok {
+			e.wakeRemoval(hostOf(op))
+		}
 	case store.Sessions.Name():
 		rack := store.Sessions.ID(c.Key)
 		v := e.store.Cached()
@@ -264,6 +276,9 @@ func (e *Engine) note(c store.Change) {
 func (e *Engine) track(uid string, op *storev1.StoredOperation) {
 	e.mu.Lock()
 	e.active[uid] = subject{host: hostOf(op), rack: op.GetRack()}
+	if op.GetRemoval() != nil && e.removals[uid] == nil {
+		e.removals[uid] = &removal{host: hostOf(op)}
+	}
 	e.mu.Unlock()
 	e.queue.add(uid)
 }
@@ -273,6 +288,7 @@ func (e *Engine) forget(uid string) {
 	defer e.mu.Unlock()
 	delete(e.active, uid)
 	delete(e.drives, uid)
+	delete(e.removals, uid)
 	e.queue.cancel(uid)
 	if c, ok := e.waiters[uid]; ok {
 		delete(e.waiters, uid)

@@ -255,7 +255,7 @@ func TestDeletePowerQueryRefresh(t *testing.T) {
 	for _, verb := range []vmhostv1.OperationVerb{
 		vmhostv1.OperationVerb_OPERATION_VERB_START, vmhostv1.OperationVerb_OPERATION_VERB_RESET, vmhostv1.OperationVerb_OPERATION_VERB_STOP,
 	} {
-		op, err := e.Power(t.Context(), "alice", verb, name, time.Second, uuid.NewString())
+		op, err := e.Power(t.Context(), "alice", name, &vmhostv1.BatchChangePowerRequest{Verb: verb, RequestId: uuid.NewString()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +308,7 @@ func TestWhatMustNotBeBegunIsRefused(t *testing.T) {
 		found = d
 	}
 	ctx := t.Context()
-	start := vmhostv1.OperationVerb_OPERATION_VERB_START
+	start := &vmhostv1.BatchChangePowerRequest{Verb: vmhostv1.OperationVerb_OPERATION_VERB_START}
 	for _, tt := range []struct {
 		name string
 		call func() error
@@ -318,7 +318,7 @@ func TestWhatMustNotBeBegunIsRefused(t *testing.T) {
 			_, err := e.Delete(ctx, "a", &vmhostv1.DeleteMachineRequest{Name: composing.GetTarget()})
 			return err
 		}, vmhostv1.ErrorReason_MACHINE_BUSY},
-		{"start while composing", func() error { _, err := e.Power(ctx, "a", start, composing.GetTarget(), 0, ""); return err }, vmhostv1.ErrorReason_MACHINE_BUSY},
+		{"start while composing", func() error { _, err := e.Power(ctx, "a", composing.GetTarget(), start); return err }, vmhostv1.ErrorReason_MACHINE_BUSY},
 		{"delete with an old etag", func() error {
 			_, err := e.Delete(ctx, "a", &vmhostv1.DeleteMachineRequest{Name: composing.GetTarget(), Etag: "1"})
 			return err
@@ -331,7 +331,7 @@ func TestWhatMustNotBeBegunIsRefused(t *testing.T) {
 			_, err := e.Delete(ctx, "a", &vmhostv1.DeleteMachineRequest{Name: found})
 			return err
 		}, vmhostv1.ErrorReason_FOREIGN_OBJECT},
-		{"start of a discovered machine (P5)", func() error { _, err := e.Power(ctx, "a", start, found, 0, ""); return err }, vmhostv1.ErrorReason_FOREIGN_OBJECT},
+		{"start of a discovered machine (P5)", func() error { _, err := e.Power(ctx, "a", found, start); return err }, vmhostv1.ErrorReason_FOREIGN_OBJECT},
 		{"query of nothing", func() error { _, err := e.Query(ctx, "a", "machines/x"); return err }, vmhostv1.ErrorReason_NOT_FOUND},
 		{"refresh of nothing", func() error {
 			_, err := e.Refresh(ctx, "a", &vmhostv1.RefreshVmHostRequest{Name: "vmHosts/x"})

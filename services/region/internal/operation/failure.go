@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -25,7 +26,7 @@ func passing(op *storev1.StoredOperation, class rackv1.ErrorClass) bool {
 		return true
 	case rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, rackv1.ErrorClass_ERROR_CLASS_TIMEOUT, rackv1.ErrorClass_ERROR_CLASS_UNSPECIFIED:
 		// Who only wants to look is told what is the case now.
-		return !looks(op.GetResource().GetVerb())
+		return !looks(op.GetResource().GetVerb()) && (class != rackv1.ErrorClass_ERROR_CLASS_TIMEOUT || !isSoftStop(op))
 	case rackv1.ErrorClass_ERROR_CLASS_AUTH, rackv1.ErrorClass_ERROR_CLASS_HOST_KEY:
 		// What was begun must be undone: the operator may repair the login before
 		// the deadline.
@@ -51,10 +52,16 @@ func why(op *storev1.StoredOperation, e *rackv1.StepError) *vmhostv1.OperationEr
 		if op.GetMachineUid() == "" || op.GetResource().GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE {
 			reason, hint = vmhostv1.ErrorReason_NOT_FOUND, "refresh the host to see what it has now"
 		}
+		if op.GetResource().GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_ADOPT {
+			hint = "somebody removed it on the hypervisor; refresh the host"
+		}
 	case rackv1.ErrorClass_ERROR_CLASS_EXISTS:
 		code, reason, hint = codes.AlreadyExists, vmhostv1.ErrorReason_ALREADY_EXISTS, "choose another hostname, or remove what is on the hypervisor by hand"
 	case rackv1.ErrorClass_ERROR_CLASS_FOREIGN:
 		code, reason, hint = codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT, "vmhost does not touch it; choose another hostname, or remove it on the hypervisor by hand"
+		if op.GetResource().GetVerb() != vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE {
+			hint = "vmhost does not touch it; look at it on the hypervisor"
+		}
 	case rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE:
 		code, reason, hint = codes.Unavailable, vmhostv1.ErrorReason_HOST_UNREACHABLE, "look at the host's conditions; it is tried again by itself"
 	case rackv1.ErrorClass_ERROR_CLASS_AUTH:
@@ -67,6 +74,9 @@ func why(op *storev1.StoredOperation, e *rackv1.StepError) *vmhostv1.OperationEr
 		code, reason = codes.Unimplemented, vmhostv1.ErrorReason_UNSUPPORTED
 	case rackv1.ErrorClass_ERROR_CLASS_TIMEOUT:
 		code, reason, hint = codes.DeadlineExceeded, vmhostv1.ErrorReason_DEADLINE, "look at the host; its hypervisor may hang"
+		if isSoftStop(op) {
+			hint = "the guest did not stop when it was asked to; give it longer, or stop the machine hard"
+		}
 	case rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH:
 		code, reason = codes.Aborted, vmhostv1.ErrorReason_STALE_EPOCH
 	case rackv1.ErrorClass_ERROR_CLASS_BUSY:
@@ -115,10 +125,24 @@ func late(op *storev1.StoredOperation) *vmhostv1.OperationError {
 		out.Message += "; it was being undone because of: " + c.GetMessage()
 		maps.Copy(out.GetMetadata(), c.GetMetadata())
 	}
-	if op.GetMachineUid() != "" && out.GetHint() == "" {
-		out.Hint = "delete the machine to have it cleaned up; until then its capacity is kept"
+	if out.GetHint() == "" {
+		out.Hint = afterDeadline(op)
 	}
 	return out
+}
+
+// afterDeadline is what to do about what a rack may have done.
+func afterDeadline(op *storev1.StoredOperation) string {
+	switch op.GetResource().GetVerb() {
+	case vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
+		return "delete the machine to have it cleaned up; until then its capacity is kept"
+	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
+		return "it is counted as a discovered machine again; if vmhost's metadata is on it by now, adopting it once more goes on from there"
+	case vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+		return "the machine keeps its record; release it again"
+	default:
+		return "look at the host, then try again"
+	}
 }
 
 func cancelledByUser() *vmhostv1.OperationError {
@@ -137,7 +161,7 @@ func clip(s string) string {
 	if len(s) <= maxText {
 		return s
 	}
-	return s[:maxText] + " … (cut)"
+	return strings.ToValidUTF8(s[:maxText], "") + " … (cut)"
 }
 
 // foundForeign says whether what a failed create found in its way is why a delete

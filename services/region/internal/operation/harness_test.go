@@ -18,6 +18,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/api"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
@@ -96,7 +97,7 @@ func (w *world) run(hook func(n int) (before, after bool)) *Engine {
 	w.t.Helper()
 	e := New(Config{
 		Store: w.store, Sender: w.rack, Turn: w.ledger, Secrets: plainSecrets{}, Log: slog.New(slog.DiscardHandler),
-		Ended: w.told, FullPass: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, Workers: 2,
+		Ended: w.told, TakeOut: api.TakeOut, FullPass: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, Workers: 2,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var once sync.Once
@@ -331,6 +332,10 @@ func verbOf(step *rackv1.Step) string {
 		return "delete"
 	case *rackv1.Step_SetPower:
 		return strings.ToLower(strings.TrimPrefix(a.SetPower.GetAction().String(), "POWER_ACTION_"))
+	case *rackv1.Step_AdoptMachine:
+		return "adopt"
+	case *rackv1.Step_ReleaseMachine:
+		return "release"
 	case *rackv1.Step_ObserveMachine:
 		return "query"
 	case *rackv1.Step_RefreshHost:
@@ -388,12 +393,21 @@ func (r *fakeRack) execute(step *rackv1.Step) *rackv1.StepResult {
 		}
 	case *rackv1.Step_DeleteMachine:
 		delete(r.domains, a.DeleteMachine.GetMachine().GetUid())
+	case *rackv1.Step_AdoptMachine:
+		r.domains[a.AdoptMachine.GetMachine().GetUid()] = true // ours from now on
+	case *rackv1.Step_ReleaseMachine:
+		delete(r.domains, a.ReleaseMachine.GetMachine().GetUid())
 	case *rackv1.Step_SetPower:
 		if _, ok := r.domains[a.SetPower.GetUid()]; !ok {
 			res.Error = &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_NOT_FOUND, Message: "Domain not found"}
 			break
 		}
-		r.domains[a.SetPower.GetUid()] = a.SetPower.GetAction() != rackv1.PowerAction_POWER_ACTION_STOP
+		switch a.SetPower.GetAction() {
+		case rackv1.PowerAction_POWER_ACTION_STOP, rackv1.PowerAction_POWER_ACTION_STOP_SOFT, rackv1.PowerAction_POWER_ACTION_PAUSE:
+			r.domains[a.SetPower.GetUid()] = false
+		default:
+			r.domains[a.SetPower.GetUid()] = true
+		}
 	case *rackv1.Step_CheckHost:
 		res.Check = &vmhostv1.CheckVmHostResult{HostKey: "ssh-ed25519 AAAA", Items: []*vmhostv1.CheckItem{{Check: "reach"}}}
 	}

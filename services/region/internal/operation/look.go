@@ -32,6 +32,9 @@ func (e *Engine) look(ctx context.Context, uid string) (time.Duration, error) {
 			return 0, c.hostGone(ctx)
 		}
 	}
+	if rec.Value.GetRemoval() != nil {
+		return e.remove(ctx, c)
+	}
 	left := time.Until(rec.Value.GetResource().GetDeadlineTime().AsTime())
 	if left <= 0 {
 		return 0, c.giveUp(ctx)
@@ -173,6 +176,9 @@ func hostOf(op *storev1.StoredOperation) string {
 }
 
 func hostUID(op *storev1.StoredOperation) string {
+	if r := op.GetRemoval(); r != nil {
+		return r.GetVmHostUid()
+	}
 	if len(op.GetPlan()) == 0 {
 		return ""
 	}

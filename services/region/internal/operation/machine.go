@@ -27,7 +27,7 @@ func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], err
 		return m, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT,
 			"%s was discovered on host %s, vmhost did not make it and does not change it", name, host).
 			With("resource", name).With("vm_host", "vmHosts/"+host).With("hypervisor_uuid", uuid).
-			WithHint("change it on the hypervisor itself")
+			WithHint("change it on the hypervisor itself, or take it over with `vmhostctl machine adopt`")
 	}
 	return m, apierror.NotFound(name)
 }
@@ -44,11 +44,29 @@ func checkEtag(m store.Record[*storev1.StoredMachine], sent string) error {
 		WithHint("read it again, and decide whether to go on")
 }
 
+// notBusy refuses a machine that another operation works on.
+func notBusy(v *store.View, r *vmhostv1.Machine) error {
+	if r.GetOperation() == "" {
+		return nil
+	}
+	rec, ok := store.Operations.Get(v, idOf(r.GetOperation()))
+	if !ok || ended(rec.Value) {
+		return nil
+	}
+	return busyWith(r, rec.Value.GetResource())
+}
+
 func busyWith(m *vmhostv1.Machine, op *vmhostv1.Operation) error {
 	verb := strings.ToLower(strings.TrimPrefix(op.GetVerb().String(), "OPERATION_VERB_"))
 	e := apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_MACHINE_BUSY, "%s is busy with %s (%s)", m.GetName(), op.GetName(), verb).
 		With("resource", m.GetName()).With("operation", op.GetName())
 	return e.WithHint("wait for that operation, or cancel it")
+}
+
+// idOf is the last part of a resource name.
+func idOf(name string) string {
+	_, id, _ := strings.Cut(name, "/")
+	return id
 }
 
 func phaseWord(p vmhostv1.MachinePhase) string {
@@ -59,7 +77,7 @@ func phaseWord(p vmhostv1.MachinePhase) string {
 func wireMachine(r *vmhostv1.Machine) *vmhostv1.Machine {
 	return &vmhostv1.Machine{
 		Name: r.GetName(), Uid: r.GetUid(), Hostname: r.GetHostname(), HypervisorName: r.GetHypervisorName(),
-		HypervisorUuid: r.GetHypervisorUuid(), Disks: r.GetDisks(), VmHost: r.GetVmHost(),
+		HypervisorUuid: r.GetHypervisorUuid(), Disks: r.GetDisks(), VmHost: r.GetVmHost(), Operation: r.GetOperation(), Origin: r.GetOrigin(),
 	}
 }
 

@@ -74,6 +74,8 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
 		c.op = next
 		return c.release(ctx, c.finished(succeeded, nil))
+	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+		return c.released(ctx, next, res)
 	case int(next.GetStep()) < len(next.GetPlan()):
 		tx := c.begin(next)
 		if compose {
@@ -90,10 +92,29 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 		}
 	}
 	phase := vmhostv1.MachinePhase_MACHINE_PHASE_UNSPECIFIED
-	if compose {
+	if compose || r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_ADOPT {
 		phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
 	}
 	return c.end(ctx, last, phase)
+}
+
+// released ends a release: our metadata is off the machine. The response is the
+// machine as it is listed from now on.
+func (c *change) released(ctx context.Context, next *storev1.StoredOperation, res *rackv1.StepResult) error {
+	c.op = next
+	last := c.finished(succeeded, nil)
+	m, _ := store.Machines.Get(c.view, next.GetMachineUid())
+	host, known := store.VmHosts.Get(c.view, hostOf(next))
+	seen, there := store.Seen.Get(c.view, hostOf(next), m.Value.GetResource().GetHypervisorUuid())
+	if known && there {
+		found := view.Discovered(c.view, c.engine.cfg.Seen, host.Value.GetResource(), seen)
+		found.Etag = ""
+		var err error
+		if last.Resource.Response, err = packed(found); err != nil {
+			return err
+		}
+	}
+	return c.letGo(ctx, last, res.GetMachine())
 }
 
 // undone ends a compose that was undone.
@@ -143,7 +164,7 @@ func (c *change) shown() proto.Message {
 	rec.Value = proto.CloneOf(rec.Value)
 	if rec.Value.GetResource().GetOperation() == r.GetName() {
 		rec.Value.Resource.Operation = ""
-		if r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE {
+		if r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE || r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_ADOPT {
 			rec.Value.Resource.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
 		}
 	}
@@ -186,6 +207,10 @@ func (c *change) failure(ctx context.Context, stepErr *rackv1.StepError) error {
 		return c.end(ctx, c.finished(failed, cause), vmhostv1.MachinePhase_MACHINE_PHASE_READY)
 	case verb == vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
 		return c.end(ctx, c.finished(failed, cause), vmhostv1.MachinePhase_MACHINE_PHASE_FAILED)
+	case verb == vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
+		return c.letGo(ctx, c.finished(failed, cause), nil)
+	case verb == vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+		return c.end(ctx, c.finished(failed, cause), c.restPhase())
 	default:
 		return c.end(ctx, c.finished(failed, cause), vmhostv1.MachinePhase_MACHINE_PHASE_UNSPECIFIED)
 	}

@@ -24,11 +24,12 @@ import (
 
 // How long steps may take.
 const (
-	deleteTimeout  = 5 * time.Minute
-	powerTimeout   = 2 * time.Minute
-	observeTimeout = 30 * time.Second
-	refreshTimeout = 90 * time.Second
-	checkTimeout   = 90 * time.Second
+	deleteTimeout   = 5 * time.Minute
+	powerTimeout    = 2 * time.Minute
+	observeTimeout  = 30 * time.Second
+	metadataTimeout = time.Minute
+	refreshTimeout  = 90 * time.Second
+	checkTimeout    = 90 * time.Second
 )
 
 func timeoutProto(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
@@ -40,6 +41,7 @@ type order struct {
 	id           request.ID
 	deadline     time.Duration
 	validateOnly bool
+	turn         bool // it changes what is committed, see Turn
 	// decide looks at a view, refuses or fills the operation in, and adds its
 	// demands and further writes to the transaction. It may be called again.
 	decide func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error
@@ -48,7 +50,18 @@ type order struct {
 // begin records an operation with its request_id in one transaction. A
 // request_id that was used before for the same request answers with the
 // operation of then.
-func (e *Engine) begin(ctx context.Context, o order) (*vmhostv1.Operation, error) {
+func (e *Engine) begin(ctx context.Context, o order) (op *vmhostv1.Operation, err error) {
+	if !o.turn || o.validateOnly {
+		return e.beginNow(ctx, o)
+	}
+	err = e.cfg.Turn.WithTurn(ctx, func() error {
+		op, err = e.beginNow(ctx, o)
+		return err
+	})
+	return op, err
+}
+
+func (e *Engine) beginNow(ctx context.Context, o order) (*vmhostv1.Operation, error) {
 	const tries = 20
 	uid, err := uuid.NewV7()
 	if err != nil {
@@ -115,53 +128,16 @@ func (e *Engine) Delete(ctx context.Context, principal string, req *vmhostv1.Del
 				return err
 			}
 			return claim(v, tx, op, m, func(r *vmhostv1.Machine) error {
-				r.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
-				addStep(op, "delete", deleteTimeout, &rackv1.Step{Action: &rackv1.Step_DeleteMachine{DeleteMachine: &rackv1.DeleteMachine{Machine: wireMachine(r)}}})
+				planDelete(v, op, r)
 				return nil
 			})
 		},
 	})
 }
 
-// Power begins to start, stop or reset a machine that vmhost composed. grace is
-// how long a guest may take to stop. Errors: NOT_FOUND, FOREIGN_OBJECT,
-// WRONG_STATE, MACHINE_BUSY, REQUEST_ID_REUSED.
-func (e *Engine) Power(ctx context.Context, principal string, verb vmhostv1.OperationVerb, name string, grace time.Duration, requestID string) (*vmhostv1.Operation, error) {
-	word, action, timeout := "", rackv1.PowerAction_POWER_ACTION_UNSPECIFIED, powerTimeout
-	var graceProto *durationpb.Duration
-	switch verb {
-	case vmhostv1.OperationVerb_OPERATION_VERB_START:
-		word, action = "start", rackv1.PowerAction_POWER_ACTION_START
-	case vmhostv1.OperationVerb_OPERATION_VERB_STOP:
-		word, action, timeout = "stop", rackv1.PowerAction_POWER_ACTION_STOP, timeout+grace
-		graceProto = durationpb.New(grace)
-	case vmhostv1.OperationVerb_OPERATION_VERB_RESET:
-		word, action = "reset", rackv1.PowerAction_POWER_ACTION_RESET
-	default:
-		return nil, apierror.InvalidField("verb", "must be start, stop or reset")
-	}
-	id, err := request.New(principal, word, &vmhostv1.StopMachineRequest{Name: name, GracePeriod: graceProto, RequestId: requestID})
-	if err != nil {
-		return nil, err
-	}
-	return e.begin(ctx, order{
-		principal: principal, verb: verb, id: id, deadline: e.cfg.Deadlines.Power + grace,
-		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, err := ours(v, name)
-			if err != nil {
-				return err
-			}
-			return claim(v, tx, op, m, func(r *vmhostv1.Machine) error {
-				if r.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY {
-					return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is %s, not ready", name, phaseWord(r.GetPhase())).
-						With("resource", name).With("phase", r.GetPhase().String()).WithHint("delete it to have it cleaned up")
-				}
-				op.GracePeriod = graceProto
-				addStep(op, word, timeout, &rackv1.Step{Action: &rackv1.Step_SetPower{SetPower: &rackv1.SetPower{Uid: r.GetUid(), Action: action, GracePeriod: graceProto}}})
-				return nil
-			})
-		},
-	})
+func planDelete(v *store.View, op *storev1.StoredOperation, r *vmhostv1.Machine) {
+	r.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
+	addStep(op, "delete", deleteTimeout, &rackv1.Step{Action: &rackv1.Step_DeleteMachine{DeleteMachine: &rackv1.DeleteMachine{Machine: toDelete(v, r)}}})
 }
 
 // Query begins to ask the hypervisor whether a machine runs, one of ours or not.
@@ -208,11 +184,8 @@ func (e *Engine) Refresh(ctx context.Context, principal string, req *vmhostv1.Re
 // decides on the machine's record and adds the steps.
 func claim(v *store.View, tx *store.Txn, op *storev1.StoredOperation, m store.Record[*storev1.StoredMachine], set func(r *vmhostv1.Machine) error) error {
 	r := m.Value.GetResource()
-	if busy := r.GetOperation(); busy != "" {
-		rec, ok := store.Operations.Get(v, strings.TrimPrefix(busy, "operations/"))
-		if ok && !ended(rec.Value) {
-			return busyWith(r, rec.Value.GetResource())
-		}
+	if err := notBusy(v, r); err != nil {
+		return err
 	}
 	op.MachineUid = r.GetUid()
 	op.Resource.Target, op.Resource.VmHost = r.GetName(), r.GetVmHost()
