@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What `make down` does: ends the vmhost and the libvirt hosts that `make up`
-# started, and removes their state. Nothing is left running.
+# What `make down` does: ends the vmhost and the development hosts that `make up`
+# and devhosts.sh started, and removes their state. Nothing is left running.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/dev.sh"
 

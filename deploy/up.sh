@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What `make up` does after building: real libvirt hosts, a standalone vmhost
 # (region, rack and gateway in one process), and a machine that boots from the
-# network. Again and again without harm.
+# network. Again and again without harm. For LXD servers beside the libvirt hosts:
+# deploy/devhosts/devhosts.sh up lxd1
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/dev.sh"
 
@@ -63,5 +64,6 @@ vmhostctl is in $root/bin; it has a context for this vmhost. Try:
   export PATH=$root/bin:\$PATH
   vmhostctl machine compose web1 --cores 2 --memory 512MiB --disk 2GB --dry-run
   vmhostctl event watch
+  deploy/devhosts/devhosts.sh up lxd1 && deploy/devhosts/devhosts.sh env | grep LXD1    # an LXD server to add
   make down
 EOT

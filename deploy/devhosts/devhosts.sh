@@ -209,7 +209,13 @@ exec_() { # host command...
 verb=${1:-}; [ $# -gt 0 ] && shift
 case $verb in
   up | down | status | check | env | exec) settings ;;
-  *) echo "usage: ${0##*/} up [HOST...]|down|status|check|env|exec HOST COMMAND..." >&2; exit 2 ;;
+  *) cat >&2 <<X; exit 2 ;;
+usage: ${0##*/} up [HOST...]|down|status|check|env|exec HOST COMMAND...
+hosts: h1 to h9      libvirt; without names, up brings up h1 to h3 and what the lab has already
+       lxd1 to lxd9  LXD, containers only
+       lxdc1 lxdc2   LXD, a cluster of two
+       lxdvm         LXD with virtual machines, in a guest of its own
+X
 esac
 case $verb in
   exec) exec_ "$@" ;;
