@@ -9,6 +9,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -18,10 +19,51 @@ type resourcePools struct {
 	*base
 }
 
-func showResourcePool(r store.Record[*storev1.StoredResourcePool]) *vmhostv1.ResourcePool {
+// showResourcePool is a pool with what its machines take.
+func showResourcePool(v *store.View, r store.Record[*storev1.StoredResourcePool]) *vmhostv1.ResourcePool {
 	p := proto.CloneOf(r.Value.GetResource())
 	p.Etag = view.Etag(r.Revision)
+	p.Used = ledger.Used(v, idOf(p.GetName()))
 	return p
+}
+
+// quotaFields are the limits of a quota, as update masks name them.
+var quotaFields = []string{"quota.machines", "quota.cores", "quota.memory_mib", "quota.storage_bytes"}
+
+// changeQuota is the quota with the limits that the mask names as they are asked
+// for; nil when nothing is limited.
+func changeQuota(now, asked *vmhostv1.ResourceQuota, set map[string]bool) *vmhostv1.ResourceQuota {
+	q := &vmhostv1.ResourceQuota{}
+	proto.Merge(q, now)
+	if asked == nil {
+		asked = &vmhostv1.ResourceQuota{}
+	}
+	whole := set["quota"]
+	if whole || set["quota.machines"] {
+		q.Machines = asked.Machines
+	}
+	if whole || set["quota.cores"] {
+		q.Cores = asked.Cores
+	}
+	if whole || set["quota.memory_mib"] {
+		q.MemoryMib = asked.MemoryMib
+	}
+	if whole || set["quota.storage_bytes"] {
+		q.StorageBytes = asked.StorageBytes
+	}
+	if proto.Size(q) == 0 {
+		return nil
+	}
+	return q
+}
+
+// count completes the count of a pool whose quota may be new. Should it fail,
+// whoever needs the count next completes it.
+func (s *resourcePools) count(ctx context.Context, answer *vmhostv1.ResourcePool, err error) (*vmhostv1.ResourcePool, error) {
+	if err == nil && answer.GetQuota() != nil {
+		_ = ledger.Count(ctx, s.store, idOf(answer.GetName()))
+	}
+	return answer, err
 }
 
 // CreateResourcePool adds a resource pool.
@@ -34,33 +76,42 @@ func (s *resourcePools) CreateResourcePool(ctx context.Context, req *vmhostv1.Cr
 	if err != nil {
 		return nil, err
 	}
+	quota := changeQuota(nil, req.GetResourcePool().GetQuota(), map[string]bool{"quota": true})
 	return mutate(ctx, s.base, vmhostv1.ResourcePoolService_CreateResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.ResourcePool, error) {
 		if _, ok := store.ResourcePools.Get(v, id); ok {
 			return nil, alreadyExists(resourcePoolsCollection + id)
 		}
 		now := timestamppb.Now()
-		p := &vmhostv1.ResourcePool{Name: resourcePoolsCollection + id, Uid: uid, CreateTime: now, UpdateTime: now, Description: req.GetResourcePool().GetDescription()}
+		p := &vmhostv1.ResourcePool{Name: resourcePoolsCollection + id, Uid: uid, CreateTime: now, UpdateTime: now, Description: req.GetResourcePool().GetDescription(), Quota: quota}
+		stored := &storev1.StoredResourcePool{Resource: p}
 		tx.IfAbsent(store.ResourcePools.Key(id))
-		store.Put(tx, store.ResourcePools, &storev1.StoredResourcePool{Resource: p}, id)
+		store.Put(tx, store.ResourcePools, stored, id)
+		ledger.SetQuota(tx, id, nil, stored)
 		addEvent(ctx, tx, "resource_pool.created", p.GetName(), "")
-		return proto.CloneOf(p), nil
+		answer := proto.CloneOf(p)
+		answer.Used = &vmhostv1.ResourceAmount{}
+		return answer, nil
 	})
 }
 
 // GetResourcePool is one pool.
 func (s *resourcePools) GetResourcePool(ctx context.Context, req *vmhostv1.GetResourcePoolRequest) (*vmhostv1.ResourcePool, error) {
-	r, err := get(ctx, s.base, store.ResourcePools, req.GetName())
+	v, err := s.store.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return showResourcePool(r), nil
+	r, ok := store.ResourcePools.Get(v, idOf(req.GetName()))
+	if !ok {
+		return nil, apierror.NotFound(req.GetName())
+	}
+	return showResourcePool(v, r), nil
 }
 
 // ListResourcePools are all pools.
 func (s *resourcePools) ListResourcePools(ctx context.Context, req *vmhostv1.ListResourcePoolsRequest) (*vmhostv1.ListResourcePoolsResponse, error) {
 	page, next, err := answerList[*vmhostv1.ResourcePool](ctx, s.base, vmhostv1.ResourcePoolService_ListResourcePools_FullMethodName, req, "name",
-		itemsOf(store.ResourcePools, resourcePoolsCollection, func(_ *store.View, r store.Record[*storev1.StoredResourcePool]) proto.Message {
-			return showResourcePool(r)
+		itemsOf(store.ResourcePools, resourcePoolsCollection, func(v *store.View, r store.Record[*storev1.StoredResourcePool]) proto.Message {
+			return showResourcePool(v, r)
 		}))
 	if err != nil {
 		return nil, err
@@ -74,10 +125,11 @@ func (s *resourcePools) UpdateResourcePool(ctx context.Context, req *vmhostv1.Up
 	if err := needName("resource_pool.name", name, resourcePoolsCollection); err != nil {
 		return nil, err
 	}
-	if _, err := fields(req.GetUpdateMask(), []string{"description"}, []string{"uid", "create_time", "update_time"}); err != nil {
+	set, err := fields(req.GetUpdateMask(), append([]string{"description", "quota"}, quotaFields...), []string{"uid", "create_time", "update_time", "used"})
+	if err != nil {
 		return nil, err
 	}
-	return mutate(ctx, s.base, vmhostv1.ResourcePoolService_UpdateResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.ResourcePool, error) {
+	answer, err := mutate(ctx, s.base, vmhostv1.ResourcePoolService_UpdateResourcePool_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.ResourcePool, error) {
 		r, ok := store.ResourcePools.Get(v, idOf(name))
 		if !ok {
 			return nil, apierror.NotFound(name)
@@ -86,13 +138,18 @@ func (s *resourcePools) UpdateResourcePool(ctx context.Context, req *vmhostv1.Up
 			return nil, err
 		}
 		stored := proto.CloneOf(r.Value)
-		stored.Resource.Description = req.GetResourcePool().GetDescription()
+		if set["description"] {
+			stored.Resource.Description = req.GetResourcePool().GetDescription()
+		}
+		stored.Resource.Quota = changeQuota(stored.GetResource().GetQuota(), req.GetResourcePool().GetQuota(), set)
 		stored.Resource.UpdateTime = timestamppb.Now()
 		tx.IfRevision(store.ResourcePools.Key(idOf(name)), r.Revision)
 		store.Put(tx, store.ResourcePools, stored, idOf(name))
+		ledger.SetQuota(tx, idOf(name), r.Value, stored)
 		addEvent(ctx, tx, "resource_pool.updated", name, "")
-		return showResourcePool(store.Record[*storev1.StoredResourcePool]{Value: stored, Revision: r.Revision}), nil
+		return showResourcePool(v, store.Record[*storev1.StoredResourcePool]{Value: stored, Revision: r.Revision}), nil
 	})
+	return s.count(ctx, answer, err)
 }
 
 // DeleteResourcePool removes a resource pool that nothing uses.
@@ -116,6 +173,7 @@ func (s *resourcePools) DeleteResourcePool(ctx context.Context, req *vmhostv1.De
 		tx.IfNone(store.References.Prefix("pools", id))
 		tx.IfNone(store.Names.Prefix(id))
 		tx.Delete(store.ResourcePools.Key(id))
+		tx.Delete(store.PoolUsage.Key(id))
 		addEvent(ctx, tx, "resource_pool.deleted", name, "")
 		return &vmhostv1.DeleteResourcePoolResponse{}, nil
 	})
