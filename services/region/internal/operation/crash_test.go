@@ -43,7 +43,23 @@ func stories() []story {
 	del := onMachine(func(w *world, e *Engine, name string) (*vmhostv1.Operation, error) {
 		return e.Delete(w.t.Context(), "alice", &vmhostv1.DeleteMachineRequest{Name: name, RequestId: uuid.NewString()})
 	})
+	adopt := func(w *world) string {
+		name := w.legacy(found("legacy", 3), found("other", 5))[0]
+		op, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log}).Adopt(w.t.Context(), "alice", &vmhostv1.AdoptMachineRequest{Name: name, RequestId: uuid.NewString()})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return op.GetName()
+	}
+	release := onMachine(func(w *world, e *Engine, name string) (*vmhostv1.Operation, error) {
+		return e.Release(w.t.Context(), "alice", &vmhostv1.ReleaseMachineRequest{Name: name, RequestId: uuid.NewString()})
+	})
 	return []story{
+		{"adopt", nil, adopt, succeeded, true},
+		{"adopt that is busy first", failing("adopt", rackv1.ErrorClass_ERROR_CLASS_BUSY, 2), adopt, succeeded, true},
+		{"adopt that is refused", failing("adopt", rackv1.ErrorClass_ERROR_CLASS_REFUSED, always), adopt, failed, false},
+		{"release", nil, release, succeeded, false},
+		{"release that is not reached first", failing("release", rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, 2), release, succeeded, false},
 		{"compose", nil, start(false), succeeded, true},
 		{"compose and start", nil, start(true), succeeded, true},
 		{"compose that is busy first", failing("create", rackv1.ErrorClass_ERROR_CLASS_BUSY, 2), start(true), succeeded, true},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -243,6 +244,18 @@ func (w *world) checkBooks() {
 			}
 		}
 	}
+	// What is seen and not ours is what counts as foreign (P1).
+	want := &vmhostv1.ForeignUsage{}
+	for _, seen := range view.AllDiscovered(v) {
+		o := seen.Value.GetObservation()
+		want.Machines, want.Cores, want.MemoryMib = want.Machines+1, want.Cores+o.GetCores(), want.MemoryMib+o.GetMemoryMib()
+	}
+	if o, ok := store.Observed.Get(v, "h"); ok {
+		got := o.Value.GetObservation().GetForeign()
+		if got.GetMachines() != want.GetMachines() || got.GetCores() != want.GetCores() || got.GetMemoryMib() != want.GetMemoryMib() {
+			w.t.Errorf("foreign use %v, of the machines that are seen %v", got, want)
+		}
+	}
 	names := 0
 	for range store.Names.All(v) {
 		names++
@@ -453,6 +466,36 @@ func (r *fakeRack) sent(verb string) []*rackv1.Step {
 		}
 	}
 	return out
+}
+
+// legacy makes machines of others seen on the host, as inventory does, and
+// answers their names.
+func (w *world) legacy(machines ...*rackv1.MachineObservation) []string {
+	w.t.Helper()
+	var names []string
+	for _, m := range machines {
+		rec, _ := store.Observed.Get(w.store.Cached(), "h")
+		next := proto.CloneOf(rec.Value)
+		if next.GetObservation().GetForeign() == nil {
+			next.Observation.Foreign = &vmhostv1.ForeignUsage{HugepagesMib: proto.Int64(0)}
+		}
+		f := next.GetObservation().GetForeign()
+		f.Machines, f.Cores, f.MemoryMib = f.GetMachines()+1, f.GetCores()+m.GetCores(), f.GetMemoryMib()+m.GetMemoryMib()
+		if m.GetHugepages() {
+			f.HugepagesMib = proto.Int64(f.GetHugepagesMib() + m.GetMemoryMib())
+		}
+		tx := seenOf("h", m)
+		tx.IfRevision(store.Observed.Key("h"), rec.Revision)
+		store.Put(tx, store.Observed, next, "h")
+		w.put(tx)
+		names = append(names, "machines/"+view.DiscoveredUID("uid-h", m.GetUuid()))
+	}
+	return names
+}
+
+// found is a machine of others, of a few cores.
+func found(name string, cores int32) *rackv1.MachineObservation {
+	return &rackv1.MachineObservation{Uuid: uuid.NewString(), Name: name, Cores: cores, MemoryMib: 512 * int64(cores)}
 }
 
 // allDiscovered are the names of machines that were found.
