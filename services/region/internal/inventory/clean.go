@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -21,8 +22,12 @@ const (
 	maxBytes    = 1 << 60
 	maxList     = 1024
 	maxDevices  = 64
+	maxVLAN     = 4095
 	maxName     = 255
 	maxMessage  = 4096
+	// maxMachineBytes is of one machine, maxReportBytes of all of a host.
+	maxMachineBytes = 64 << 10
+	maxReportBytes  = 64 << 20
 )
 
 // cleanText makes text safe to show and to keep: valid UTF-8 without control
@@ -57,91 +62,70 @@ func clamp[N int32 | int64](n, top N) N { return min(max(n, 0), top) }
 
 func cut[T any](list []T, n int) []T { return list[:min(len(list), n)] }
 
+// known is the value, or none where this version has no name for it.
+func known[E protoreflect.Enum](e E) E {
+	if e.Descriptor().Values().ByNumber(e.Number()) == nil {
+		var none E
+		return none
+	}
+	return e
+}
+
+func cleanTexts(in []string, n int) []string {
+	var out []string
+	for _, s := range cut(in, n) {
+		out = append(out, cleanText(s, maxName))
+	}
+	return out
+}
+
+func cleanNumbers(in []int32, n int) []int32 {
+	var out []int32
+	for _, x := range cut(in, n) {
+		out = append(out, clamp(x, maxCores))
+	}
+	return out
+}
+
 // cleanMachine is a machine with every value in bounds.
 func cleanMachine(in *rackv1.MachineObservation, uuid string) *rackv1.MachineObservation {
-	m := proto.CloneOf(in)
-	m.ProtoReflect().SetUnknown(nil)
-	m.Uuid = uuid
-	m.Name = cleanText(m.GetName(), maxName)
-	m.Uid, m.Operation = cleanText(m.GetUid(), maxName), cleanText(m.GetOperation(), maxName)
-	if _, known := vmhostv1.PowerState_name[int32(m.GetPowerState())]; !known {
-		m.PowerState = vmhostv1.PowerState_POWER_STATE_UNSPECIFIED
+	m := &rackv1.MachineObservation{
+		Uuid: uuid, Name: cleanText(in.GetName(), maxName),
+		Uid: cleanText(in.GetUid(), maxName), Operation: cleanText(in.GetOperation(), maxName),
+		PowerState: known(in.GetPowerState()), Cores: clamp(in.GetCores(), maxCores), MemoryMib: clamp(in.GetMemoryMib(), maxMiB),
+		Architecture:   cleanText(in.GetArchitecture(), maxName),
+		ConsoleLogPath: cleanText(in.GetConsoleLogPath(), maxMessage), Problem: cleanText(in.GetProblem(), maxMessage),
+		Autostart: in.GetAutostart(), Type: known(in.GetType()), PinnedCores: cleanNumbers(in.GetPinnedCores(), 4*maxList), Hugepages: in.GetHugepages(),
+		Firmware: known(in.GetFirmware()), SecureBoot: in.GetSecureBoot(), Profiles: cleanTexts(in.GetProfiles(), maxDevices),
+		Image: cleanText(in.GetImage(), maxName), Project: cleanText(in.GetProject(), maxName),
 	}
-	m.Cores, m.MemoryMib = clamp(m.GetCores(), maxCores), clamp(m.GetMemoryMib(), maxMiB)
-	m.Architecture = cleanText(m.GetArchitecture(), maxName)
-	m.ConsoleLogPath, m.Problem = cleanText(m.GetConsoleLogPath(), maxMessage), cleanText(m.GetProblem(), maxMessage)
-	m.Disks, m.Interfaces = cut(m.GetDisks(), maxDevices), cut(m.GetInterfaces(), maxDevices)
-	for i, d := range m.GetDisks() {
-		m.Disks[i] = &vmhostv1.MachineDisk{
+	for _, d := range cut(in.GetDisks(), maxDevices) {
+		m.Disks = append(m.Disks, &vmhostv1.MachineDisk{
 			StoragePool: cleanText(d.GetStoragePool(), maxName), Volume: cleanText(d.GetVolume(), maxName),
 			SizeBytes: clamp(d.GetSizeBytes(), maxBytes), Device: cleanText(d.GetDevice(), maxName), Path: cleanText(d.GetPath(), maxMessage),
-		}
+			Boot: d.GetBoot(), Name: cleanText(d.GetName(), maxName),
+		})
 	}
-	for i, n := range m.GetInterfaces() {
-		out := &vmhostv1.MachineInterface{
-			Mac: strings.ToLower(cleanText(n.GetMac(), maxName)), Source: cleanText(n.GetSource(), maxName), Kind: n.GetKind(), MacvlanMode: n.GetMacvlanMode(),
-		}
-		for _, a := range cut(n.GetAddresses(), maxDevices) {
-			out.Addresses = append(out.Addresses, cleanText(a, maxName))
-		}
-		m.Interfaces[i] = out
+	for _, n := range cut(in.GetInterfaces(), maxDevices) {
+		m.Interfaces = append(m.Interfaces, &vmhostv1.MachineInterface{
+			Mac: strings.ToLower(cleanText(n.GetMac(), maxName)), Source: cleanText(n.GetSource(), maxName), Kind: known(n.GetKind()),
+			Addresses: cleanTexts(n.GetAddresses(), maxDevices), MacvlanMode: known(n.GetMacvlanMode()), Vlan: clamp(n.GetVlan(), maxVLAN),
+			FixedAddress: cleanText(n.GetFixedAddress(), maxName), Name: cleanText(n.GetName(), maxName), Boot: n.GetBoot(),
+		})
 	}
+	fitMachine(m)
 	return m
 }
 
-// cleanObservation is what a host has with every value in bounds.
-func cleanObservation(in *vmhostv1.VmHostObservation) *vmhostv1.VmHostObservation {
-	o := &vmhostv1.VmHostObservation{
-		HypervisorVersion: cleanText(in.GetHypervisorVersion(), maxName),
-		Hostname:          cleanText(in.GetHostname(), maxName),
-		Cores:             clamp(in.GetCores(), maxCores),
-		CpuMhz:            clamp(in.GetCpuMhz(), maxCores),
-		CpuModel:          cleanText(in.GetCpuModel(), maxName),
-		MemoryMib:         clamp(in.GetMemoryMib(), maxMiB),
-		Kvm:               in.GetKvm(),
-		HostUuid:          cleanText(in.GetHostUuid(), maxName),
-	}
-	for _, a := range cut(in.GetArchitectures(), maxDevices) {
-		o.Architectures = append(o.Architectures, cleanText(a, maxName))
-	}
-	for _, c := range cut(in.GetCapabilities(), maxDevices) {
-		o.Capabilities = append(o.Capabilities, cleanText(c, maxName))
-	}
-	for _, n := range cut(in.GetNumaNodes(), maxDevices) {
-		node := &vmhostv1.NumaNode{Id: clamp(n.GetId(), maxCores), MemoryMib: clamp(n.GetMemoryMib(), maxMiB)}
-		for _, c := range cut(n.GetCores(), 4*maxList) {
-			node.Cores = append(node.Cores, clamp(c, maxCores))
+// fitMachine takes of what is long until the record is in bounds, and says so.
+func fitMachine(m *rackv1.MachineObservation) {
+	for proto.Size(m) > maxMachineBytes {
+		m.Problem = "it has more than is kept; parts of its lists are left out"
+		for _, n := range m.GetInterfaces() {
+			n.Addresses = cut(n.GetAddresses(), len(n.GetAddresses())/2)
 		}
-		for _, p := range cut(n.GetHugePages(), maxDevices) {
-			node.HugePages = append(node.HugePages, &vmhostv1.HugePages{
-				SizeKib: clamp(p.GetSizeKib(), maxMiB), Total: clamp(p.GetTotal(), maxMiB), Free: clamp(p.GetFree(), maxMiB),
-			})
-		}
-		o.NumaNodes = append(o.NumaNodes, node)
+		m.Disks = cut(m.GetDisks(), len(m.GetDisks())/2)
+		m.Interfaces = cut(m.GetInterfaces(), max(len(m.GetInterfaces())/2, 1))
+		m.Profiles = cut(m.GetProfiles(), len(m.GetProfiles())/2)
 	}
-	names := map[string]bool{}
-	for _, p := range cut(in.GetStoragePools(), maxList) {
-		name := cleanText(p.GetName(), maxName)
-		if name == "" || names[name] {
-			continue
-		}
-		names[name] = true
-		o.StoragePools = append(o.StoragePools, &vmhostv1.StoragePool{
-			Name: name, Type: cleanText(p.GetType(), maxName), Path: cleanText(p.GetPath(), maxMessage),
-			CapacityBytes: clamp(p.GetCapacityBytes(), maxBytes), AllocationBytes: clamp(p.GetAllocationBytes(), maxBytes),
-			OursBytes: clamp(p.GetOursBytes(), maxBytes), AvailableBytes: clamp(p.GetAvailableBytes(), maxBytes),
-			Active: p.GetActive(), Thin: p.GetThin(),
-		})
-	}
-	for _, n := range cut(in.GetNetworks(), maxList) {
-		out := &vmhostv1.HostNetwork{
-			Name: cleanText(n.GetName(), maxName), Kind: n.GetKind(), Bridge: cleanText(n.GetBridge(), maxName),
-			Dhcp: n.GetDhcp(), Active: n.GetActive(), Vlan: clamp(n.GetVlan(), maxList*4),
-		}
-		for _, c := range cut(n.GetCidrs(), maxDevices) {
-			out.Cidrs = append(out.Cidrs, cleanText(c, maxName))
-		}
-		o.Networks = append(o.Networks, out)
-	}
-	return o
 }

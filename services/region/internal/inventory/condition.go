@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,6 +18,7 @@ import (
 const (
 	conditionReachable = "Reachable"
 	conditionReport    = "ReportRefused"
+	conditionStale     = "Stale"
 )
 
 func reachable() *vmhostv1.Condition {
@@ -53,6 +55,16 @@ func noRack(why string) *vmhostv1.Condition {
 	}
 }
 
+// stale is the condition of a host that a connected rack does not report.
+func stale(rack string, since time.Time) *vmhostv1.Condition {
+	return &vmhostv1.Condition{
+		Type: conditionStale, Status: true, Reason: vmhostv1.ErrorReason_HOST_UNREACHABLE.String(),
+		Message:        "racks/" + rack + " is connected, and has not reported the host since " + since.UTC().Format(time.RFC3339),
+		Hint:           "look at the rack's log, and see that the hypervisor still answers",
+		TransitionTime: timestamppb.New(since),
+	}
+}
+
 func refusedReport(why string) *vmhostv1.Condition {
 	return &vmhostv1.Condition{
 		Type: conditionReport, Status: true, Message: "the rack's report was refused: " + why,
@@ -62,14 +74,16 @@ func refusedReport(why string) *vmhostv1.Condition {
 
 func partlyRefused(dropped int) *vmhostv1.Condition {
 	return &vmhostv1.Condition{
-		Type: conditionReport, Status: true, Message: strconv.Itoa(dropped) + " machines of the rack's report make no sense and were left out",
+		Type: conditionReport, Status: true, Message: strconv.Itoa(dropped) + " machines of the rack's report make no sense, or are too many, and were left out",
 		Hint: "look at the rack's log",
 	}
 }
 
 // setCondition keeps the time of a condition whose status stays.
 func setCondition(o *storev1.StoredVmHostObservation, c *vmhostv1.Condition) {
-	c.TransitionTime = timestamppb.Now()
+	if c.GetTransitionTime() == nil {
+		c.TransitionTime = timestamppb.Now()
+	}
 	i := slices.IndexFunc(o.GetConditions(), func(old *vmhostv1.Condition) bool { return old.GetType() == c.GetType() })
 	if i < 0 {
 		o.Conditions = append(o.Conditions, c)

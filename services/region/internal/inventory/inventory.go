@@ -3,15 +3,28 @@
 //
 // A report counts only with the epoch of the host's present assignment, and each
 // write compares the assignment, so that a rack that lost a host cannot write
-// about it any more (P7). Only what changed is written; a report that changes
-// nothing but its time is written every 30 seconds.
+// about it any more (P7). Only what changed is written: a report that changes
+// nothing makes no write, and when a host was last reported is kept in memory
+// (LastSeen) and stored with the next thing that is.
+//
+// The first report of a session and epoch is whole, later ones are deltas and
+// touch only what they name. A delta that follows no whole report of its session
+// is answered with ErrReportAgain.
 //
 // Nothing a rack says is trusted: numbers are clamped, texts are bounded and
 // cleaned, lists are cut (see clean.go). What had to be refused becomes a
 // condition of the host.
 //
 // What counts as foreign is decided here: every machine seen on a host that has
-// no record saying that it is ours. The package starts no goroutine.
+// no record saying that it is ours (view.Ours). Foreign use is the sum over these
+// machines, at every revision at which the host's record was written; others who
+// change it (adopt, release) compare the record's revision as this package does.
+//
+// A machine of ours that shows up on another host of its cluster is followed: its
+// record moves there (follow.go).
+//
+// Run owns one goroutine that notices hosts which a living session does not
+// report any more (stale.go), and ends it with its context.
 package inventory
 
 import (
@@ -19,8 +32,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,26 +45,35 @@ import (
 )
 
 const (
-	// freshness is how often a report is written that changes nothing but its time.
-	freshness = 30 * time.Second
-	// batchOps is how many writes go into one transaction, with room for a few
-	// more.
-	batchOps = store.MaxCompares - 8
+	// batchOps and batchBytes are how much goes into one transaction, with room for
+	// a few writes more. etcd takes 1.5 MiB.
+	batchOps   = store.MaxCompares - 8
+	batchBytes = 512 << 10
 	// maxEvents is how many machines of one report get an event of their own.
 	maxEvents = 50
+	// recordTries is how often a report is recorded anew when others changed the
+	// same records.
+	recordTries = 16
 )
 
 // Inventory records reports.
 type Inventory struct {
-	store *store.Store
-	log   *slog.Logger
-	rooms rooms
+	store  *store.Store
+	log    *slog.Logger
+	rooms  rooms
+	memory memory
+	// interval is how often racks report every host.
+	interval time.Duration
 }
 
 // New makes an inventory over the store.
 func New(s *store.Store, log *slog.Logger) *Inventory {
-	return &Inventory{store: s, log: log.With("component", "inventory"), rooms: rooms{most: maxMachines}}
+	return &Inventory{store: s, log: log.With("component", "inventory"), rooms: rooms{most: maxMachines}, interval: time.Minute}
 }
+
+// LastSeen is when a host was last reported to this process; the zero time when
+// it was not.
+func (i *Inventory) LastSeen(host string) time.Time { return i.memory.lastSeen(host) }
 
 // scope is the host that a report is about, as far as the rack may report on it.
 type scope struct {
@@ -62,6 +82,7 @@ type scope struct {
 	epoch    int64
 	resource *vmhostv1.VmHost
 	observed store.Record[*storev1.StoredVmHostObservation]
+	memory   *hostMemory
 }
 
 // scope answers false for a report that does not count: of a rack that does not
@@ -72,21 +93,52 @@ func (i *Inventory) scope(ctx context.Context, rack, name string, epoch int64) (
 	if !ok {
 		return nil, false
 	}
+	a, ok := store.Assignments.Get(v, host)
+	if !ok || a.Value.GetRack() != rack || a.Revision != epoch {
+		i.log.DebugContext(ctx, "report with another epoch", "vm_host", host, "rack", rack, "epoch", epoch)
+		return nil, false
+	}
+	s, ok := i.look(v, host)
+	if !ok || a.Value.GetVmHostUid() != s.resource.GetUid() {
+		return nil, false
+	}
+	s.epoch = epoch
+	return s, true
+}
+
+// look is a host as a view has it, whoever drives it.
+func (i *Inventory) look(v *store.View, host string) (*scope, bool) {
 	spec, ok := store.VmHosts.Get(v, host)
 	if !ok {
 		return nil, false
 	}
-	a, ok := store.Assignments.Get(v, host)
-	if !ok || a.Value.GetRack() != rack || a.Revision != epoch || a.Value.GetVmHostUid() != spec.Value.GetResource().GetUid() {
-		i.log.DebugContext(ctx, "report with another epoch", "vm_host", host, "rack", rack, "epoch", epoch)
-		return nil, false
-	}
-	s := &scope{view: v, host: host, epoch: epoch, resource: spec.Value.GetResource()}
+	s := &scope{view: v, host: host, resource: spec.Value.GetResource(), memory: i.memory.of(v, host)}
 	s.observed, _ = store.Observed.Get(v, host)
 	if u := s.observed.Value.GetVmHostUid(); u != "" && u != s.resource.GetUid() {
 		s.observed.Value = nil // of the host that had the id before
 	}
 	return s, true
+}
+
+// record runs fn on the host of a report, and again on what is newer when
+// others changed the same records. A report that does not count, or not any more,
+// is no failure.
+func (i *Inventory) record(ctx context.Context, rack, name string, epoch int64, fn func(s *scope) error) error {
+	s, ok := i.scope(ctx, rack, name, epoch)
+	if !ok {
+		return nil
+	}
+	s.memory.recording.Lock()
+	defer s.memory.recording.Unlock()
+	for range recordTries {
+		if s, ok = i.scope(ctx, rack, name, epoch); !ok {
+			return nil
+		}
+		if err := fn(s); !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return fmt.Errorf("record a report: %w", store.ErrConflict)
 }
 
 // begin is a transaction that holds only while the rack drives the host.
@@ -96,14 +148,35 @@ func (s *scope) begin() *store.Txn {
 	return tx
 }
 
-// commit leaves out empty transactions. That the assignment changed meanwhile is
-// no failure: the report does not count any more.
-func (i *Inventory) commit(ctx context.Context, tx *store.Txn) error {
+// commit leaves out empty transactions. Its revision is 0 then.
+func (i *Inventory) commit(ctx context.Context, tx *store.Txn) (int64, error) {
 	if tx.Writes() == 0 {
-		return nil
+		return 0, nil
 	}
-	if _, err := i.store.Commit(ctx, tx); err != nil && !errors.Is(err, store.ErrConflict) {
-		return fmt.Errorf("record a report: %w", err)
+	revision, err := i.store.Commit(ctx, tx)
+	if err != nil {
+		return 0, fmt.Errorf("record a report: %w", err)
+	}
+	return revision, nil
+}
+
+// finish commits the last transaction of a report. Foreign use is known to be
+// right after it, as counted says, at the host's revision of then.
+func (i *Inventory) finish(ctx context.Context, s *scope, tx *store.Txn, put, counted bool) error {
+	if tx.Writes() > 0 {
+		s.memory.counted = 0 // until it is known that it was done
+	}
+	revision, err := i.commit(ctx, tx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !counted:
+		s.memory.counted = 0
+	case put:
+		s.memory.counted = revision
+	default:
+		s.memory.counted = s.observed.Revision
 	}
 	return nil
 }
@@ -119,165 +192,73 @@ func (s *scope) next() *storev1.StoredVmHostObservation {
 }
 
 // put adds the new record if it says something new, with an event when the
-// host's state changed.
-func (s *scope) put(tx *store.Txn, next *storev1.StoredVmHostObservation) {
-	if !s.news(next) {
-		return
+// host's state changed. When the host was last seen goes with it.
+func (s *scope) put(tx *store.Txn, next *storev1.StoredVmHostObservation) bool {
+	old := s.observed.Value
+	if o := next.GetObservation(); o != nil {
+		o.ObserveTime = old.GetObservation().GetObserveTime()
+		if old.GetObservation() != nil && proto.Equal(next, old) {
+			return false
+		}
+		if t := s.memory.lastSeen(); !t.IsZero() && (o.GetObserveTime() == nil || t.After(o.GetObserveTime().AsTime())) {
+			o.ObserveTime = timestamppb.New(t)
+		}
+	} else if old != nil && proto.Equal(next, old) {
+		return false
 	}
+	tx.IfRevision(store.Observed.Key(s.host), s.observed.Revision)
 	store.Put(tx, store.Observed, next, s.host)
-	if next.GetState() != s.observed.Value.GetState() {
+	if next.GetState() != old.GetState() {
 		putStateEvent(tx, s.resource.GetName(), next)
 	}
+	return true
 }
 
-func (s *scope) news(next *storev1.StoredVmHostObservation) bool {
-	old := s.observed.Value
-	if old == nil {
-		return true
-	}
-	since := next.GetObservation().GetObserveTime().AsTime().Sub(old.GetObservation().GetObserveTime().AsTime())
-	if since >= freshness {
-		return true
-	}
-	same := proto.CloneOf(next)
-	if same.GetObservation() != nil {
-		same.Observation.ObserveTime = old.GetObservation().GetObserveTime()
-	}
-	return !proto.Equal(same, old)
+// amend records a change of the host alone; foreign use stays as it is.
+func (i *Inventory) amend(ctx context.Context, s *scope, tx *store.Txn, next *storev1.StoredVmHostObservation) error {
+	counted := s.memory.counted != 0 && s.memory.counted == s.observed.Revision
+	put := s.put(tx, next)
+	return i.finish(ctx, s, tx, put, counted)
 }
 
 // Status records whether a host is reached. A host that is reached is ready when
 // its inventory is here.
 func (i *Inventory) Status(ctx context.Context, rack string, m *rackv1.HostStatus) error {
-	s, ok := i.scope(ctx, rack, m.GetVmHost(), m.GetEpoch())
-	if !ok {
-		return nil
-	}
-	next := s.next()
-	if m.GetReachable() {
-		next.ConnectionVersion = m.GetConnectionVersion()
-		setCondition(next, reachable())
-	} else {
-		var c *vmhostv1.Condition
-		next.State, c = unreachable(m.GetError())
-		setCondition(next, c)
-	}
-	tx := s.begin()
-	s.put(tx, next)
-	return i.commit(ctx, tx)
+	return i.record(ctx, rack, m.GetVmHost(), m.GetEpoch(), func(s *scope) error {
+		next := s.next()
+		if m.GetReachable() {
+			setCondition(next, reachable())
+		} else {
+			var c *vmhostv1.Condition
+			next.State, c = unreachable(m.GetError())
+			setCondition(next, c)
+			dropCondition(next, conditionStale) // it is known why now
+		}
+		return i.amend(ctx, s, s.begin(), next)
+	})
 }
 
 // NoRack records that no rack can drive a host. It compares what is recorded, so
 // that it never wins over a report.
 func (i *Inventory) NoRack(ctx context.Context, host, why string) error {
 	v := i.store.Cached()
-	spec, ok := store.VmHosts.Get(v, host)
+	s, ok := i.look(v, host)
 	if !ok {
 		return nil
 	}
-	s := &scope{view: v, host: host, resource: spec.Value.GetResource()}
-	s.observed, _ = store.Observed.Get(v, host)
+	s.memory.recording.Lock()
+	defer s.memory.recording.Unlock()
 	next := s.next()
 	next.Epoch = s.observed.Value.GetEpoch()
 	next.State = vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK
 	setCondition(next, noRack(why))
+	dropCondition(next, conditionStale)
 	tx := store.NewTxn()
-	tx.IfRevision(store.Observed.Key(host), s.observed.Revision)
 	tx.IfPresent(store.VmHosts.Key(host))
-	s.put(tx, next)
-	return i.commit(ctx, tx)
+	if err := i.amend(ctx, s, tx, next); !errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	return nil
 }
 
-// Report records what a host has, whole: what is not in it is not on the host.
-func (i *Inventory) Report(ctx context.Context, rack string, r *Report) error {
-	s, ok := i.scope(ctx, rack, r.vmHost, r.epoch)
-	if !ok {
-		return nil
-	}
-	if r.refused != "" {
-		next := s.next()
-		setCondition(next, refusedReport(r.refused))
-		tx := s.begin()
-		s.put(tx, next)
-		return i.commit(ctx, tx)
-	}
-	i.rooms.forget(s.host)
-	w := &writer{inventory: i, scope: s, tx: s.begin()}
-	found := 0
-	for _, uuid := range slices.Sorted(maps.Keys(r.machines)) {
-		old, known := store.Seen.Get(s.view, s.host, uuid)
-		if !known && !s.ours(uuid) {
-			found++
-		}
-		if err := w.machine(ctx, old.Value, r.machines[uuid], s.ours(uuid), found <= maxEvents); err != nil {
-			return err
-		}
-	}
-	lost := 0
-	for uuid, old := range store.Seen.All(s.view, s.host) {
-		if _, there := r.machines[uuid]; there {
-			continue
-		}
-		lost++
-		if err := w.gone(ctx, uuid, old.Value, s.ours(uuid), lost <= maxEvents); err != nil {
-			return err
-		}
-	}
-	w.many("machine.discovered", "discovered", found)
-	w.many("machine.vanished", "vanished", lost)
-	next := s.next()
-	next.Observation = proto.CloneOf(r.observation)
-	next.Observation.ObserveTime = timestamppb.Now()
-	next.Observation.Foreign = foreign(maps.Values(r.machines), s.ours)
-	next.State = vmhostv1.VmHostState_VM_HOST_STATE_READY
-	setCondition(next, reachable())
-	dropCondition(next, conditionReport)
-	if r.dropped > 0 {
-		setCondition(next, partlyRefused(r.dropped))
-	}
-	s.put(w.tx, next)
-	return i.commit(ctx, w.tx)
-}
-
-// Change records that one machine changed.
-func (i *Inventory) Change(ctx context.Context, rack string, m *rackv1.MachineChange) error {
-	s, ok := i.scope(ctx, rack, m.GetVmHost(), m.GetEpoch())
-	if !ok {
-		return nil
-	}
-	uuid, ok := cleanUUID(m.GetPresent().GetUuid() + m.GetGoneUuid())
-	if !ok {
-		return nil
-	}
-	old, known := store.Seen.Get(s.view, s.host, uuid)
-	w := &writer{inventory: i, scope: s, tx: s.begin()}
-	change := map[string]*rackv1.MachineObservation{uuid: nil}
-	if p := m.GetPresent(); p != nil {
-		change[uuid] = cleanMachine(p, uuid)
-		if !known && !i.rooms.take(s) {
-			return nil // the next whole report says so
-		}
-		if err := w.machine(ctx, old.Value, change[uuid], s.ours(uuid), true); err != nil {
-			return err
-		}
-	} else if known {
-		if err := w.gone(ctx, uuid, old.Value, s.ours(uuid), true); err != nil {
-			return err
-		}
-	}
-	if !s.ours(uuid) && s.observed.Value.GetObservation() != nil {
-		next := s.next()
-		next.Observation.Foreign = foreign(s.withChange(change), s.ours)
-		s.put(w.tx, next)
-	}
-	return i.commit(ctx, w.tx)
-}
-
-// Observe records a machine that came with the result of a step.
-func (i *Inventory) Observe(ctx context.Context, rack, vmHost string, m *rackv1.MachineObservation) error {
-	a, ok := store.Assignments.Get(i.store.Cached(), strings.TrimPrefix(vmHost, "vmHosts/"))
-	if !ok {
-		return nil
-	}
-	return i.Change(ctx, rack, &rackv1.MachineChange{VmHost: vmHost, Epoch: a.Revision, Change: &rackv1.MachineChange_Present{Present: m}})
-}
+func hostID(h *vmhostv1.VmHost) string { return strings.TrimPrefix(h.GetName(), "vmHosts/") }

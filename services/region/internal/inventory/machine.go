@@ -2,9 +2,10 @@ package inventory
 
 import (
 	"context"
-	"iter"
-	"math"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,64 +17,75 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
 
-// ours says whether a record says that the machine of this hypervisor uuid is on
-// the host. Composed machines have one uid in the fleet and on the hypervisor.
-func (s *scope) ours(uuid string) bool {
-	m, ok := store.Machines.Get(s.view, uuid)
-	return ok && m.Value.GetResource().GetVmHost() == s.resource.GetName()
-}
-
-// withChange are the machines of the host after a change; nil is one that is
-// gone.
-func (s *scope) withChange(change map[string]*rackv1.MachineObservation) iter.Seq[*rackv1.MachineObservation] {
-	return func(yield func(*rackv1.MachineObservation) bool) {
-		for uuid, m := range store.Seen.All(s.view, s.host) {
-			if _, changed := change[uuid]; !changed && !yield(m.Value.GetObservation()) {
-				return
-			}
-		}
-		for _, m := range change {
-			if m != nil && !yield(m) {
-				return
-			}
-		}
-	}
-}
-
-// foreign is what machines that are not ours use, running or not.
-func foreign(machines iter.Seq[*rackv1.MachineObservation], ours func(uuid string) bool) *vmhostv1.ForeignUsage {
-	out := &vmhostv1.ForeignUsage{}
-	cores := int64(0)
-	for m := range machines {
-		if ours(m.GetUuid()) {
-			continue
-		}
-		out.Machines++
-		cores += int64(m.GetCores())
-		out.MemoryMib += m.GetMemoryMib()
-	}
-	out.Cores = int32(min(cores, math.MaxInt32))
-	return out
-}
-
 // writer collects the writes of one report into transactions that etcd takes.
 type writer struct {
 	inventory *Inventory
 	scope     *scope
 	tx        *store.Txn
+	whole     bool
+	bytes     int
+	swaps     []swap   // of a delta: what changed of machines of others
+	leaving   []string // ours that went and are on another host of the cluster
 }
 
-func (w *writer) room(ctx context.Context) error {
-	if w.tx.Writes() < batchOps {
+// machines records the machines of a report, in an order that is always the
+// same.
+func (w *writer) machines(ctx context.Context, u *update) error {
+	s := w.scope
+	found, lost := 0, 0
+	for _, uuid := range slices.Sorted(maps.Keys(u.machines)) {
+		m, old := u.machines[uuid], s.old(uuid)
+		if m == nil {
+			if old == nil {
+				continue
+			}
+			if err := w.gone(ctx, uuid, old, &lost); err != nil {
+				return err
+			}
+			continue
+		}
+		if old == nil && u.delta && !w.inventory.rooms.take(s) {
+			u.dropped++ // the condition says so
+			delete(u.machines, uuid)
+			continue
+		}
+		if err := w.machine(ctx, old, m, &found); err != nil {
+			return err
+		}
+	}
+	if !u.delta {
+		for uuid := range store.Seen.IDs(s.view, s.host) {
+			if _, there := u.machines[uuid]; there {
+				continue
+			}
+			if err := w.gone(ctx, uuid, s.old(uuid), &lost); err != nil {
+				return err
+			}
+		}
+	}
+	w.many("machine.discovered", "discovered", found)
+	w.many("machine.vanished", "vanished", lost)
+	return nil
+}
+
+// flush commits what was collected when there is no room for another machine.
+func (w *writer) flush(ctx context.Context) error {
+	if w.tx.Writes() < batchOps && w.bytes < batchBytes {
 		return nil
 	}
 	tx := w.tx
-	w.tx = w.scope.begin()
-	return w.inventory.commit(ctx, tx)
+	w.tx, w.bytes = w.scope.begin(), 0
+	w.scope.memory.counted = 0 // the host's record comes later
+	_, err := w.inventory.commit(ctx, tx)
+	return err
 }
 
-func (w *writer) machine(ctx context.Context, old *storev1.StoredSeenMachine, m *rackv1.MachineObservation, ours, tell bool) error {
-	if proto.Equal(old.GetObservation(), m) {
+func (w *writer) machine(ctx context.Context, old *storev1.StoredSeenMachine, m *rackv1.MachineObservation, found *int) error {
+	s, before := w.scope, old.GetObservation()
+	if proto.Equal(before, m) {
+		if w.whole {
+			w.note(m) // it may have come while another process looked
+		}
 		return nil
 	}
 	now := timestamppb.Now()
@@ -81,32 +93,101 @@ func (w *writer) machine(ctx context.Context, old *storev1.StoredSeenMachine, m 
 	if old == nil {
 		next.FirstSeenTime = now
 	}
-	store.Put(w.tx, store.Seen, next, w.scope.host, m.GetUuid())
-	switch {
-	case old == nil && !ours && tell:
-		w.event("machine.discovered", m, ours, m.GetName()+" is on "+w.scope.host)
-	case old != nil && old.GetObservation().GetPowerState() != m.GetPowerState():
-		w.event("machine.power_changed", m, ours, m.GetName()+" is "+powerWord(m.GetPowerState()))
+	store.Put(w.tx, store.Seen, next, s.host, m.GetUuid())
+	w.bytes += proto.Size(next)
+	record, ours := s.of(m)
+	change := swap{}
+	if _, was := s.of(before); before != nil && !was {
+		change.before = before
 	}
-	return w.room(ctx)
-}
-
-func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenMachine, ours, tell bool) error {
-	w.tx.Delete(store.Seen.Key(w.scope.host, uuid))
-	if ours {
-		// Wanted or not: a machine that is being deleted does not vanish.
-		m, ok := store.Machines.Get(w.scope.view, uuid)
-		tell = ok && m.Value.GetResource().GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
-	}
-	if tell {
-		w.event("machine.vanished", old.GetObservation(), ours, old.GetObservation().GetName()+" is not on "+w.scope.host+" any more")
-	}
-	return w.room(ctx)
-}
-
-func (w *writer) event(kind string, m *rackv1.MachineObservation, ours bool, message string) {
-	uid := m.GetUuid()
+	stray := false
 	if !ours {
+		change.after = m
+		stray = w.note(m)
+	}
+	w.swaps = append(w.swaps, change)
+	w.tell(before, m, record, stray, found)
+	return w.flush(ctx)
+}
+
+// note remembers a machine whose record is on another host of the cluster.
+func (w *writer) note(m *rackv1.MachineObservation) bool {
+	s := w.scope
+	if _, ok := strayRecord(s.view, s.resource, m); !ok {
+		delete(s.memory.strays, m.GetUuid())
+		return false
+	}
+	if s.memory.strays == nil {
+		s.memory.strays = map[string]struct{}{}
+	}
+	s.memory.strays[m.GetUuid()] = struct{}{}
+	return true
+}
+
+// tell adds the events of a machine that came or changed.
+func (w *writer) tell(before, m *rackv1.MachineObservation, record *vmhostv1.Machine, stray bool, found *int) {
+	host := w.scope.host
+	switch {
+	case before == nil && record.GetPhase() == vmhostv1.MachinePhase_MACHINE_PHASE_READY:
+		w.event("machine.found", m, record, m.GetName()+" is on "+host+" again")
+	case before == nil && record == nil && !stray:
+		if *found++; *found <= maxEvents {
+			w.event("machine.discovered", m, nil, m.GetName()+" is on "+host)
+		}
+	case before != nil && before.GetPowerState() != m.GetPowerState():
+		w.event("machine.power_changed", m, record, m.GetName()+" is "+powerWord(m.GetPowerState()))
+	}
+	if record == nil {
+		return
+	}
+	var known []string
+	if before != nil {
+		known = view.Changed(record, before)
+	}
+	if now := view.Changed(record, m); len(now) > 0 && !slices.Equal(now, known) {
+		w.event("machine.changed_outside", m, record, record.GetHostname()+" was changed outside of vmhost: "+strings.Join(now, "; "))
+	}
+}
+
+func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenMachine, lost *int) error {
+	s, before := w.scope, old.GetObservation()
+	w.tx.Delete(store.Seen.Key(s.host, uuid))
+	delete(s.memory.strays, uuid)
+	record, ours := s.of(before)
+	switch {
+	case !ours:
+		w.swaps = append(w.swaps, swap{before: before})
+		if *lost++; *lost <= maxEvents {
+			w.event("machine.vanished", before, nil, before.GetName()+" is not on "+s.host+" any more")
+		}
+	case len(elsewhere(s.view, s.resource, uuid)) > 0:
+		w.leaving = append(w.leaving, uuid)
+	case settledPhase(record.GetPhase()): // one that is being made or removed does not go missing
+		w.event("machine.missing", before, record, record.GetHostname()+" is not on "+s.host+" any more; its record and its capacity stay")
+	}
+	return w.flush(ctx)
+}
+
+func settledPhase(p vmhostv1.MachinePhase) bool {
+	return p == vmhostv1.MachinePhase_MACHINE_PHASE_READY || p == vmhostv1.MachinePhase_MACHINE_PHASE_ADOPTING ||
+		p == vmhostv1.MachinePhase_MACHINE_PHASE_RELEASING
+}
+
+// left follows machines that went to other hosts of the cluster.
+func (w *writer) left(ctx context.Context) error {
+	for _, uuid := range w.leaving {
+		for _, host := range elsewhere(w.scope.view, w.scope.resource, uuid) {
+			if err := w.inventory.follow(ctx, host, uuid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *writer) event(kind string, m *rackv1.MachineObservation, record *vmhostv1.Machine, message string) {
+	uid := record.GetUid()
+	if record == nil {
 		uid = view.DiscoveredUID(w.scope.resource.GetUid(), m.GetUuid())
 	}
 	store.AddEvent(w.tx, &vmhostv1.Event{
