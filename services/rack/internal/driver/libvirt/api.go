@@ -32,6 +32,7 @@ type domainCalls interface {
 	DomainDefineXMLFlags(xml string, flags lv.DomainDefineFlags) (lv.Domain, error)
 	DomainUndefineFlags(dom lv.Domain, flags lv.DomainUndefineFlagsValues) error
 	DomainSetAutostart(dom lv.Domain, autostart int32) error
+	DomainSetMetadata(dom lv.Domain, kind int32, metadata, key, uri lv.OptString, flags lv.DomainModificationImpact) error
 }
 
 type domainPowerCalls interface {
@@ -40,6 +41,7 @@ type domainPowerCalls interface {
 	DomainShutdownFlags(dom lv.Domain, flags lv.DomainShutdownFlagValues) error
 	DomainDestroyFlags(dom lv.Domain, flags lv.DomainDestroyFlagsValues) error
 	DomainReset(dom lv.Domain, flags uint32) error
+	DomainSuspend(dom lv.Domain) error
 	DomainResume(dom lv.Domain) error
 	DomainPmWakeup(dom lv.Domain, flags uint32) error
 }

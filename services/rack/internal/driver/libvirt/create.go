@@ -13,6 +13,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 const (
@@ -36,7 +37,7 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 		return nil, err
 	}
 	defer unlock()
-	there, err := d.ownOrFree(ctx, id, domainName(machine))
+	there, err := d.ownOrFree(ctx, id, machine)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,8 @@ func checkCreate(m *rackv1.CreateMachine) (lv.UUID, error) {
 
 // ownOrFree answers the machine's domain, nil when there is none. A domain of
 // that UUID or name that is not this machine is ErrForeign.
-func (d *Driver) ownOrFree(ctx context.Context, id lv.UUID, name string) (*seen, error) {
+func (d *Driver) ownOrFree(ctx context.Context, id lv.UUID, machine *vmhostv1.Machine) (*seen, error) {
+	name := domainName(machine)
 	doms, err := d.list(ctx)
 	if err != nil {
 		return nil, err
@@ -99,11 +101,12 @@ func (d *Driver) ownOrFree(ctx context.Context, id lv.UUID, name string) (*seen,
 	if !slices.ContainsFunc(doms, func(dom lv.Domain) bool { return dom.UUID == id }) {
 		return nil, nil //nolint:nilnil // free is no error
 	}
-	return d.own(ctx, id, opCreate)
+	return d.own(ctx, id, machine.GetUid(), opCreate)
 }
 
-// own reads a domain and makes sure that it is ours; nil when it is not there.
-func (d *Driver) own(ctx context.Context, id lv.UUID, op string) (*seen, error) {
+// own reads a domain and makes sure that it is the machine of a uid; nil when it
+// is not there.
+func (d *Driver) own(ctx context.Context, id lv.UUID, uid, op string) (*seen, error) {
 	one, err := d.look(ctx, id)
 	if err != nil || one == nil {
 		return nil, err
@@ -111,7 +114,7 @@ func (d *Driver) own(ctx context.Context, id lv.UUID, op string) (*seen, error) 
 	if one.record.domain == nil {
 		return nil, &hypervisor.Error{Op: op, Err: fmt.Errorf("domain %q cannot be read, so it is not known to be ours: %s", one.dom.Name, one.record.problem)}
 	}
-	if !one.ours() {
+	if !one.record.domain.is(uid) {
 		return nil, &hypervisor.Error{
 			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("domain %q does not carry this machine's uid", one.dom.Name),
 			Hint: "it was made or changed outside of vmhost, which leaves it alone",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
 
@@ -16,7 +17,8 @@ const opDelete = "delete machine"
 // Delete turns a machine off hard and removes it with the volumes listed in its
 // disks, and no other.
 func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
-	id, err := parseUUID(machine.GetUid())
+	ref := hypervisor.RefOf(machine)
+	id, err := parseUUID(ref.Domain())
 	if err != nil {
 		return err
 	}
@@ -25,9 +27,13 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 		return err
 	}
 	defer unlock()
-	one, err := d.own(ctx, id, opDelete)
+	one, err := d.own(ctx, id, ref.UID, opDelete)
 	if err != nil {
 		return err
+	}
+	if adopted(ref) {
+		// Whose its volumes are is known only while the domain is there.
+		return d.deleteAdopted(ctx, machine, one)
 	}
 	if one != nil {
 		err := d.removeDomain(ctx, one.dom)
@@ -45,17 +51,65 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
+	return d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
+		return strings.HasPrefix(k.GetVolume(), volumePrefix(machine.GetUid()))
+	})
+}
+
+// removeVolumes removes the volumes of a machine's disks. mine says which of them
+// can only be this machine's.
+func (d *Driver) removeVolumes(ctx context.Context, machine *vmhostv1.Machine, domains []*seen, mine func(*vmhostv1.MachineDisk) bool) error {
 	var errs []error
 	for _, k := range machine.GetDisks() {
 		if k.GetStoragePool() == "" || k.GetVolume() == "" {
 			continue
 		}
 		// One volume that cannot go does not keep the others.
-		if err := d.removeVolume(ctx, machine.GetUid(), k, s.domains); err != nil {
+		if err := d.removeVolume(ctx, mine(k), k, domains); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deleteAdopted removes a machine that vmhost did not make. Its volumes have any
+// names, so they go first, while the domain shows that they are its own: one
+// that the record lists and no disk of the domain has is never removed.
+func (d *Driver) deleteAdopted(ctx context.Context, machine *vmhostv1.Machine, one *seen) error {
+	domains := []*seen{}
+	own := map[[2]string]bool{}
+	if one != nil {
+		if err := d.destroy(ctx, one.dom); err != nil {
+			return err
+		}
+	}
+	if len(machine.GetDisks()) > 0 {
+		if err := d.readPools(ctx); err != nil {
+			return err
+		}
+		s, err := d.snapshot(ctx, listing)
+		if err != nil {
+			return err
+		}
+		for _, other := range s.domains {
+			if one == nil || other.dom.UUID != one.dom.UUID {
+				domains = append(domains, other)
+			}
+		}
+		if one != nil {
+			for _, k := range one.record.domain.disks {
+				poolName, volume := volumeOf(k, d.facts.pools())
+				own[[2]string{poolName, volume}] = true
+			}
+		}
+	}
+	err := d.removeVolumes(ctx, machine, domains, func(k *vmhostv1.MachineDisk) bool { return own[[2]string{k.GetStoragePool(), k.GetVolume()}] })
+	if err != nil || one == nil {
+		return err
+	}
+	err = d.removeDomain(ctx, one.dom)
+	d.library.changed(one.dom.UUID)
+	return err
 }
 
 // removeDomain turns a domain of ours off and removes it, and answers when the

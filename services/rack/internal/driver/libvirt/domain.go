@@ -19,6 +19,9 @@ const namespace = "https://vmhost.dev/xmlns/libvirt/1"
 type domain struct {
 	name, uuid   string
 	uid          string // in our metadata, whatever UUID it is on
+	adopted      string // in our metadata: the UUID that it was put on; empty on what we made
+	bare         bool   // in our metadata: it had no metadata before
+	hasMetadata  bool
 	operation    string
 	architecture string
 	cores        int32
@@ -26,17 +29,27 @@ type domain struct {
 	disks        []disk
 	interfaces   []*vmhostv1.MachineInterface
 	consoleLog   string
+	pinned       []int32
+	hugepages    bool
+	firmware     vmhostv1.Firmware
+	secureBoot   bool
 }
 
-// ours says whether vmhost made the domain. A clone carries a copy of our
-// metadata and a UUID of its own.
-func (d *domain) ours() bool { return d != nil && d.uid != "" && strings.EqualFold(d.uid, d.uuid) }
+// ours says whether vmhost made the domain or adopted it. A clone carries a copy
+// of our metadata and a UUID of its own.
+func (d *domain) ours() bool {
+	return d != nil && d.uid != "" && strings.EqualFold(firstOf(d.adopted, d.uid), d.uuid)
+}
+
+// is says whether the domain is the machine of a uid.
+func (d *domain) is(uid string) bool { return d.ours() && strings.EqualFold(d.uid, uid) }
 
 // disk is one disk of a domain: by volume, or by a file or device.
 type disk struct {
 	pool, volume string
 	path         string
 	device       string
+	boot         bool
 }
 
 // domainXML is the few parts of a domain's XML that are read. Everything is text
@@ -47,10 +60,12 @@ type domainXML struct {
 	XMLName  xml.Name `xml:"domain"`
 	Name     string   `xml:"name"`
 	UUID     string   `xml:"uuid"`
-	Metadata struct {
+	Metadata *struct {
 		Machines []struct {
 			XMLName   xml.Name
 			UID       string `xml:"uid,attr"`
+			UUID      string `xml:"uuid,attr"`
+			Bare      string `xml:"bare,attr"`
 			Operation string `xml:"operation,attr"`
 		} `xml:",any"`
 	} `xml:"metadata"`
@@ -63,9 +78,27 @@ type domainXML struct {
 		Unit  string `xml:"unit,attr"`
 	} `xml:"memory"`
 	VCPU string `xml:"vcpu"`
-	Type struct {
-		Arch string `xml:"arch,attr"`
-	} `xml:"os>type"`
+	Pins []struct {
+		VCPU string `xml:"vcpu,attr"`
+		Set  string `xml:"cpuset,attr"`
+	} `xml:"cputune>vcpupin"`
+	HugePages *struct{} `xml:"memoryBacking>hugepages"`
+	OS        struct {
+		Firmware string `xml:"firmware,attr"`
+		Type     struct {
+			Arch string `xml:"arch,attr"`
+		} `xml:"type"`
+		Loader struct {
+			Type   string `xml:"type,attr"`
+			Secure string `xml:"secure,attr"`
+			Path   string `xml:",chardata"`
+		} `xml:"loader"`
+		Features []struct {
+			Name    string `xml:"name,attr"`
+			Enabled string `xml:"enabled,attr"`
+		} `xml:"firmware>feature"`
+		Boot []bootDevXML `xml:"boot"`
+	} `xml:"os"`
 	Disks []struct {
 		Device string `xml:"device,attr"`
 		Source struct {
@@ -79,6 +112,7 @@ type domainXML struct {
 		Target struct {
 			Dev string `xml:"dev,attr"`
 		} `xml:"target"`
+		Boot *bootXML `xml:"boot"`
 	} `xml:"devices>disk"`
 	Interfaces []struct {
 		Type string `xml:"type,attr"`
@@ -91,12 +125,28 @@ type domainXML struct {
 			Dev     string `xml:"dev,attr"`
 			Mode    string `xml:"mode,attr"`
 		} `xml:"source"`
+		VLAN struct {
+			Tags []struct {
+				ID string `xml:"id,attr"`
+			} `xml:"tag"`
+		} `xml:"vlan"`
+		Boot *bootXML `xml:"boot"`
 	} `xml:"devices>interface"`
 	Serials []struct {
 		Log struct {
 			File string `xml:"file,attr"`
 		} `xml:"log"`
 	} `xml:"devices>serial"`
+}
+
+// bootDevXML is a kind of device that a domain boots from.
+type bootDevXML struct {
+	Dev string `xml:"dev,attr"`
+}
+
+// bootXML is the order of a device among those that a domain boots from.
+type bootXML struct {
+	Order string `xml:"order,attr"`
 }
 
 // parseDomain reads a domain's XML. What can be read of it is answered also when
@@ -107,10 +157,13 @@ func parseDomain(text string) (*domain, error) {
 		return nil, fmt.Errorf("read the domain's XML: %w", err)
 	}
 	var errs []error
-	d := &domain{name: strings.TrimSpace(x.Name), uuid: strings.ToLower(strings.TrimSpace(x.UUID)), architecture: x.Type.Arch}
-	for _, m := range x.Metadata.Machines {
-		if m.XMLName.Space == namespace && m.XMLName.Local == "machine" && d.uid == "" {
-			d.uid, d.operation = strings.ToLower(m.UID), m.Operation
+	d := &domain{name: strings.TrimSpace(x.Name), uuid: strings.ToLower(strings.TrimSpace(x.UUID)), architecture: x.OS.Type.Arch}
+	if x.Metadata != nil {
+		d.hasMetadata = true
+		for _, m := range x.Metadata.Machines {
+			if m.XMLName.Space == namespace && m.XMLName.Local == "machine" && d.uid == "" {
+				d.uid, d.adopted, d.operation, d.bare = strings.ToLower(m.UID), strings.ToLower(m.UUID), m.Operation, m.Bare == "true"
+			}
 		}
 	}
 	cores, err := strconv.ParseInt(strings.TrimSpace(x.VCPU), 10, 32)
@@ -130,9 +183,10 @@ func parseDomain(text string) (*domain, error) {
 		}
 		s := k.Source
 		d.disks = append(d.disks, disk{
-			pool: s.Pool, volume: s.Volume, device: k.Target.Dev, path: firstOf(s.File, s.Dev, s.Name, s.Dir),
+			pool: s.Pool, volume: s.Volume, device: k.Target.Dev, path: firstOf(s.File, s.Dev, s.Name, s.Dir), boot: k.Boot != nil,
 		})
 	}
+	d.readPlacement(&x)
 	for _, i := range x.Interfaces {
 		out := &vmhostv1.MachineInterface{Mac: strings.ToLower(i.MAC.Address)}
 		if hw, err := net.ParseMAC(i.MAC.Address); err == nil {
@@ -145,8 +199,16 @@ func parseDomain(text string) (*domain, error) {
 			out.Kind, out.Source = vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE, i.Source.Bridge
 		case "direct":
 			out.Kind, out.Source, out.MacvlanMode = vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN, i.Source.Dev, macvlanModes[i.Source.Mode]
+		case "hostdev":
+			out.Kind = vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV
 		default:
 			out.Source = firstOf(i.Source.Network, i.Source.Bridge, i.Source.Dev)
+		}
+		out.Boot = i.Boot != nil
+		if len(i.VLAN.Tags) == 1 {
+			if tag, err := strconv.ParseInt(i.VLAN.Tags[0].ID, 10, 16); err == nil {
+				out.Vlan = int32(tag)
+			}
 		}
 		d.interfaces = append(d.interfaces, out)
 	}

@@ -30,8 +30,10 @@ type metadata struct {
 	XMLName   xml.Name `xml:"vmhost:machine"`
 	Namespace string   `xml:"xmlns:vmhost,attr"`
 	UID       string   `xml:"uid,attr"`
-	Operation string   `xml:"operation,attr,omitempty"`
-	Host      string   `xml:"host,attr,omitempty"`
+	// UUID is the domain's, on one that was adopted: its uid is another.
+	UUID      string `xml:"uuid,attr,omitempty"`
+	Operation string `xml:"operation,attr,omitempty"`
+	Host      string `xml:"host,attr,omitempty"`
 }
 
 // volumeSource is where a disk of a new domain is.

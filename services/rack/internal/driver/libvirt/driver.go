@@ -15,6 +15,9 @@ type Driver struct {
 	conn *conn
 	cfg  Config
 	log  *slog.Logger
+	// opener and target are for connections beside this one.
+	opener *Opener
+	target hypervisor.Target
 	// background ends with the connection; stop ends it.
 	background context.Context //nolint:containedctx // the life of the connection
 	stop       context.CancelFunc
@@ -31,12 +34,16 @@ type Driver struct {
 	listeners listeners
 }
 
-var _ hypervisor.Driver = (*Driver)(nil)
+var (
+	_ hypervisor.Driver  = (*Driver)(nil)
+	_ hypervisor.Adopter = (*Driver)(nil)
+)
 
 // newDriver starts what a connection needs in the background.
-func newDriver(ctx context.Context, c *conn, cfg Config, name string) (*Driver, error) {
+func newDriver(ctx context.Context, c *conn, o *Opener, target hypervisor.Target) (*Driver, error) {
+	cfg := o.cfg
 	d := &Driver{
-		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", name),
+		conn: c, opener: o, target: target, cfg: cfg, log: cfg.Log.With("vm_host", target.Name),
 		changing: newKeyed(), library: newLibrary(), snapshots: make(chan struct{}, 1),
 		leases: newLeases(), listeners: newListeners(),
 	}

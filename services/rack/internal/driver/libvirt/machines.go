@@ -23,6 +23,11 @@ func (d *Driver) Machines(ctx context.Context) ([]*rackv1.MachineObservation, er
 	if err != nil {
 		return nil, err
 	}
+	return d.observations(ctx, s), nil
+}
+
+// observations are all domains of a snapshot in the protocol's form.
+func (d *Driver) observations(ctx context.Context, s *snapshot) []*rackv1.MachineObservation {
 	pools, networks := d.facts.pools(), d.facts.networks()
 	d.leases.forget(s.domains)
 	for _, one := range s.domains {
@@ -34,17 +39,16 @@ func (d *Driver) Machines(ctx context.Context) ([]*rackv1.MachineObservation, er
 	for _, one := range s.domains {
 		out = append(out, d.observation(one, pools, networks))
 	}
-	return out, nil
+	return out
 }
 
-// Inventory reads the host and all its machines.
+// Inventory reads the host and all its machines from one bulk read.
 func (d *Driver) Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error) {
-	o, err := d.Probe(ctx)
+	o, s, err := d.probe(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	machines, err := d.Machines(ctx)
-	return o, machines, err
+	return o, d.observations(ctx, s), nil
 }
 
 func leasedNetworks(domains []*seen, known []network) []string {
@@ -135,6 +139,7 @@ func (d *Driver) look(ctx context.Context, id lv.UUID) (*seen, error) {
 func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv1.MachineObservation {
 	out := &rackv1.MachineObservation{
 		Uuid: one.uuid(), Name: valid(one.dom.Name), PowerState: powerOf(one.state), Autostart: one.autostart, Problem: valid(one.record.problem),
+		Type: vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE,
 	}
 	x := one.record.domain
 	if x == nil {
@@ -146,14 +151,15 @@ func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv
 		out.Uid, out.Operation = x.uid, x.operation
 	}
 	out.Cores, out.MemoryMib, out.Architecture, out.ConsoleLogPath = x.cores, x.memoryMiB, x.architecture, x.consoleLog
+	out.PinnedCores, out.Hugepages, out.Firmware, out.SecureBoot = x.pinned, x.hugepages, x.firmware, x.secureBoot
 	for _, k := range x.disks {
 		poolName, volume := volumeOf(k, pools)
 		out.Disks = append(out.Disks, &vmhostv1.MachineDisk{
-			StoragePool: poolName, Volume: volume, Device: k.device, Path: k.path, SizeBytes: int64(one.block(k.device).capacity),
+			StoragePool: poolName, Volume: volume, Device: k.device, Path: k.path, SizeBytes: int64(one.block(k.device).capacity), Boot: k.boot,
 		})
 	}
 	for _, i := range x.interfaces {
-		n := &vmhostv1.MachineInterface{Mac: i.GetMac(), Source: i.GetSource(), Kind: i.GetKind(), MacvlanMode: i.GetMacvlanMode()}
+		n := &vmhostv1.MachineInterface{Mac: i.GetMac(), Source: i.GetSource(), Kind: i.GetKind(), MacvlanMode: i.GetMacvlanMode(), Vlan: i.GetVlan(), Boot: i.GetBoot()}
 		if one.running() {
 			if by := leasedBy(i, networks); by != "" {
 				n.Addresses = slices.Clone(d.leases.of(by, i.GetMac()))

@@ -68,18 +68,32 @@ func NewOpener(cfg Config) *Opener { return &Opener{cfg: cfg.withDefaults()} }
 
 // Open connects and logs in.
 func (o *Opener) Open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.DialTimeout)
+	defer cancel()
+	c, err := o.connect(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDriver(ctx, c, o, target)
+	if err != nil {
+		c.fail(errClosed)
+		return nil, err
+	}
+	return d, nil
+}
+
+// connect makes a connection to libvirt's QEMU driver.
+func (o *Opener) connect(ctx context.Context, target hypervisor.Target) (*conn, error) {
 	if target.Address.Type != vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT {
 		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "connect to hypervisor", Err: errors.New("the address is not of libvirt")}
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, o.cfg.DialTimeout)
-	defer cancel()
-	wire, err := o.dial(dialCtx, target)
+	wire, err := o.dial(ctx, target)
 	if err != nil {
 		return nil, asHypervisorError("connect to "+target.Address.String(), err)
 	}
 	l := lv.NewWithDialer(fixedDialer{wire})
 	c := newConn(l, wire)
-	err = do(dialCtx, c, "open libvirt's QEMU driver", fast, func(api) error { return l.ConnectToURI(lv.QEMUSystem) })
+	err = do(ctx, c, "open libvirt's QEMU driver", fast, func(api) error { return l.ConnectToURI(lv.QEMUSystem) })
 	if err != nil {
 		c.fail(errClosed)
 		if errors.Is(err, hypervisor.ErrTimeout) {
@@ -91,12 +105,7 @@ func (o *Opener) Open(ctx context.Context, target hypervisor.Target) (hypervisor
 		}
 		return nil, err
 	}
-	d, err := newDriver(dialCtx, c, o.cfg, target.Name)
-	if err != nil {
-		c.fail(errClosed)
-		return nil, err
-	}
-	return d, nil
+	return c, nil
 }
 
 func (o *Opener) dial(ctx context.Context, target hypervisor.Target) (*guardedConn, error) {

@@ -26,23 +26,32 @@ func off(state lv.DomainState) bool { return state == lv.DomainShutoff || state 
 
 // SetPower changes whether a machine of ours runs.
 func (d *Driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1.PowerAction, grace time.Duration) (*rackv1.MachineObservation, error) {
-	uid := ref.Domain()
-	id, err := parseUUID(uid)
+	id, err := parseUUID(ref.Domain())
 	if err != nil {
 		return nil, err
 	}
-	one, err := d.own(ctx, id, opPower)
+	one, err := d.own(ctx, id, ref.UID, opPower)
 	if err != nil {
 		return nil, err
 	}
 	if one == nil {
-		return nil, &hypervisor.Error{Class: hypervisor.ErrNotFound, Op: opPower, Err: fmt.Errorf("the host has no domain %s", uid)}
+		return nil, &hypervisor.Error{Class: hypervisor.ErrNotFound, Op: opPower, Err: fmt.Errorf("the host has no domain %s", ref.Domain())}
 	}
 	switch action {
 	case rackv1.PowerAction_POWER_ACTION_START:
 		err = d.start(ctx, one.dom, one.state)
 	case rackv1.PowerAction_POWER_ACTION_STOP:
-		err = d.shutDown(ctx, one.dom, grace)
+		err = d.shutDown(ctx, one.dom, grace, false)
+	case rackv1.PowerAction_POWER_ACTION_STOP_SOFT:
+		err = d.shutDown(ctx, one.dom, grace, true)
+	case rackv1.PowerAction_POWER_ACTION_CYCLE:
+		if err = d.shutDown(ctx, one.dom, grace, false); err == nil {
+			err = d.start(ctx, one.dom, lv.DomainShutoff)
+		}
+	case rackv1.PowerAction_POWER_ACTION_PAUSE:
+		err = d.pause(ctx, one.dom, one.state)
+	case rackv1.PowerAction_POWER_ACTION_RESUME:
+		err = d.resume(ctx, one.dom, one.state)
 	case rackv1.PowerAction_POWER_ACTION_RESET:
 		err = d.reset(ctx, one.dom, one.state)
 	default:
@@ -53,7 +62,7 @@ func (d *Driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1
 	if err != nil {
 		return nil, err
 	}
-	return d.Machine(ctx, uid)
+	return d.Machine(ctx, ref.Domain())
 }
 
 func (d *Driver) state(ctx context.Context, dom lv.Domain) (lv.DomainState, error) {
@@ -108,9 +117,37 @@ func (d *Driver) reset(ctx context.Context, dom lv.Domain, state lv.DomainState)
 	return do(ctx, d.conn, "reset domain "+dom.Name, slow, func(a api) error { return a.DomainReset(dom, 0) })
 }
 
-// shutDown asks the guest to stop and turns it off when it has not by the end of
-// grace.
-func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duration) error {
+// pause keeps a domain in memory without running it.
+func (d *Driver) pause(ctx context.Context, dom lv.Domain, state lv.DomainState) error {
+	op := "pause domain " + dom.Name
+	switch state {
+	case lv.DomainPaused:
+		return nil
+	case lv.DomainRunning, lv.DomainBlocked:
+		return do(ctx, d.conn, op, slow, func(a api) error { return a.DomainSuspend(dom) })
+	default:
+		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: op, Err: errors.New("the machine is not running"), Hint: "start it"}
+	}
+}
+
+// resume lets a domain in memory run again. It never starts one.
+func (d *Driver) resume(ctx context.Context, dom lv.Domain, state lv.DomainState) error {
+	switch state {
+	case lv.DomainRunning, lv.DomainBlocked, lv.DomainPaused, lv.DomainPmsuspended:
+		return d.start(ctx, dom, state)
+	default:
+		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "resume domain " + dom.Name, Err: errors.New("the machine is not in memory"), Hint: "start it"}
+	}
+}
+
+// shutDown asks the guest to stop. When it has not by the end of grace it is
+// turned off; a soft one is left as it is.
+func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duration, soft bool) error {
+	deaf := func(why string) error {
+		return &hypervisor.Error{
+			Class: hypervisor.ErrTimeout, Op: "ask domain " + dom.Name + " to stop", Err: errors.New(why), Hint: "a stop that is not soft turns it off",
+		}
+	}
 	listener := d.listeners.add()
 	defer d.listeners.remove(listener)
 	end := time.NewTimer(grace)
@@ -127,7 +164,7 @@ func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duratio
 		case lv.DomainShutoff, lv.DomainNostate:
 			return nil
 		case lv.DomainRunning, lv.DomainBlocked:
-			if grace <= 0 {
+			if grace <= 0 && !soft {
 				return d.destroy(ctx, dom)
 			}
 			if time.Since(asked) >= askAgain {
@@ -139,6 +176,9 @@ func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duratio
 		case lv.DomainShutdown:
 		default:
 			// Paused, asleep or crashed: nobody is there to be asked.
+			if soft {
+				return deaf("the guest does not run, so it cannot be asked")
+			}
 			return d.destroy(ctx, dom)
 		}
 		select {
@@ -147,6 +187,9 @@ func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duratio
 		case <-d.conn.dead:
 			return d.conn.gone("wait for domain " + dom.Name + " to stop")
 		case <-end.C:
+			if soft {
+				return deaf(fmt.Sprintf("the guest has not stopped in %v", grace))
+			}
 			return d.destroy(ctx, dom)
 		case <-listener.wake:
 			listener.take()

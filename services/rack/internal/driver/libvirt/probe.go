@@ -28,6 +28,12 @@ type nodeInfo struct {
 
 // Probe reads everything of the host but its machines' list.
 func (d *Driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error) {
+	o, _, err := d.probe(ctx)
+	return o, err
+}
+
+// probe reads the host, and its domains as they are at that moment.
+func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snapshot, error) {
 	var (
 		info   nodeInfo
 		static *staticFacts
@@ -60,7 +66,7 @@ func (d *Driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error)
 		return err
 	})
 	if err := group.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pools := d.facts.pools()
 	ours, foreign := usage(s, pools)
@@ -87,7 +93,7 @@ func (d *Driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error)
 		})
 	}
 	out.Capabilities = words(out)
-	return out, nil
+	return out, s, nil
 }
 
 // words are the capabilities that requests can ask for.

@@ -26,8 +26,9 @@ func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hyperv
 	} else {
 		target.Address = p.address(target.Address)
 	}
+	opener := &damaging{Opener: NewOpener(Config{LocalSockets: sockets})}
 	out := hypervisortest.Harness{
-		Opener: NewOpener(Config{LocalSockets: sockets}), Target: target,
+		Opener: opener, Target: target, AddBroken: addBroken(r, opener), Guest: realGuest(), Deaf: deaf, PinTo: []int32{1, 0},
 		StoragePool: "default", Network: "default", MemoryMiB: 128,
 		AddForeign: func(t testing.TB, f hypervisortest.Foreign) {
 			r.define(t, foreignDomain(f.UUID, f.Name, f.Cores, f.MemoryMiB))

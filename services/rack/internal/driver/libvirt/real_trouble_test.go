@@ -64,7 +64,10 @@ func TestRealPausedMachineRunsAgainWhenItIsStarted(t *testing.T) {
 	_, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_RESET, 0)
 	wantClass(t, err, hypervisor.ErrRefused)
 	for _, step := range []func() error{
-		func() error { _, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0); return err },
+		func() error {
+			_, err := d.SetPower(ctx, hypervisor.Ref{UID: uid}, rackv1.PowerAction_POWER_ACTION_START, 0)
+			return err
+		},
 		func() error { return r.DomainSuspend(r.domain(t, uid)) },
 	} {
 		if err := step(); err != nil {
@@ -132,10 +135,10 @@ func TestRealPoolsInTrouble(t *testing.T) {
 		wantClass(t, err, hypervisor.ErrForeign)
 		_, err = d.makeVolume(ctx, uuid.NewString(), disk)
 		wantClass(t, err, hypervisor.ErrForeign)
-		if err := d.removeVolume(ctx, uuid.NewString(), disk, nil); err == nil {
+		if err := d.removeVolume(ctx, false, disk, nil); err == nil {
 			t.Error("a volume of another machine was removed")
 		}
-		if err := d.removeVolume(ctx, uid, disk, nil); err != nil {
+		if err := d.removeVolume(ctx, true, disk, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(file); !os.IsNotExist(err) {

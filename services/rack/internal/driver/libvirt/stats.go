@@ -15,6 +15,7 @@ type seen struct {
 	state     lv.DomainState
 	blocks    []blockStats
 	autostart bool
+	transient bool // known only where it was asked
 	record    *record
 }
 

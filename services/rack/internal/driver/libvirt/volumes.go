@@ -231,9 +231,9 @@ func (d *Driver) deleteVolume(ctx context.Context, v lv.StorageVol) error {
 }
 
 // removeVolume removes the volume of a disk and answers when the pool was seen
-// without it. domains are those of the host: a volume that another one uses
-// stays.
-func (d *Driver) removeVolume(ctx context.Context, uid string, k *vmhostv1.MachineDisk, domains []*seen) error {
+// without it. mine: it can only be the machine's. domains are those of the host:
+// a volume that another one uses stays.
+func (d *Driver) removeVolume(ctx context.Context, mine bool, k *vmhostv1.MachineDisk, domains []*seen) error {
 	op := "delete volume " + k.GetVolume()
 	p, err := d.usablePool(ctx, k.GetStoragePool())
 	switch {
@@ -252,9 +252,10 @@ func (d *Driver) removeVolume(ctx context.Context, uid string, k *vmhostv1.Machi
 	if err != nil || v == nil {
 		return err
 	}
-	if !strings.HasPrefix(v.Name, volumePrefix(uid)) {
+	if !mine {
 		return &hypervisor.Error{
-			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("storage pool %q has a volume %q that vmhost did not make for this machine", p.name, v.Name),
+			Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("storage pool %q has a volume %q that is not known to be this machine's", p.name, v.Name),
+			Hint: "if nothing needs it, remove it on the host: virsh vol-delete " + v.Name + " " + p.name,
 		}
 	}
 	if user := userOf(p, v.Name, domains); user != "" {
