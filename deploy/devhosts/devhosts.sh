@@ -30,6 +30,8 @@ waitfor() { # seconds command...
 . "$HERE/guest.sh"
 # shellcheck source=tiny.sh
 . "$HERE/tiny.sh"
+# shellcheck source=lxdvm-image.sh
+. "$HERE/lxdvm-image.sh"
 # shellcheck source=keys.sh
 . "$HERE/keys.sh"
 # shellcheck source=host.sh

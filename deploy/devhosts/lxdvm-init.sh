@@ -13,7 +13,10 @@ qemu-system-x86_64 -name lxdvm -accel tcg,thread=multi -cpu max -smp 2 -m 3072 -
   -device virtio-rng-pci -serial "file:$dir/console.log" &
 guest=$!
 until grep -aqs 'LXDVM READY' "$dir/console.log"; do
-  if [ ! -d "/proc/$guest" ] || grep -aqs 'LXDVM FAILED' "$dir/console.log"; then tail -n 5 "$dir/console.log"; exit 1; fi
+  if [ ! -d "/proc/$guest" ] || grep -aqs 'LXDVM FAILED' "$dir/console.log"; then
+    rm -f "$dir/configured"        # the next start is from nothing
+    tail -n 5 "$dir/console.log"; exit 1
+  fi
   sleep 0.2
 done
 : > "$dir/configured"
