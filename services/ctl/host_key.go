@@ -21,13 +21,21 @@ func (a *app) ensureHostKey(ctx context.Context, api *region, host *vmhostv1.VmH
 	if host.GetHostKey() != "" {
 		return nil
 	}
-	address, err := hypervisor.ParseAddress(host.GetAddress())
+	if host.GetCredential().GetLxd().GetTrustToken() != "" {
+		return nil // it names the key
+	}
+	address, err := hypervisor.ParseAddressAs(host.GetType(), host.GetAddress())
 	if err != nil {
 		return fail(apierror.InvalidField("vm_host.address", "%s", err).WithHint("%s", a.helpHintOf("vm-host add")), "%s", what)
 	}
 	// With a CA the certificate is verified by that.
 	verified := address.Transport == hypervisor.TransportTLS && host.GetCredential().GetTls().GetCaPem() != ""
-	if (address.Transport != hypervisor.TransportSSH && address.Transport != hypervisor.TransportTLS) || verified {
+	switch address.Transport {
+	case hypervisor.TransportSSH, hypervisor.TransportTLS, hypervisor.TransportHTTPS:
+	default:
+		return nil
+	}
+	if verified {
 		return nil
 	}
 	presented, err := a.presentedKey(ctx, api, host, what)
@@ -56,7 +64,7 @@ func (a *app) ensureHostKey(ctx context.Context, api *region, host *vmhostv1.VmH
 func (a *app) presentedKey(ctx context.Context, api *region, host *vmhostv1.VmHost, what string) (*vmhostv1.CheckVmHostResult, error) {
 	f := &changeFlags{}
 	op, err := change(ctx, api.vmHosts.CheckVmHost, &vmhostv1.CheckVmHostRequest{
-		Address: host.GetAddress(), Rack: host.GetRack(), Zone: host.GetZone(), RequestId: f.id(),
+		Address: host.GetAddress(), Type: host.GetType(), Rack: host.GetRack(), Zone: host.GetZone(), RequestId: f.id(),
 	})
 	if err != nil {
 		return nil, fail(err, "%s", what)
@@ -83,10 +91,16 @@ func (a *app) presentedKey(ctx context.Context, api *region, host *vmhostv1.VmHo
 
 func (a *app) confirmKey(ctx context.Context, address hypervisor.Address, presented *vmhostv1.CheckVmHostResult, shown string) error {
 	kind, _, _ := strings.Cut(presented.GetHostKey(), " ")
+	if address.Transport != hypervisor.TransportSSH {
+		kind = "certificate"
+	}
 	fmt.Fprintf(a.stderr, "%s presents a key that is not known yet:\n\n  %s  %s\n\n",
 		display.Clean(address.Host), display.Clean(kind), a.errPalette().Bold(display.Clean(shown)))
 	if address.Transport == hypervisor.TransportSSH {
 		fmt.Fprintf(a.stderr, "Compare it on the host's own console: ssh-keygen -lf /etc/ssh/ssh_host_%s_key.pub\n", keyFile(kind))
+	}
+	if address.Transport == hypervisor.TransportHTTPS {
+		fmt.Fprintln(a.stderr, "Compare it on the server: lxc info | grep certificate_fingerprint")
 	}
 	typed, err := a.ask(ctx, "Type yes to trust it from now on: ")
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -19,6 +19,13 @@ type loginFlags struct {
 	sshKey        string
 	passwordStdin bool
 	tls           struct{ cert, key, ca string }
+	trustToken    string
+	trustPassword bool
+}
+
+// given says whether any of the flags is.
+func (f *loginFlags) given() bool {
+	return f.sshKey != "" || f.passwordStdin || f.tls.cert != "" || f.tls.ca != "" || f.trustToken != "" || f.trustPassword
 }
 
 // maxSecret is more than the API takes of any of them.
@@ -30,16 +37,23 @@ func (f *loginFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.tls.cert, "tls-cert", "", "`FILE` with the client certificate, PEM")
 	c.Flags().StringVar(&f.tls.key, "tls-key", "", "`FILE` with its private key, PEM")
 	c.Flags().StringVar(&f.tls.ca, "tls-ca", "", "`FILE` with the CA of the host's certificate, PEM")
+	c.Flags().StringVar(&f.trustToken, "trust-token", "", "`FILE` with the trust token that `lxc config trust add` printed; - is standard input")
+	c.Flags().BoolVar(&f.trustPassword, "trust-password-stdin", false, "read LXD's trust password from standard input; asked for on a terminal")
 	c.MarkFlagsMutuallyExclusive("ssh-key", "password-stdin", "tls-cert")
+	c.MarkFlagsMutuallyExclusive("ssh-key", "password-stdin", "trust-token", "trust-password-stdin")
 	c.MarkFlagsMutuallyExclusive("ssh-key", "password-stdin", "tls-ca")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
-	for _, name := range []string{"ssh-key", "tls-cert", "tls-key", "tls-ca"} {
+	for _, name := range []string{"ssh-key", "tls-cert", "tls-key", "tls-ca", "trust-token"} {
 		_ = c.MarkFlagFilename(name) // only fails for a flag that is not there
 	}
 }
 
-// credential reads what the flags name; nil when they name nothing.
-func (f *loginFlags) credential(ctx context.Context, a *app) (*vmhostv1.Credential, error) {
+// credential reads what the flags name, for a host of that type; nil when they
+// name nothing.
+func (f *loginFlags) credential(ctx context.Context, a *app, t vmhostv1.VmHostType) (*vmhostv1.Credential, error) {
+	if t == vmhostv1.VmHostType_VM_HOST_TYPE_LXD || f.trustToken != "" || f.trustPassword {
+		return f.lxd(ctx, a)
+	}
 	switch {
 	case f.sshKey != "":
 		key, err := a.secretFile(f.sshKey)
@@ -111,4 +125,51 @@ func (a *app) password(ctx context.Context) (string, error) {
 		return "", errors.New("standard input is empty")
 	}
 	return password, nil
+}
+
+// lxd is what makes an LXD server trust us: a certificate, or what has it accept
+// the one that is made for the host.
+func (f *loginFlags) lxd(ctx context.Context, a *app) (*vmhostv1.Credential, error) {
+	l := &vmhostv1.LxdCredential{}
+	switch {
+	case f.sshKey != "" || f.passwordStdin || f.tls.ca != "":
+		return nil, usage("use --trust-token, --trust-password-stdin, or --tls-cert with --tls-key", "an LXD server takes no SSH credential and no CA")
+	case f.trustToken != "":
+		token, err := a.secretFile(f.trustToken)
+		if err != nil {
+			return nil, local(err, "name a file with what `lxc config trust add` printed", "read the trust token")
+		}
+		l.TrustToken = lastWord(token)
+	case f.trustPassword:
+		password, err := a.password(ctx)
+		if errors.Is(err, errInterrupted) {
+			return nil, err
+		}
+		if err != nil {
+			return nil, local(err, "pipe the password in: `… --trust-password-stdin < FILE`", "read the trust password")
+		}
+		l.TrustPassword = password
+	}
+	if f.tls.cert != "" {
+		var err error
+		if l.CertificatePem, err = a.secretFile(f.tls.cert); err == nil {
+			l.PrivateKeyPem, err = a.secretFile(f.tls.key)
+		}
+		if err != nil {
+			return nil, local(err, "name a PEM file that you can read", "read the client certificate")
+		}
+	}
+	if l.GetTrustToken() == "" && l.GetTrustPassword() == "" && l.GetCertificatePem() == "" {
+		return nil, nil //nolint:nilnil // a certificate is made for the host
+	}
+	return &vmhostv1.Credential{Kind: &vmhostv1.Credential_Lxd{Lxd: l}}, nil
+}
+
+// lastWord is the token, also when the whole output of lxc was saved.
+func lastWord(s string) string {
+	words := strings.Fields(s)
+	if len(words) == 0 {
+		return ""
+	}
+	return words[len(words)-1]
 }

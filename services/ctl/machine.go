@@ -3,10 +3,8 @@ package ctl
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
@@ -15,8 +13,9 @@ import (
 func (a *app) machineCommand() *cobra.Command {
 	return noun("machine", "Compose, power and delete machines",
 		"A machine is what runs on a VM host. It is named by its hostname (in --pool, if\nthat is needed to tell two apart), its uid, or the beginning of that.",
-		a.machineCompose(), a.machineList(), a.machineGet(), a.machineStart(), a.machineStop(), a.machineReset(),
-		a.machineQueryPower(), a.machineDelete())
+		a.machineCompose(), a.machineList(), a.machineGet(), a.machineStart(), a.machineStop(), a.machineReset(), a.machineCycle(),
+		a.machinePause(), a.machineResume(), a.machineQueryPower(), a.machineConsole(), a.machineConsoleLog(),
+		a.machineAdopt(), a.machineRelease(), a.machineDelete())
 }
 
 func (a *app) machineList() *cobra.Command {
@@ -67,40 +66,6 @@ func (a *app) machineGet() *cobra.Command {
 	}
 	which.register(a, c)
 	return c
-}
-
-func (a *app) machineStart() *cobra.Command {
-	return a.machineAct("start", "Start a machine; started already is fine", nil,
-		func(ctx context.Context, api *region, m *vmhostv1.Machine, f *changeFlags) (*vmhostv1.Operation, error) {
-			return change(ctx, api.machines.StartMachine, &vmhostv1.StartMachineRequest{Name: m.GetName(), RequestId: f.id(), ValidateOnly: f.dryRun})
-		})
-}
-
-func (a *app) machineStop() *cobra.Command {
-	var grace time.Duration
-	var hard bool
-	var command *cobra.Command
-	command = a.machineAct("stop", "Stop a machine: ask the guest, and turn it off after a while",
-		func(c *cobra.Command) {
-			c.Flags().DurationVar(&grace, "grace", 0, "`DURATION` the guest may take, up to 1h; 60s when left out")
-			c.Flags().BoolVar(&hard, "hard", false, "turn it off at once")
-			c.MarkFlagsMutuallyExclusive("grace", "hard")
-		},
-		func(ctx context.Context, api *region, m *vmhostv1.Machine, f *changeFlags) (*vmhostv1.Operation, error) {
-			request := &vmhostv1.StopMachineRequest{Name: m.GetName(), RequestId: f.id(), ValidateOnly: f.dryRun}
-			if hard || command.Flags().Changed("grace") {
-				request.GracePeriod = durationpb.New(grace)
-			}
-			return change(ctx, api.machines.StopMachine, request)
-		})
-	return command
-}
-
-func (a *app) machineReset() *cobra.Command {
-	return a.machineAct("reset", "Reset a machine, as its reset button would", nil,
-		func(ctx context.Context, api *region, m *vmhostv1.Machine, f *changeFlags) (*vmhostv1.Operation, error) {
-			return change(ctx, api.machines.ResetMachine, &vmhostv1.ResetMachineRequest{Name: m.GetName(), RequestId: f.id(), ValidateOnly: f.dryRun})
-		})
 }
 
 // machineAct is a verb that has something done to one machine and shows the

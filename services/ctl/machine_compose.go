@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"context"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,13 +13,22 @@ const composeLong = `Makes a machine: chooses the host with the most room among 
 the room, and has the machine made. What is left out is chosen: a hostname, one
 core, 2 GiB of memory, one disk of 8 GB, one interface on the default network.
 
---nic takes network=NAME, bridge=NAME or macvlan=DEVICE; mode is for macvlan and
-one of bridge, private, vepa and passthru.
+--nic says what the interface is attached to, by one or more of
+  network=NAME bridge=NAME macvlan=DEVICE sriov=DEVICE   what it is on the host
+  subnet=CIDR vlan=ID space=SPACE tag=WORD               what the host has it on
+  ip=ADDRESS mac=MAC                                     its own, else chosen
+  mode=MODE                                              of macvlan: bridge, private, vepa, passthru
+  boot                                                   the network to boot from
+
+--disk is SIZE[@POOL], with tag=WORD for a storage pool of that tag and boot for
+the one to boot from, after commas. Sizes are exact: 20GB are 20 000 000 000 bytes.
 
 --dry-run shows where it would go, and why each other host was refused.`
 
 const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4GiB --disk 20GB --start
   vmhostctl machine compose --disk 10GB@fast --disk 100GB@big --nic network=lab --nic macvlan=eth1,mode=bridge
+  vmhostctl machine compose --disk 20GB,tag=ssd,boot --nic subnet=10.0.0.0/24,ip=10.0.0.7 --nic space=storage,vlan=12
+  vmhostctl machine compose c1 --container --image tiny --cores 2 --memory 256MiB --disk 4GB --disk 10GB@btrfs
   vmhostctl machine compose db --zone a --require-tag ssd --dry-run`
 
 // composeFlags say what machine is wanted.
@@ -31,6 +39,10 @@ type composeFlags struct {
 	diskless, start, autostart bool
 	zone, pool, host, arch     string
 	require, forbid, tags      []string
+	container, hugepages       bool
+	secureBoot                 bool
+	firmware, pinned, image    string
+	profiles                   []string
 	change                     changeFlags
 }
 
@@ -53,9 +65,16 @@ func (a *app) machineCompose() *cobra.Command {
 	}
 	c.Flags().Int32Var(&f.cores, "cores", 0, "`NUMBER` of virtual cores; 1 when left out")
 	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` of memory, such as 512MiB or 8GiB; 2GiB when left out")
-	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL]`, such as 10GB or 40GiB@fast; repeat for more, the first boots")
+	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL]`, such as 10GB or 40GiB@fast, with [,tag=WORD][,boot]; repeat for more, the first boots")
 	c.Flags().BoolVar(&f.diskless, "diskless", false, "no disk at all")
-	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface on `KIND=NAME` with [,mac=MAC][,mode=MODE]; repeat for more")
+	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface by `KEY=VALUE`, several by commas; repeat for more")
+	c.Flags().BoolVar(&f.container, "container", false, "a container (LXD) instead of a virtual machine; needs --image")
+	c.Flags().StringVar(&f.image, "image", "", "LXD `IMAGE` to make it from, an alias or fingerprint on the host")
+	c.Flags().StringArrayVar(&f.profiles, "profile", nil, "LXD `PROFILE` to apply; repeat for more, in order")
+	c.Flags().StringVar(&f.pinned, "pin-cores", "", "`CORES` of the host to pin to, such as 0-3,8; they say how many there are")
+	c.Flags().BoolVar(&f.hugepages, "hugepages", false, "back its memory by huge pages")
+	c.Flags().StringVar(&f.firmware, "firmware", "", "`FIRMWARE` it boots with: bios or uefi")
+	c.Flags().BoolVar(&f.secureBoot, "secure-boot", false, "start only signed boot loaders; needs --firmware uefi")
 	c.Flags().StringVar(&f.zone, "zone", "", "`ZONE` it must be in")
 	c.Flags().StringVar(&f.pool, "pool", "", "resource `POOL` it belongs to")
 	c.Flags().StringVar(&f.host, "vm-host", "", "`HOST` it must be on")
@@ -67,6 +86,7 @@ func (a *app) machineCompose() *cobra.Command {
 	c.Flags().BoolVar(&f.autostart, "autostart", false, "start it whenever its host boots")
 	c.MarkFlagsMutuallyExclusive("disk", "diskless")
 	f.change.registerWait(c)
+	a.completeWords(c, "firmware", "bios", "uefi")
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
 	a.completeFlag(c, "vm-host", completeHosts)
@@ -78,12 +98,28 @@ func (f *composeFlags) request(args []string) (*vmhostv1.ComposeMachineRequest, 
 		Cores: f.cores, Diskless: f.diskless, Start: f.start, Autostart: f.autostart, Architecture: f.arch,
 		Zone: full(zones, f.zone), ResourcePool: full(resourcePools, f.pool), VmHost: full(vmHosts, f.host),
 		RequiredTags: f.require, ForbiddenTags: f.forbid, Tags: f.tags,
+		Hugepages: f.hugepages, SecureBoot: f.secureBoot, Image: f.image, Profiles: f.profiles,
 		RequestId: f.change.id(), ValidateOnly: f.change.dryRun,
 	}
 	if len(args) == 1 {
 		r.Hostname = args[0]
 	}
+	if f.container {
+		r.Type = vmhostv1.MachineType_MACHINE_TYPE_CONTAINER
+	}
 	var err error
+	if r.PinnedCores, err = parseCores(f.pinned); err != nil {
+		return nil, err
+	}
+	switch f.firmware {
+	case "":
+	case "bios":
+		r.Firmware = vmhostv1.Firmware_FIRMWARE_BIOS
+	case "uefi":
+		r.Firmware = vmhostv1.Firmware_FIRMWARE_UEFI
+	default:
+		return nil, usage("use --firmware bios or --firmware uefi", "there is no firmware %q", f.firmware)
+	}
 	if f.memory != "" {
 		if r.MemoryMib, err = units.ParseMemoryMiB(f.memory); err != nil {
 			return nil, usage("write for example --memory 512MiB or --memory 8GiB", "--memory %q: %w", f.memory, err)
@@ -127,58 +163,4 @@ func (a *app) compose(ctx context.Context, api *region, r *vmhostv1.ComposeMachi
 		return fail(err, "show the machine that was composed")
 	}
 	return printRow(a, m, machineColumns(a.now()))
-}
-
-// parseDisk reads `SIZE[@POOL]`.
-func parseDisk(s string) (*vmhostv1.DiskRequest, error) {
-	size, pool, named := strings.Cut(s, "@")
-	bytes, err := units.ParseBytes(size)
-	if err != nil {
-		return nil, usage("write for example --disk 10GB or --disk 40GiB@fast", "--disk %q: %w", s, err)
-	}
-	if named && pool == "" {
-		return nil, usage("write for example --disk 40GiB@fast", "--disk %q names no storage pool after the @", s)
-	}
-	return &vmhostv1.DiskRequest{SizeBytes: bytes, StoragePool: pool}, nil
-}
-
-// parseNIC reads `network=NAME|bridge=NAME|macvlan=DEVICE[,mac=MAC][,mode=MODE]`.
-func parseNIC(s string) (*vmhostv1.InterfaceRequest, error) {
-	const hint = "write for example --nic network=lab or --nic macvlan=eth1,mode=bridge"
-	i := &vmhostv1.InterfaceRequest{}
-	for part := range strings.SplitSeq(s, ",") {
-		key, value, ok := strings.Cut(part, "=")
-		if !ok || value == "" {
-			return nil, usage(hint, "--nic %q: %q is not key=value", s, part)
-		}
-		var kind vmhostv1.InterfaceKind
-		switch key {
-		case "network":
-			kind = vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK
-		case "bridge":
-			kind = vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE
-		case "macvlan":
-			kind = vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN
-		case "mac":
-			i.Mac = value
-			continue
-		case "mode":
-			mode, err := parseMacvlan(value)
-			if err != nil {
-				return nil, err
-			}
-			i.MacvlanMode = mode
-			continue
-		default:
-			return nil, usage(hint, "--nic %q: there is no %q", s, key)
-		}
-		if i.GetSource() != "" {
-			return nil, usage(hint, "--nic %q names two things to attach to", s)
-		}
-		i.Kind, i.Source = kind, value
-	}
-	if i.GetMacvlanMode() != 0 && i.GetKind() != vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN {
-		return nil, usage(hint, "--nic %q: mode is for macvlan only", s)
-	}
-	return i, nil
 }

@@ -13,7 +13,7 @@ func (a *app) vmHostCommand() *cobra.Command {
 	c := noun("vm-host", "Add, look at and remove VM hosts",
 		"A VM host is a machine with a hypervisor that vmhost manages. Adding, reading\nor removing one never touches a machine on it.",
 		a.vmHostList(), a.vmHostGet(), a.vmHostAdd(), a.vmHostUpdate(), a.vmHostRemove(), a.vmHostRefresh(),
-		a.vmHostCordon(), a.vmHostUncordon(), a.vmHostCheck())
+		a.vmHostCordon(), a.vmHostUncordon(), a.vmHostCheck(), a.vmHostParameters(), a.vmHostAddClusterMembers())
 	c.Aliases = []string{"vmhost"}
 	return c
 }
@@ -54,40 +54,6 @@ func (a *app) vmHostGet() *cobra.Command {
 			return a.printHost(h)
 		},
 	}
-}
-
-func (a *app) vmHostRemove() *cobra.Command {
-	var f changeFlags
-	var yes, forget bool
-	c := &cobra.Command{
-		Use: "remove NAME", Short: "Take a host out of the fleet", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Long: "Takes a host out of the fleet. Nothing on the hypervisor is touched. A host with\nmachines that vmhost composed is refused; with --forget their records are\ndropped as well, and the machines stay where they are.",
-		RunE: func(c *cobra.Command, args []string) error {
-			ctx, api, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			id := display.ID(args[0])
-			consequence := "VM host " + id + " leaves the fleet; what runs on it goes on"
-			if forget {
-				consequence += ", and vmhost forgets the machines it composed there"
-			}
-			if err := a.confirm(c.Context(), yes || f.dryRun, consequence, id); err != nil {
-				return err
-			}
-			_, err = change(ctx, api.vmHosts.DeleteVmHost, &vmhostv1.DeleteVmHostRequest{
-				Name: full(vmHosts, args[0]), Forget: forget, RequestId: f.id(), ValidateOnly: f.dryRun,
-			})
-			if err != nil {
-				return fail(err, "remove VM host %s", id)
-			}
-			return a.gone("VM host", full(vmHosts, id), "removed", &f)
-		},
-	}
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	c.Flags().BoolVar(&forget, "forget", false, "also drop the records of machines on it; they stay on the hypervisor")
-	f.register(c)
-	return c
 }
 
 func (a *app) vmHostRefresh() *cobra.Command {

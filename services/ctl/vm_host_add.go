@@ -21,13 +21,21 @@ ADDRESS is one of
   qemu+unix://SOCKET/system            a socket that the rack's configuration names
   qemu+ssh://USER@HOST[:PORT]/system   libvirt by SSH
   qemu+tls://HOST[:PORT]/system        libvirt by TLS
+  https://HOST[:PORT]                  LXD; with --lxd, HOST[:PORT] will do
+  lxd+unix://SOCKET                    LXD, a socket that the rack's configuration names
 
-For SSH the host's key is shown once and must be confirmed: on a terminal by
-typing yes, elsewhere by --host-key. From then on no other key is accepted.`
+For SSH and LXD the host's key is shown once and must be confirmed: on a
+terminal by typing yes, elsewhere by --host-key. From then on no other key is
+accepted. An LXD trust token says which key it is.
+
+An LXD server must trust the client certificate that is made for the host: by a
+trust token or its trust password, which are used once and then forgotten, or by
+` + "`lxc config trust add`" + `; what to type is shown when it does not.`
 
 const vmHostAddExample = `  vmhostctl vm-host add h1 qemu:///system
   vmhostctl vm-host add h2 qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --zone a --tag ssd
-  vmhostctl vm-host add h3 qemu+tls://h3.example/system --tls-cert c.pem --tls-key k.pem --tls-ca ca.pem`
+  vmhostctl vm-host add h3 qemu+tls://h3.example/system --tls-cert c.pem --tls-key k.pem --tls-ca ca.pem
+  vmhostctl vm-host add l1 https://l1.example --trust-token token.txt --project lab`
 
 func (a *app) vmHostAdd() *cobra.Command {
 	var f changeFlags
@@ -41,7 +49,9 @@ func (a *app) vmHostAdd() *cobra.Command {
 				return err
 			}
 			what := "add VM host " + args[0]
-			host := &vmhostv1.VmHost{Address: args[1]}
+			host := &vmhostv1.VmHost{
+				Address: args[1], Type: spec.typeOf(args[1]), Project: spec.project, ClusterMember: spec.member, ClusterGroup: spec.group,
+			}
 			if _, err := spec.apply(ctx, a, c, host); err != nil {
 				return err
 			}
@@ -65,6 +75,7 @@ func (a *app) vmHostAdd() *cobra.Command {
 		},
 	}
 	spec.register(a, c)
+	spec.registerLXD(c)
 	f.registerWait(c)
 	return c
 }
@@ -141,6 +152,9 @@ func notReady(h *vmhostv1.VmHost, reason vmhostv1.ErrorReason) error {
 			e.Hint = c.GetHint()
 			break
 		}
+	}
+	if h.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD && reason == vmhostv1.ErrorReason_HOST_AUTH_FAILED {
+		e.Hint = "have the server trust it: `vmhostctl vm-host parameters " + name + " --certificate > " + name + ".crt`, then on the server `lxc config trust add " + name + ".crt`"
 	}
 	return &failure{what: fmt.Sprintf("VM host %s is not ready", name), err: e, code: exitFailed}
 }

@@ -27,6 +27,13 @@ func (a *app) vmHostUpdate() *cobra.Command {
 			}
 			what := "update VM host " + display.ID(args[0])
 			h := &vmhostv1.VmHost{Name: full(vmHosts, args[0]), Etag: etag}
+			if spec.login.given() {
+				now, err := call(ctx, api.vmHosts.GetVmHost, &vmhostv1.GetVmHostRequest{Name: h.GetName()})
+				if err != nil {
+					return fail(err, "%s", what)
+				}
+				h.Type = now.GetType()
+			}
 			paths, err := spec.apply(ctx, a, c, h)
 			if err != nil {
 				return err
@@ -67,13 +74,12 @@ func (a *app) acceptKeyOf(c *cobra.Command, api *region, h *vmhostv1.VmHost, wha
 	if err != nil {
 		return err
 	}
-	asked := &vmhostv1.VmHost{Address: h.GetAddress(), Rack: h.GetRack(), Zone: h.GetZone()}
-	if asked.GetAddress() == "" {
-		now, err := call(ctx, api.vmHosts.GetVmHost, &vmhostv1.GetVmHostRequest{Name: h.GetName()})
-		if err != nil {
-			return fail(err, "%s", what)
-		}
-		asked.Address, asked.Rack, asked.Zone = now.GetAddress(), first(asked.GetRack(), now.GetRack()), first(asked.GetZone(), now.GetZone())
+	now, err := call(ctx, api.vmHosts.GetVmHost, &vmhostv1.GetVmHostRequest{Name: h.GetName()})
+	if err != nil {
+		return fail(err, "%s", what)
+	}
+	asked := &vmhostv1.VmHost{
+		Type: now.GetType(), Address: first(h.GetAddress(), now.GetAddress()), Rack: first(h.GetRack(), now.GetRack()), Zone: first(h.GetZone(), now.GetZone()),
 	}
 	if err := a.ensureHostKey(ctx, api, asked, true, what); err != nil {
 		return err
@@ -88,21 +94,28 @@ func (a *app) acceptKeyOf(c *cobra.Command, api *region, h *vmhostv1.VmHost, wha
 func (a *app) vmHostCheck() *cobra.Command {
 	var f changeFlags
 	var login loginFlags
-	var zone, rack, key string
+	var zone, rack, key, project string
+	var lxd, fix, newKey bool
 	c := &cobra.Command{
 		Use: "check ADDRESS", Short: "Try an address before it is added", Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Long:    "Has a rack reach an address and shows, one by one, what stands between it and a\nworking host. Nothing is recorded. Without --host-key only the key that the host\npresents is shown, and no credential is sent.",
-		Example: "  vmhostctl vm-host check qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…",
+		Long:    "Has a rack reach an address and shows, one by one, what stands between it and a\nworking host. Nothing is recorded. Without --host-key only the key that the host\npresents is shown, and no credential is sent.\n\nWith --fix what can safely be done is done: a storage pool is defined where there\nis none, storage pools and networks that do not run are started. With --new-ssh-key\na key is made, and where it goes is shown.",
+		Example: "  vmhostctl vm-host check qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…\n  vmhostctl vm-host check qemu+ssh://root@h2.example/system --new-ssh-key --ssh-key h2.key\n  vmhostctl vm-host check qemu:///system --fix",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			what := "check " + args[0]
-			request := &vmhostv1.CheckVmHostRequest{
-				Address: args[0], HostKey: key, Rack: full(racks, rack), Zone: full(zones, zone), RequestId: f.id(), ValidateOnly: f.dryRun,
+			if newKey {
+				if err := a.makeSSHKey(login.sshKey, args[0]); err != nil {
+					return err
+				}
 			}
-			if request.Credential, err = login.credential(ctx, a); err != nil {
+			spec := hostFlags{lxd: lxd}
+			request := &vmhostv1.CheckVmHostRequest{
+				Address: args[0], Type: spec.typeOf(args[0]), Project: project, Fix: fix, HostKey: key, Rack: full(racks, rack), Zone: full(zones, zone), RequestId: f.id(), ValidateOnly: f.dryRun,
+			}
+			if request.Credential, err = login.credential(ctx, a, request.GetType()); err != nil {
 				return err
 			}
 			op, err := change(ctx, api.vmHosts.CheckVmHost, request)
@@ -122,6 +135,10 @@ func (a *app) vmHostCheck() *cobra.Command {
 	c.Flags().StringVar(&zone, "zone", "", "`ZONE` whose racks are preferred")
 	c.Flags().StringVar(&rack, "rack", "", "`RACK` to try from")
 	c.Flags().StringVar(&key, "host-key", "", "`KEY` that is expected of the host")
+	c.Flags().BoolVar(&lxd, "lxd", false, "the address is that of an LXD server, also without https://")
+	c.Flags().StringVar(&project, "project", "", "LXD `PROJECT` to look at; default when left out")
+	c.Flags().BoolVar(&fix, "fix", false, "do what can safely be done about what is missing")
+	c.Flags().BoolVar(&newKey, "new-ssh-key", false, "make the key that --ssh-key names, and show where it goes")
 	login.register(c)
 	f.registerWait(c)
 	a.completeFlag(c, "zone", completeZones)
@@ -136,7 +153,7 @@ func (a *app) printCheck(r *vmhostv1.CheckVmHostResult, address string) error {
 		if err := printTable(a, r.GetItems(), []display.Column[item]{
 			{Head: "CHECK", Cell: item.GetCheck},
 			{Head: "STATUS", State: true, Cell: func(i item) string { return display.Word(i.GetStatus(), "CHECK_STATUS_") }},
-			{Head: "FOUND", Cell: item.GetMessage},
+			{Head: "FOUND", Cell: func(i item) string { return withFixed(i) }},
 		}); err != nil {
 			return err
 		}
@@ -164,6 +181,14 @@ func (a *app) printCheck(r *vmhostv1.CheckVmHostResult, address string) error {
 		}
 	}
 	return nil
+}
+
+// withFixed is what was found and what was done about it.
+func withFixed(i *vmhostv1.CheckItem) string {
+	if i.GetFixed() == "" {
+		return i.GetMessage()
+	}
+	return i.GetMessage() + "; fixed: " + i.GetFixed()
 }
 
 // helpHintOf names the help of a command.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -17,6 +19,11 @@ type hostFlags struct {
 	displayName, macvlan          string
 	tags                          []string
 	overcommit                    string
+	reservedCores                 int32
+	reservedMemory                string
+	networks, pools               []string
+	project, member, group        string
+	lxd                           bool
 	hostKey                       string
 	acceptHostKey                 bool
 	login                         loginFlags
@@ -34,6 +41,10 @@ func (f *hostFlags) register(a *app, c *cobra.Command) {
 	c.Flags().StringVar(&f.hostKey, "host-key", "", "`KEY` the host must present: a line such as 'ssh-ed25519 AAAA…', or SHA256:…")
 	c.Flags().BoolVar(&f.acceptHostKey, "accept-host-key", false, "trust the key that the host presents now, and show it")
 	c.MarkFlagsMutuallyExclusive("host-key", "accept-host-key")
+	c.Flags().Int32Var(&f.reservedCores, "reserved-cores", 0, "`NUMBER` of cores kept for the host itself")
+	c.Flags().StringVar(&f.reservedMemory, "reserved-memory", "", "`SIZE` of memory kept for the host itself, such as 2GiB")
+	c.Flags().StringArrayVar(&f.networks, "network-label", nil, "what a network of the host is called: `NETWORK:space=SPACE,tag=WORD,tag=WORD`; repeat for more")
+	c.Flags().StringArrayVar(&f.pools, "storage-pool-label", nil, "what a storage pool of the host is called: `POOL:tag=WORD,tag=WORD`; repeat for more")
 	f.login.register(c)
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
@@ -83,7 +94,25 @@ func (f *hostFlags) apply(ctx context.Context, a *app, c *cobra.Command, h *vmho
 	if given("host-key", "host_key") {
 		h.HostKey = f.hostKey
 	}
-	if h.Credential, err = f.login.credential(ctx, a); err != nil {
+	if given("reserved-cores", "reserved_cores") {
+		h.ReservedCores = f.reservedCores
+	}
+	if given("reserved-memory", "reserved_memory_mib") {
+		if h.ReservedMemoryMib, err = units.ParseMemoryMiB(f.reservedMemory); err != nil {
+			return nil, usage("write for example --reserved-memory 2GiB", "--reserved-memory %q: %w", f.reservedMemory, err)
+		}
+	}
+	if given("network-label", "network_labels") {
+		if h.NetworkLabels, err = parseNetworkLabels(f.networks); err != nil {
+			return nil, err
+		}
+	}
+	if given("storage-pool-label", "storage_pool_labels") {
+		if h.StoragePoolLabels, err = parsePoolLabels(f.pools); err != nil {
+			return nil, err
+		}
+	}
+	if h.Credential, err = f.login.credential(ctx, a, h.GetType()); err != nil {
 		return nil, err
 	}
 	if h.GetCredential() != nil {
@@ -133,4 +162,83 @@ func parseMacvlan(s string) (vmhostv1.MacvlanMode, error) {
 		return 0, usage("use bridge, private, vepa or passthru", "there is no macvlan mode %q", s)
 	}
 	return vmhostv1.MacvlanMode(mode), nil
+}
+
+// registerLXD adds the flags that say which part of an LXD server a host is;
+// they never change.
+func (f *hostFlags) registerLXD(c *cobra.Command) {
+	c.Flags().BoolVar(&f.lxd, "lxd", false, "the address is that of an LXD server, also without https://")
+	c.Flags().StringVar(&f.project, "project", "", "LXD `PROJECT` that the host is; made when it is not there; default when left out")
+	c.Flags().StringVar(&f.member, "cluster-member", "", "LXD cluster `MEMBER` that the host is; the one that answers when left out")
+	c.Flags().StringVar(&f.group, "cluster-group", "", "`NAME` that the hosts of one cluster share")
+}
+
+// typeOf is LXD where the user or the address says so; else the address tells.
+func (f *hostFlags) typeOf(address string) vmhostv1.VmHostType {
+	parsed, err := hypervisor.ParseAddress(address)
+	if f.lxd || err == nil && parsed.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		return vmhostv1.VmHostType_VM_HOST_TYPE_LXD
+	}
+	return vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED
+}
+
+// parseNetworkLabels reads `NETWORK:space=SPACE,tag=WORD`. One empty text takes
+// all labels away.
+func parseNetworkLabels(in []string) ([]*vmhostv1.NetworkLabels, error) {
+	var out []*vmhostv1.NetworkLabels
+	for _, s := range withoutEmpty(in) {
+		l := &vmhostv1.NetworkLabels{}
+		err := parseLabel("--network-label", "br0:space=lab,tag=fast", s, &l.Network, func(key, value string) bool {
+			switch {
+			case key == "space" && l.GetSpace() == "":
+				l.Space = value
+			case key == "tag":
+				l.Tags = append(l.Tags, value)
+			default:
+				return false
+			}
+			return true
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// parsePoolLabels reads `POOL:tag=WORD`.
+func parsePoolLabels(in []string) ([]*vmhostv1.StoragePoolLabels, error) {
+	var out []*vmhostv1.StoragePoolLabels
+	for _, s := range withoutEmpty(in) {
+		l := &vmhostv1.StoragePoolLabels{}
+		err := parseLabel("--storage-pool-label", "fast:tag=ssd,tag=local", s, &l.StoragePool, func(key, value string) bool {
+			if key == "tag" {
+				l.Tags = append(l.Tags, value)
+			}
+			return key == "tag"
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func parseLabel(flag, example, s string, name *string, set func(key, value string) bool) error {
+	hint := "write for example " + flag + " " + example
+	// The name may have colons; what follows the last one has none.
+	at := strings.LastIndex(s, ":")
+	if at <= 0 {
+		return usage(hint, "%s %q names nothing before a colon", flag, s)
+	}
+	*name = s[:at]
+	for part := range strings.SplitSeq(s[at+1:], ",") {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok || value == "" || !set(key, value) {
+			return usage(hint, "%s %q: %q is not understood", flag, s, part)
+		}
+	}
+	return nil
 }
