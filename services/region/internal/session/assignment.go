@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/vmhost-project/vmhost/pkg/pki"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -92,6 +93,17 @@ func (ss *session) assignment(v *store.View, host string, spec *storev1.StoredVm
 	return m, err
 }
 
+// prepare tells the rack of the host that a step is for, if it was not told of it
+// under the step's epoch: it would refuse the step.
+func (ss *session) prepare(ctx context.Context, m *rackv1.ConnectResponse, given map[string]assigned) error {
+	step := m.GetStep()
+	host := strings.TrimPrefix(step.GetVmHost(), "vmHosts/")
+	if host == "" || given[host].epoch >= step.GetEpoch() {
+		return nil
+	}
+	return ss.assignHost(ctx, ss.server.store.Cached(), host, given)
+}
+
 // note hands one change to the sessions that it concerns.
 func (s *Server) note(c store.Change) {
 	switch c.Family {
@@ -102,6 +114,10 @@ func (s *Server) note(c store.Change) {
 	case store.Racks.Name():
 		if ss := s.hub.get(store.Racks.ID(c.Key)); ss != nil {
 			s.recheck(s.store.Cached(), ss)
+		}
+	case store.Consoles.Name():
+		if open, ok := c.New.(*storev1.StoredConsole); ok {
+			s.offer(open)
 		}
 	case store.Assignments.Name():
 		host := store.Assignments.ID(c.Key)
@@ -115,6 +131,24 @@ func (s *Server) note(c store.Change) {
 		a, _ := store.Assignments.Get(s.store.Cached(), host)
 		s.syncRack(a.Value.GetRack(), host)
 	default:
+	}
+}
+
+// offer sends a console that some region waits for to its rack, if its session is
+// here.
+func (s *Server) offer(c *storev1.StoredConsole) {
+	if ss := s.hub.get(c.GetRack()); ss != nil {
+		ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_OpenConsole{OpenConsole: c.GetOpen()}})
+	}
+}
+
+// offerAll sends the consoles that are waited for; a rack does one that it has
+// begun only once.
+func (s *Server) offerAll(v *store.View, ss *session) {
+	for _, c := range store.Consoles.All(v) {
+		if c.Value.GetRack() == ss.rack {
+			s.offer(c.Value)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -37,7 +39,11 @@ func (ss *session) receive(ctx context.Context) {
 			ss.end(vmhostv1.ErrorReason_INVALID_FIELD, "a session begins with one Hello and has no other")
 			return
 		}
-		if err := ss.handle(ctx, parts, m); err != nil {
+		err = ss.handle(ctx, parts, m)
+		if err != nil && ctx.Err() == nil && ss.again(ctx, m, err) {
+			continue
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				ss.log.WarnContext(ctx, "what the rack sent could not be recorded", "error", err)
 			}
@@ -69,6 +75,37 @@ func (ss *session) handle(ctx context.Context, parts *inventory.Assembler, m *ra
 	return nil
 }
 
+// again asks for the host of a report whole, because what was sent could not be
+// recorded; false when the message is no report. The rack answers that ever more
+// seldom, so that nothing loops.
+func (ss *session) again(ctx context.Context, m *rackv1.ConnectRequest, failure error) bool {
+	var name string
+	var epoch int64
+	switch m := m.GetMessage().(type) {
+	case *rackv1.ConnectRequest_HostStatus:
+		name, epoch = m.HostStatus.GetVmHost(), m.HostStatus.GetEpoch()
+	case *rackv1.ConnectRequest_HostInventory:
+		name, epoch = m.HostInventory.GetVmHost(), m.HostInventory.GetEpoch()
+	case *rackv1.ConnectRequest_MachineChange:
+		name, epoch = m.MachineChange.GetVmHost(), m.MachineChange.GetEpoch()
+	default:
+		return false
+	}
+	host := strings.TrimPrefix(name, "vmHosts/")
+	a, ok := store.Assignments.Get(ss.server.store.Cached(), host)
+	if !ok || a.Revision != epoch || a.Value.GetRack() != ss.rack {
+		return true // it does not count any more
+	}
+	level := slog.LevelWarn
+	if errors.Is(failure, inventory.ErrReportAgain) {
+		level = slog.LevelInfo
+	}
+	ss.log.Log(ctx, level, "a report could not be recorded, asking for the host whole", "vm_host", name, "epoch", epoch, "error", failure)
+	return ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_ReportAgain{
+		ReportAgain: &rackv1.ReportAgain{Uid: a.Value.GetVmHostUid(), Epoch: epoch},
+	}})
+}
+
 // result records a result, first the machine it tells of, and acknowledges it.
 func (ss *session) result(ctx context.Context, res *rackv1.StepResult) error {
 	err := ss.persist(ctx, func() error {
@@ -96,7 +133,7 @@ func (ss *session) persist(ctx context.Context, write func() error) error {
 	retry := backoff.Backoff{Min: 100 * time.Millisecond, Max: time.Second}
 	for try := 1; ; try++ {
 		err := write()
-		if err == nil || try == tries {
+		if err == nil || try == tries || errors.Is(err, inventory.ErrReportAgain) {
 			return err
 		}
 		if backoff.Wait(ctx, retry.Next()) != nil {

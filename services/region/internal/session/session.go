@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -163,6 +164,17 @@ func (s *Server) keepLease(ctx context.Context) {
 	}
 }
 
+// Lease is the region's lease, under which keys end with this process; false when
+// there is none now.
+func (s *Server) Lease() (clientv3.LeaseID, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == nil {
+		return 0, false
+	}
+	return s.lease.ID, true
+}
+
 func (s *Server) setLease(l *store.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,6 +230,7 @@ func (s *Server) follow(ctx context.Context) {
 		for _, ss := range s.hub.all() {
 			s.recheck(sub.View, ss)
 			ss.syncAll()
+			s.offerAll(sub.View, ss)
 		}
 		for batch := range sub.C {
 			for _, c := range batch.Changes {

@@ -127,6 +127,7 @@ func (ss *session) run(ctx context.Context, lease *store.Lease) error {
 		ss.send(ctx)
 	})
 	ss.syncAll()
+	ss.server.offerAll(ss.server.store.Cached(), ss)
 	for {
 		select {
 		case <-ss.heard:
@@ -244,7 +245,9 @@ func (ss *session) send(ctx context.Context) {
 		var err error
 		select {
 		case m := <-ss.outbox:
-			err = ss.stream.Send(m)
+			if err = ss.prepare(ctx, m, given); err == nil {
+				err = ss.stream.Send(m)
+			}
 		case <-ss.sync:
 			err = ss.assign(ctx, given)
 		case <-ss.ended:

@@ -35,6 +35,9 @@ var (
 	Racks = Family[*storev1.StoredRack]{prefix: "racks/"}
 	// Sessions: live rack sessions, by rack id, under their region's lease.
 	Sessions = Family[*storev1.StoredSession]{prefix: "sessions/"}
+	// Consoles: consoles that a region waits for, by their unguessable id, under
+	// its lease.
+	Consoles = Family[*storev1.StoredConsole]{prefix: "consoles/"}
 	// Assignments: which rack drives a host, by host id.
 	Assignments = Family[*storev1.StoredAssignment]{prefix: "assignments/"}
 	// Zones by id.
@@ -105,6 +108,8 @@ func familyOf(key string) family {
 		return Racks
 	case "sessions":
 		return Sessions
+	case "consoles":
+		return Consoles
 	case "assignments":
 		return Assignments
 	case "zones":
