@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -407,7 +408,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 
 	ctx, done := context.WithCancel(t.Context())
 	sub := w.store.Subscribe(ctx)
-	var watcher, workers sync.WaitGroup
+	var watcher, reporter, workers sync.WaitGroup
 	revisions := 0
 	watcher.Go(func() { revisions = watchSum(t, sub, physical) })
 	for _, name := range names {
@@ -458,16 +459,21 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 	}
 	// Reports: foreign use counted anew from what is seen, as inventory does.
 	reports, stop := context.WithCancel(ctx)
-	workers.Go(func() {
-		for range 200 {
-			if reports.Err() != nil {
+	reporter.Go(func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				w.report()
+			case <-reports.Done():
 				return
 			}
-			w.report()
 		}
 	})
 	workers.Wait()
 	stop()
+	reporter.Wait()
 	done()
 	watcher.Wait()
 	if revisions < 50 {

@@ -62,7 +62,10 @@ func (e *Engine) begin(ctx context.Context, o order) (op *vmhostv1.Operation, er
 }
 
 func (e *Engine) beginNow(ctx context.Context, o order) (*vmhostv1.Operation, error) {
-	const tries = 20
+	tries := 20
+	if o.turn {
+		tries = 50 // what is committed and seen on a host changes more often than a machine
+	}
 	uid, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("choose an operation uid: %w", err)
