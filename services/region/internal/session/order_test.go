@@ -1,9 +1,13 @@
 package session
 
 import (
-	"fmt"
+	"context"
+	"io"
+	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -12,31 +16,58 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
 
+// wire is the sending half of a stream that remembers.
+type wire struct {
+	grpc.ServerStream
+	sent chan *rackv1.ConnectResponse
+}
+
+func (w wire) Send(m *rackv1.ConnectResponse) error  { w.sent <- m; return nil }
+func (w wire) Recv() (*rackv1.ConnectRequest, error) { return nil, io.EOF }
+func (w wire) next(t *testing.T) *rackv1.ConnectResponse {
+	t.Helper()
+	select {
+	case m := <-w.sent:
+		return m
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing sent in 20 s")
+		return nil
+	}
+}
+
 // A step that comes before the host is assigned would be refused, and cost an
 // attempt.
 func TestNoStepOvertakesTheAssignmentThatItNeeds(t *testing.T) {
 	r := newRegion(t, storetest.Client(t), "region-1", func(c *Config) { c.AssignEvery = time.Hour })
 	addRack(t, r.store, "r1")
-	k := r.connect("r1", "uid-r1")
-	for i := range 30 {
-		id := fmt.Sprint("h", i)
-		addHost(t, r.store, host(id, func(h *storev1.StoredVmHost) { h.Resource.Project = "p"; h.Resource.ClusterMember = "m" }))
+	addHost(t, r.store, host("h1", func(h *storev1.StoredVmHost) { h.Resource.Project, h.Resource.ClusterMember = "p", "m" }))
+	to := wire{sent: make(chan *rackv1.ConnectResponse, 10)}
+	ss, err := newSession(r.server, to, "r1", "uid-r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { ss.send(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	for range 2 { // nothing tells the session of the assignment but the step
 		put(t, r.store, func(tx *store.Txn) {
-			store.Put(tx, store.Assignments, &storev1.StoredAssignment{Rack: "r1", VmHostUid: "uid-" + id}, id)
+			store.Put(tx, store.Assignments, &storev1.StoredAssignment{Rack: "r1", VmHostUid: "uid-h1"}, "h1")
 		})
-		a, _ := store.Assignments.Get(r.store.Cached(), id)
-		if !r.hub.Send("r1", &rackv1.Step{Id: id, VmHost: "vmHosts/" + id, Epoch: a.Revision}) {
-			t.Fatal("not sent")
-		}
-		assigned := false
-		next(k, func(m *rackv1.ConnectResponse) *rackv1.Step {
-			if x := m.GetAssignment(); x.GetVmHost() == "vmHosts/"+id {
-				assigned = x.GetEpoch() == a.Revision && x.GetProject() == "p" && x.GetClusterMember() == "m"
+		a, _ := store.Assignments.Get(r.store.Cached(), "h1")
+		for _, id := range []string{"op/0/1", "op/1/1"} {
+			if !ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Step{Step: &rackv1.Step{Id: id, VmHost: "vmHosts/h1", Epoch: a.Revision}}}) {
+				t.Fatal("not queued")
 			}
-			return m.GetStep()
-		})
-		if !assigned {
-			t.Fatalf("the step for %s came before its assignment", id)
+		}
+		if m := to.next(t).GetAssignment(); m.GetEpoch() != a.Revision || m.GetProject() != "p" || m.GetClusterMember() != "m" {
+			t.Errorf("before the first step came %v", m)
+		}
+		for _, id := range []string{"op/0/1", "op/1/1"} {
+			if m := to.next(t); m.GetStep().GetId() != id {
+				t.Errorf("%v, want step %s", m, id)
+			}
 		}
 	}
 }
