@@ -1,0 +1,212 @@
+package lxd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	lxdapi "github.com/canonical/lxd/shared/api"
+	"github.com/canonical/lxd/shared/ws"
+	"github.com/gorilla/websocket"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+)
+
+const (
+	opConsole = "open console"
+	opLog     = "read console log"
+	// consoleColumns and consoleRows are what a guest is told of the terminal.
+	consoleColumns, consoleRows = 80, 24
+	// mostLog bounds what is read of a log.
+	mostLog = 4 << 20
+	// goodBye is how long the end of a console may take to be said.
+	goodBye = time.Second
+)
+
+// consoles are those that are open through this driver.
+type consoles struct {
+	mu   sync.Mutex
+	open map[string]*console // by uuid
+	// operations are LXD's, of all consoles that were opened here: one that was
+	// closed may be listed by LXD for a moment.
+	operations map[string]bool
+}
+
+func newConsoles() *consoles {
+	return &consoles{open: map[string]*console{}, operations: map[string]bool{}}
+}
+
+// OpenConsole opens the serial console of a running machine of ours. LXD lets
+// several in at once and gives each a part of what the guest writes, so whoever
+// is there is looked for.
+func (d *Driver) OpenConsole(ctx context.Context, ref hypervisor.Ref, force bool) (io.ReadWriteCloser, error) {
+	i, err := d.mine(ctx, ref, opConsole)
+	if err != nil {
+		return nil, err
+	}
+	if !i.running() {
+		return nil, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: opConsole, Err: errors.New("the machine is off"), Hint: "start it"}
+	}
+	if err := d.freeConsole(ctx, i, force); err != nil {
+		return nil, err
+	}
+	resp, _, err := d.conn.query(ctx, opConsole, http.MethodPost, d.instancePath(i.Name, "/console"), lxdapi.InstanceConsolePost{
+		Width: consoleColumns, Height: consoleRows, Type: "console",
+	}, "")
+	if err != nil {
+		return nil, err
+	}
+	started, err := resp.MetadataAsOperation()
+	if err != nil {
+		return nil, classify(opConsole, lxdapi.NewStatusError(http.StatusInternalServerError, "LXD's operation cannot be read: "+err.Error()))
+	}
+	fds, _ := started.Metadata["fds"].(map[string]any)
+	data, _ := fds["0"].(string)
+	control, _ := fds[lxdapi.SecretNameControl].(string)
+	c := &console{driver: d, uuid: i.uuid}
+	if c.data, err = d.operationSocket(ctx, started.ID, data); err != nil {
+		return nil, err
+	}
+	if c.control, err = d.operationSocket(ctx, started.ID, control); err != nil {
+		_ = c.data.NetConn().Close()
+		return nil, err
+	}
+	c.ReadWriteCloser = ws.NewWrapper(c.data)
+	d.consoles.mu.Lock()
+	d.consoles.open[i.uuid], d.consoles.operations[started.ID] = c, true
+	d.consoles.mu.Unlock()
+	// The server closes the control socket with the console, and pings on it.
+	d.wg.Go(func() {
+		for {
+			if _, _, err := c.control.NextReader(); err != nil {
+				return
+			}
+		}
+	})
+	return c, nil
+}
+
+func (d *Driver) operationSocket(ctx context.Context, id, secret string) (*websocket.Conn, error) {
+	conn, err := d.conn.api.websocket(ctx, d.operationPath(id)+"/websocket?"+url.Values{"secret": {secret}}.Encode())
+	if err != nil {
+		return nil, d.conn.refused(ctx, opConsole, err)
+	}
+	return conn, nil
+}
+
+// freeConsole makes sure that nobody has the console, or ends what is ours of it
+// when it is taken by force. Of others', LXD ends none: they go on beside.
+func (d *Driver) freeConsole(ctx context.Context, i *instance, force bool) error {
+	d.consoles.mu.Lock()
+	mine := d.consoles.open[i.uuid]
+	d.consoles.mu.Unlock()
+	if force {
+		if mine != nil {
+			_ = mine.Close()
+		}
+		return nil
+	}
+	taken := mine != nil
+	if !taken {
+		byState, err := get[map[string][]lxdapi.Operation](ctx, d.conn, opConsole, d.in("/1.0/operations", "recursion", "1"))
+		if err != nil {
+			return err
+		}
+		running := map[string]bool{}
+		d.consoles.mu.Lock()
+		for _, list := range byState {
+			for _, o := range list {
+				running[o.ID] = true
+				taken = taken || (o.Class == "websocket" && o.Description == "Showing console" && !o.StatusCode.IsFinal() &&
+					concerns(o.Resources, i.Name) && !d.consoles.operations[o.ID])
+			}
+		}
+		for id := range d.consoles.operations {
+			if !running[id] {
+				delete(d.consoles.operations, id)
+			}
+		}
+		d.consoles.mu.Unlock()
+	}
+	if !taken {
+		return nil
+	}
+	return &hypervisor.Error{
+		Class: hypervisor.ErrBusy, Op: opConsole, Err: fmt.Errorf("somebody has the console of instance %q open", i.Name), Hint: "take it over with force",
+	}
+}
+
+// console is an open console.
+type console struct {
+	io.ReadWriteCloser
+	driver  *Driver
+	uuid    string
+	data    *websocket.Conn
+	control *websocket.Conn
+	once    sync.Once
+}
+
+// Read answers io.EOF when the machine has stopped or the console was closed.
+func (c *console) Read(p []byte) (int, error) {
+	n, err := c.ReadWriteCloser.Read(p)
+	if err == nil || errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if c.driver.conn.isDead() {
+		return n, c.driver.conn.gone("read console")
+	}
+	// LXD ends the socket of a machine that has stopped without a word.
+	return n, io.EOF
+}
+
+// Close ends the console and never waits for the server.
+func (c *console) Close() error {
+	c.once.Do(func() {
+		c.driver.consoles.mu.Lock()
+		if c.driver.consoles.open[c.uuid] == c {
+			delete(c.driver.consoles.open, c.uuid)
+		}
+		c.driver.consoles.mu.Unlock()
+		deadline := time.Now().Add(goodBye)
+		for _, s := range []*websocket.Conn{c.data, c.control} {
+			_ = s.NetConn().SetWriteDeadline(deadline)
+			_ = s.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), deadline)
+			_ = s.NetConn().Close()
+		}
+	})
+	return nil
+}
+
+// ConsoleLog reads the end of what LXD keeps of a container's console. Of virtual
+// machines, LXD 5.0 keeps none.
+func (d *Driver) ConsoleLog(ctx context.Context, ref hypervisor.Ref, tail int64) (io.ReadCloser, error) {
+	i, err := d.mine(ctx, ref, opLog)
+	if err != nil {
+		return nil, err
+	}
+	if i.Type == typeVM && !d.has("console_vm_log") && !d.has("instance_console_log_vm") {
+		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opLog, Err: errors.New("this LXD keeps no console log of virtual machines")}
+	}
+	body, err := d.conn.api.stream(ctx, d.instancePath(i.Name, "/console"))
+	if lxdapi.StatusErrorCheck(err, http.StatusNotFound) {
+		body, err = io.NopCloser(bytes.NewReader(nil)), nil // never started: nothing was written
+	}
+	if err != nil {
+		return nil, d.conn.refused(ctx, opLog, err)
+	}
+	defer func() { _ = body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(body, mostLog))
+	if err != nil {
+		return nil, d.conn.refused(ctx, opLog, err)
+	}
+	if tail >= 0 && int64(len(text)) > tail {
+		text = text[int64(len(text))-tail:]
+	}
+	return io.NopCloser(bytes.NewReader(text)), nil
+}

@@ -1,0 +1,296 @@
+package lxd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	lxdapi "github.com/canonical/lxd/shared/api"
+	"github.com/gorilla/websocket"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+)
+
+// mostMessage bounds one event: an operation of LXD carries what it did.
+const mostMessage = 8 << 20
+
+// subscribe listens for events before anything is read, so that what is kept of a
+// reading can be trusted.
+func (d *Driver) subscribe(ctx context.Context) error {
+	const op, kinds = "listen for events", "&type=lifecycle,operation"
+	ws, err := d.conn.api.websocket(ctx, "/1.0/events?all-projects=true"+kinds)
+	if lxdapi.StatusErrorCheck(err, 400, 403, 404) {
+		// A restricted certificate hears of its projects only.
+		ws, err = d.conn.api.websocket(ctx, d.in("/1.0/events")+kinds)
+	}
+	if err != nil {
+		return d.conn.refused(ctx, op, err)
+	}
+	ws.SetReadLimit(mostMessage)
+	ws.SetPongHandler(d.conn.answer)
+	d.conn.mu.Lock()
+	d.conn.events = ws
+	d.conn.mu.Unlock()
+	d.wg.Go(func() { d.listen(ws) })
+	return nil
+}
+
+// listen reads events until the connection ends, which it is the first to notice.
+func (d *Driver) listen(ws *websocket.Conn) {
+	defer func() { _ = ws.NetConn().Close() }()
+	for {
+		_, message, err := ws.ReadMessage()
+		if err != nil {
+			d.conn.fail(fmt.Errorf("LXD ended the events: %w", err))
+			return
+		}
+		var event lxdapi.Event
+		if json.Unmarshal(message, &event) != nil {
+			continue
+		}
+		switch event.Type {
+		case "operation":
+			var o lxdapi.Operation
+			if json.Unmarshal(event.Metadata, &o) == nil {
+				d.operations.happened(&o)
+			}
+		case "lifecycle":
+			var l lxdapi.EventLifecycle
+			if json.Unmarshal(event.Metadata, &l) == nil {
+				d.happened(&l, event.Project)
+			}
+		}
+	}
+}
+
+// change is an event of an instance, to be told by its uuid.
+type change struct {
+	place   place
+	from    string // the name before a rename
+	deleted bool
+}
+
+// happened notes one event.
+func (d *Driver) happened(l *lxdapi.EventLifecycle, project string) {
+	d.facts.happened(l.Action)
+	if strings.HasPrefix(l.Action, "storage-volume-") {
+		d.volumes.drop()
+	}
+	if !strings.HasPrefix(l.Action, "instance-") {
+		return
+	}
+	source, err := url.Parse(l.Source)
+	if err != nil {
+		return
+	}
+	// /1.0/instances/NAME, and below it snapshots, files and the like.
+	parts := strings.Split(strings.TrimPrefix(source.Path, "/1.0/instances/"), "/")
+	if parts[0] == "" || !strings.HasPrefix(source.Path, "/1.0/instances/") {
+		return
+	}
+	c := change{place: place{projectOf(firstOf(source.Query().Get("project"), l.Project, project)), parts[0]}, deleted: l.Action == lxdapi.EventLifecycleInstanceDeleted}
+	if l.Action == lxdapi.EventLifecycleInstanceRenamed {
+		c.from, _ = l.Context["old_name"].(string)
+	}
+	d.addresses.changed(d.index.uuidOf(c.place))
+	d.listeners.happened(c)
+}
+
+func firstOf(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// resolve finds the uuids of instances that events name and tells the listeners.
+func (d *Driver) resolve(ctx context.Context) {
+	for {
+		select {
+		case <-d.listeners.wake:
+		case <-d.conn.dead:
+			return
+		case <-ctx.Done():
+			return
+		}
+		for _, c := range d.listeners.take() {
+			if id := d.identify(ctx, c); id != "" {
+				d.listeners.tell(id)
+			}
+		}
+	}
+}
+
+// identify answers the uuid of an instance that changed, empty when there is none.
+func (d *Driver) identify(ctx context.Context, c change) string {
+	if c.deleted {
+		return d.index.remove(c.place)
+	}
+	if c.from != "" {
+		d.index.rename(place{c.place.project, c.from}, c.place)
+	}
+	if id := d.index.uuidOf(c.place); id != "" {
+		return id
+	}
+	look, cancel := context.WithTimeout(ctx, d.cfg.DialTimeout)
+	defer cancel()
+	i, err := d.byName(look, c.place)
+	if err != nil && !errors.Is(err, hypervisor.ErrUnreachable) {
+		d.log.DebugContext(ctx, "an instance that changed cannot be read", "instance", c.place.name, "error", err)
+	}
+	if i == nil {
+		return ""
+	}
+	return i.uuid
+}
+
+// Events delivers changes of machines until ctx ends or the connection is lost.
+func (d *Driver) Events(ctx context.Context) (<-chan hypervisor.Event, error) {
+	if d.conn.isDead() {
+		return nil, d.conn.gone("listen for events")
+	}
+	l := d.listeners.add()
+	out := make(chan hypervisor.Event)
+	// Not waited for by Close: it may be blocked on a reader that is about to call
+	// Close. It ends with the connection all the same.
+	go func() {
+		defer close(out)
+		defer d.listeners.remove(l)
+		for {
+			select {
+			case <-l.wake:
+			case <-ctx.Done():
+				return
+			case <-d.conn.dead:
+				return
+			}
+			for _, id := range l.take() {
+				select {
+				case out <- hypervisor.Event{UUID: id}:
+				case <-ctx.Done():
+					return
+				case <-d.conn.dead:
+					return
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// listener holds what one reader of Events has not been told yet. It is bounded
+// by the number of machines, however slow the reader is: an event says only that
+// a machine changed.
+type listener struct {
+	mu      sync.Mutex
+	order   []string
+	pending map[string]bool
+	wake    chan struct{}
+}
+
+func (l *listener) tell(id string) {
+	l.mu.Lock()
+	if !l.pending[id] {
+		l.pending[id] = true
+		l.order = append(l.order, id)
+	}
+	l.mu.Unlock()
+	nudge(l.wake)
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (l *listener) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.order
+	l.order = nil
+	clear(l.pending)
+	return out
+}
+
+// listeners are the readers of Events, and what is still to be told them. The
+// latter is bounded by the number of instances: one change of each is enough,
+// but for its end.
+type listeners struct {
+	mu      *sync.Mutex
+	set     map[*listener]struct{}
+	pending *[]change
+	wake    chan struct{}
+}
+
+func newListeners() listeners {
+	return listeners{mu: &sync.Mutex{}, set: map[*listener]struct{}{}, pending: &[]change{}, wake: make(chan struct{}, 1)}
+}
+
+// happened queues a change.
+func (s listeners) happened(c change) {
+	s.mu.Lock()
+	list := *s.pending
+	if n := len(list); n == 0 || list[n-1] != c {
+		*s.pending = append(list, c)
+	}
+	s.mu.Unlock()
+	nudge(s.wake)
+}
+
+func (s listeners) take() []change {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := *s.pending
+	*s.pending = nil
+	return out
+}
+
+func (s listeners) add() *listener {
+	l := &listener{pending: map[string]bool{}, wake: make(chan struct{}, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set[l] = struct{}{}
+	return l
+}
+
+func (s listeners) remove(l *listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.set, l)
+}
+
+func (s listeners) any() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.set) > 0
+}
+
+func (s listeners) tell(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.set {
+		l.tell(id)
+	}
+}
+
+// pause waits, and answers whether there is any use in going on.
+func pause(ctx context.Context, dead <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-dead:
+	case <-ctx.Done():
+	}
+	return false
+}
