@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,9 +36,18 @@ type label[T labelled] struct {
 
 	list   func(ctx context.Context, api *region, f listFlags) (listed[T], error)
 	get    func(ctx context.Context, api *region, name string) (T, error)
-	create func(ctx context.Context, api *region, id, description string, f *changeFlags) (T, error)
-	update func(ctx context.Context, api *region, name, description string, f *changeFlags) (T, error)
+	create func(ctx context.Context, api *region, id string, item T, f *changeFlags) (T, error)
+	update func(ctx context.Context, api *region, item T, paths []string, f *changeFlags) (T, error)
 	remove func(ctx context.Context, api *region, name string, f *changeFlags) error
+
+	// fresh is a resource to create or update.
+	fresh func(name, description string) T
+	// more adds flags for what else there is to say of it; the function it gives
+	// reads them and names the fields that were given. nil: nothing.
+	more func(c *cobra.Command) func(item T) (paths []string, err error)
+	// columns and block show what else there is.
+	columns []display.Column[T]
+	block   func(b *display.Block, item T)
 }
 
 func labelCommand[T labelled](a *app, l label[T]) *cobra.Command {
@@ -58,7 +68,7 @@ func (l label[T]) listCommand(a *app) *cobra.Command {
 			if err != nil {
 				return fail(err, "list %s", l.plural)
 			}
-			return printList(a, found.response, found.items, T.GetName, labelColumns[T](a.now()))
+			return printList(a, found.response, found.items, T.GetName, l.shown(a.now()))
 		},
 	}
 	f.register(c, `name = "`+l.collection+`/a"`, "name desc")
@@ -80,6 +90,9 @@ func (l label[T]) getCommand(a *app) *cobra.Command {
 			return a.printBlock(item, item.GetName(), func(b *display.Block) {
 				b.Add("Name", display.ID(item.GetName()))
 				b.Add("Description", item.GetDescription())
+				if l.block != nil {
+					l.block(b, item)
+				}
 				b.Add("Uid", item.GetUid())
 				b.Add("Created", display.Time(a.now(), item.GetCreateTime()))
 				b.Add("Changed", display.Time(a.now(), item.GetUpdateTime()))
@@ -91,46 +104,75 @@ func (l label[T]) getCommand(a *app) *cobra.Command {
 func (l label[T]) createCommand(a *app) *cobra.Command {
 	var f changeFlags
 	var description string
+	var more func(T) ([]string, error)
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Add a " + l.noun, Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
 		Example: "  vmhostctl " + l.noun + " create a --description 'first floor'",
 		RunE: func(c *cobra.Command, args []string) error {
+			wanted := l.fresh("", description)
+			if _, err := more(wanted); err != nil {
+				return err
+			}
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
-			item, err := l.create(ctx, api, args[0], description, &f)
+			item, err := l.create(ctx, api, args[0], wanted, &f)
 			if err != nil {
 				return fail(err, "create %s %s", l.noun, args[0])
 			}
-			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
+			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, l.shown(a.now())) })
 		},
 	}
-	c.Flags().StringVar(&description, "description", "", "free `TEXT`")
+	more = l.flags(c, &description)
 	f.register(c)
 	return c
+}
+
+// flags adds the flags of a resource's fields.
+func (l label[T]) flags(c *cobra.Command, description *string) (read func(T) ([]string, error)) {
+	c.Flags().StringVar(description, "description", "", "free `TEXT`")
+	more := func(T) ([]string, error) { return nil, nil }
+	if l.more != nil {
+		more = l.more(c)
+	}
+	return func(item T) ([]string, error) {
+		paths, err := more(item)
+		if c.Flags().Changed("description") {
+			paths = append(paths, "description")
+		}
+		return paths, err
+	}
 }
 
 func (l label[T]) updateCommand(a *app) *cobra.Command {
 	var f changeFlags
 	var description string
+	var more func(T) ([]string, error)
 	c := &cobra.Command{
-		Use: "update NAME --description TEXT", Short: "Change a " + l.noun, Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
-		DisableFlagsInUseLine: true,
+		Use: "update NAME", Short: "Change a " + l.noun, Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
+		Example: "  vmhostctl " + l.noun + " update a --description 'first floor'",
 		RunE: func(c *cobra.Command, args []string) error {
+			wanted := l.fresh(full(l.collection, args[0]), description)
+			paths, err := more(wanted)
+			if err != nil {
+				return err
+			}
+			if len(paths) == 0 {
+				return usage(a.helpHintOf(l.noun+" update"), "nothing to change was given")
+			}
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
-			item, err := l.update(ctx, api, full(l.collection, args[0]), description, &f)
+			item, err := l.update(ctx, api, wanted, paths, &f)
 			if err != nil {
 				return fail(err, "update %s %s", l.noun, args[0])
 			}
-			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, labelColumns[T](a.now())) })
+			return a.changed(item, item.GetName(), &f, func() error { return printTable(a, []T{item}, l.shown(a.now())) })
 		},
 	}
-	c.Flags().StringVar(&description, "description", "", "free `TEXT`")
-	_ = c.MarkFlagRequired("description") // only fails for a flag that is not there
+	more = l.flags(c, &description)
 	f.register(c)
 	return c
 }
@@ -164,11 +206,16 @@ func (l label[T]) ids(ctx context.Context, api *region) ([]string, error) {
 	return ids, err
 }
 
-func labelColumns[T labelled](now time.Time) []display.Column[T] {
-	return []display.Column[T]{
-		{Head: "NAME", Cell: func(t T) string { return display.ID(t.GetName()) }},
-		{Head: "DESCRIPTION", Cell: func(t T) string { return t.GetDescription() }},
-		{Head: "AGE", Cell: func(t T) string { return display.Age(now, t.GetCreateTime()) }},
-		{Head: "UID", Wide: true, Cell: func(t T) string { return t.GetUid() }},
-	}
+func (l label[T]) shown(now time.Time) []display.Column[T] {
+	return slices.Concat(
+		[]display.Column[T]{
+			{Head: "NAME", Cell: func(t T) string { return display.ID(t.GetName()) }},
+			{Head: "DESCRIPTION", Cell: func(t T) string { return t.GetDescription() }},
+		},
+		l.columns,
+		[]display.Column[T]{
+			{Head: "AGE", Cell: func(t T) string { return display.Age(now, t.GetCreateTime()) }},
+			{Head: "UID", Wide: true, Cell: func(t T) string { return t.GetUid() }},
+		},
+	)
 }

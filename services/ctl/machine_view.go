@@ -48,9 +48,14 @@ func (a *app) printMachine(m *vmhostv1.Machine) error {
 		b.Add("Host", display.ID(m.GetVmHost()))
 		b.Add("Zone", display.ID(m.GetZone()))
 		b.Add("Pool", display.ID(m.GetResourcePool()))
-		b.Add("Cores", plainNumber(int64(m.GetCores())))
-		b.Add("Memory", memory(m.GetMemoryMib()))
+		b.Add("Type", machineTypeWord(m.GetType()))
+		b.Add("Cores", coresText(m))
+		b.Add("Memory", memoryText(m))
 		b.Add("Architecture", m.GetArchitecture())
+		b.Add("Firmware", firmwareText(m))
+		b.Add("Image", m.GetImage())
+		b.Add("Profiles", strings.Join(m.GetProfiles(), ", "))
+		b.Add("Project", m.GetProject())
 		b.Add("Tags", strings.Join(m.GetTags(), ", "))
 		b.Add("Origin", originText(m))
 		b.Add("On the host", onTheHost(m))
@@ -61,6 +66,33 @@ func (a *app) printMachine(m *vmhostv1.Machine) error {
 		display.AddTable(b, "Interfaces", m.GetInterfaces(), interfaceColumns())
 		b.AddNotes("Conditions", notes(m.GetConditions(), func(c *vmhostv1.Condition) string { return display.Age(now, c.GetTransitionTime()) }))
 	})
+}
+
+func coresText(m *vmhostv1.Machine) string {
+	s := plainNumber(int64(m.GetCores()))
+	if len(m.GetPinnedCores()) > 0 {
+		s += ", pinned to " + ranges(m.GetPinnedCores())
+	}
+	return s
+}
+
+func memoryText(m *vmhostv1.Machine) string {
+	s := memory(m.GetMemoryMib())
+	if m.GetHugepages() {
+		s += " of huge pages"
+	}
+	return s
+}
+
+func firmwareText(m *vmhostv1.Machine) string {
+	s := display.Word(m.GetFirmware(), "FIRMWARE_")
+	if m.GetFirmware() == vmhostv1.Firmware_FIRMWARE_UNSPECIFIED {
+		return ""
+	}
+	if m.GetSecureBoot() {
+		s += ", secure boot"
+	}
+	return s
 }
 
 func seen(m *vmhostv1.Machine, now time.Time) string {
@@ -117,6 +149,9 @@ func attachedTo(i *vmhostv1.MachineInterface) string {
 	s := fmt.Sprintf("%s %s", strings.ToLower(display.Word(i.GetKind(), "INTERFACE_KIND_")), i.GetSource())
 	if i.GetMacvlanMode() != vmhostv1.MacvlanMode_MACVLAN_MODE_UNSPECIFIED {
 		s += " (" + strings.ToLower(display.Word(i.GetMacvlanMode(), "MACVLAN_MODE_")) + ")"
+	}
+	if i.GetVlan() != 0 {
+		s += fmt.Sprintf(", VLAN %d", i.GetVlan())
 	}
 	return s
 }

@@ -42,8 +42,8 @@ func (a *app) explain(p *vmhostv1.Placement) error {
 	b := &display.Block{Palette: a.palette()}
 	if p.GetVmHost() != "" {
 		b.AddState("Would go to", display.ID(p.GetVmHost()), fmt.Sprintf("(then %.0f%% loaded)", p.GetLoad()*100))
-		b.Add("Storage pools", strings.Join(p.GetStoragePools(), ", "))
-		b.Add("Networks", strings.Join(p.GetNetworks(), ", "))
+		b.AddList("Storage pools", withReasons(p.GetStoragePools(), p.GetStoragePoolReasons()))
+		b.AddList("Networks", withReasons(p.GetNetworks(), networkReasons(p)))
 	} else {
 		b.AddState("Would go to", "no", "host: none fits")
 	}
@@ -72,6 +72,26 @@ func (a *app) explain(p *vmhostv1.Placement) error {
 		{Head: "FILTER", Cell: func(r verdictRow) string { return r.filter }},
 		{Head: "WHY", Cell: func(r verdictRow) string { return r.message }},
 	})
+}
+
+// withReasons are the things chosen, each with why it was.
+func withReasons(chosen, reasons []string) []string {
+	out := make([]string, len(chosen))
+	for i, what := range chosen {
+		out[i] = what
+		if i < len(reasons) && reasons[i] != "" {
+			out[i] += " (" + reasons[i] + ")"
+		}
+	}
+	return out
+}
+
+func networkReasons(p *vmhostv1.Placement) []string {
+	out := make([]string, len(p.GetNetworkChoices()))
+	for i, c := range p.GetNetworkChoices() {
+		out[i] = c.GetWhy()
+	}
+	return out
 }
 
 func refusedSuffix(p *vmhostv1.Placement) string {

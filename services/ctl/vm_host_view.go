@@ -97,7 +97,10 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 		b.Add("Pool", display.ID(h.GetResourcePool()))
 		b.Add("Tags", strings.Join(h.GetTags(), ", "))
 		b.Add("Overcommit", ratios(h))
+		b.Add("Reserved", reservedText(h))
 		b.Add("Default storage", h.GetDefaultStoragePool())
+		b.Add("Project", h.GetProject())
+		b.Add("Cluster", clusterText(h))
 		b.Add("Rack", rackOf(h))
 		b.Add("Credential", h.GetCredentialKind())
 		b.Add("Host key", h.GetHostKey())
@@ -114,10 +117,27 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 		b.Add("Added", display.Time(now, h.GetCreateTime()))
 		b.Add("Uid", h.GetUid())
 		display.AddTable(b, "Resources", usageRows(h), usageColumns())
-		display.AddTable(b, "Storage pools", o.GetStoragePools(), storageColumns())
-		display.AddTable(b, "Networks", o.GetNetworks(), networkColumns())
+		display.AddTable(b, "Storage pools", o.GetStoragePools(), storageColumns(h))
+		display.AddTable(b, "Networks", o.GetNetworks(), networkColumns(h))
+		display.AddTable(b, "NUMA nodes", o.GetNumaNodes(), numaColumns())
+		display.AddTable(b, "SR-IOV devices", o.GetSriovDevices(), sriovColumns())
+		display.AddTable(b, "Cluster members", o.GetClusterMembers(), memberColumns())
+		display.AddTable(b, "Images", o.GetImages(), imageColumns())
+		b.AddNotes("Not read", problemNotes(o.GetProblems()))
 		b.AddNotes("Conditions", notes(h.GetConditions(), func(c *vmhostv1.Condition) string { return display.Age(now, c.GetTransitionTime()) }))
 	})
+}
+
+// reservedText is what is kept for the host itself.
+func reservedText(h *vmhostv1.VmHost) string {
+	var parts []string
+	if n := h.GetReservedCores(); n > 0 {
+		parts = append(parts, count(int(n), "core"))
+	}
+	if n := h.GetReservedMemoryMib(); n > 0 {
+		parts = append(parts, memory(n))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func rackOf(h *vmhostv1.VmHost) string {
@@ -193,30 +213,5 @@ func usageColumns() []display.Column[usageRow] {
 		number("LIMIT", (*vmhostv1.ResourceUsage).GetLimit),
 		number("PHYSICAL", (*vmhostv1.ResourceUsage).GetPhysical),
 		{Head: "RATIO", Right: true, Cell: func(r usageRow) string { return fmt.Sprintf("%g", r.usage.GetRatio()) }},
-	}
-}
-
-func storageColumns() []display.Column[*vmhostv1.StoragePool] {
-	type pool = *vmhostv1.StoragePool
-	return []display.Column[pool]{
-		{Head: "NAME", Cell: pool.GetName},
-		{Head: "TYPE", Cell: pool.GetType},
-		{Head: "ACTIVE", State: true, Cell: func(p pool) string { return yesNo(p.GetActive()) }},
-		{Head: "AVAILABLE", Right: true, Cell: func(p pool) string { return display.Bytes(p.GetAvailableBytes()) }},
-		{Head: "CAPACITY", Right: true, Cell: func(p pool) string { return display.Bytes(p.GetCapacityBytes()) }},
-		{Head: "THIN", Cell: func(p pool) string { return yesNo(p.GetThin()) }},
-		{Head: "PATH", Cell: pool.GetPath},
-	}
-}
-
-func networkColumns() []display.Column[*vmhostv1.HostNetwork] {
-	type network = *vmhostv1.HostNetwork
-	return []display.Column[network]{
-		{Head: "NAME", Cell: network.GetName},
-		{Head: "KIND", Cell: func(n network) string { return strings.ToLower(display.Word(n.GetKind(), "HOST_NETWORK_KIND_")) }},
-		{Head: "ACTIVE", State: true, Cell: func(n network) string { return yesNo(n.GetActive()) }},
-		{Head: "BRIDGE", Cell: network.GetBridge},
-		{Head: "DHCP", Cell: func(n network) string { return yesNo(n.GetDhcp()) }},
-		{Head: "SUBNETS", Cell: func(n network) string { return strings.Join(n.GetCidrs(), ",") }},
 	}
 }

@@ -23,15 +23,15 @@ func (a *app) zoneCommand() *cobra.Command {
 		get: func(ctx context.Context, api *region, name string) (*vmhostv1.Zone, error) {
 			return call(ctx, api.zones.GetZone, &vmhostv1.GetZoneRequest{Name: name})
 		},
-		create: func(ctx context.Context, api *region, id, description string, f *changeFlags) (*vmhostv1.Zone, error) {
-			return change(ctx, api.zones.CreateZone, &vmhostv1.CreateZoneRequest{
-				ZoneId: id, Zone: &vmhostv1.Zone{Description: description}, RequestId: f.id(), ValidateOnly: f.dryRun,
-			})
+		fresh: func(name, description string) *vmhostv1.Zone {
+			return &vmhostv1.Zone{Name: name, Description: description}
 		},
-		update: func(ctx context.Context, api *region, name, description string, f *changeFlags) (*vmhostv1.Zone, error) {
+		create: func(ctx context.Context, api *region, id string, z *vmhostv1.Zone, f *changeFlags) (*vmhostv1.Zone, error) {
+			return change(ctx, api.zones.CreateZone, &vmhostv1.CreateZoneRequest{ZoneId: id, Zone: z, RequestId: f.id(), ValidateOnly: f.dryRun})
+		},
+		update: func(ctx context.Context, api *region, z *vmhostv1.Zone, paths []string, f *changeFlags) (*vmhostv1.Zone, error) {
 			return change(ctx, api.zones.UpdateZone, &vmhostv1.UpdateZoneRequest{
-				Zone:       &vmhostv1.Zone{Name: name, Description: description},
-				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"description"}}, RequestId: f.id(), ValidateOnly: f.dryRun,
+				Zone: z, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}, RequestId: f.id(), ValidateOnly: f.dryRun,
 			})
 		},
 		remove: func(ctx context.Context, api *region, name string, f *changeFlags) error {
