@@ -414,7 +414,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 	for _, name := range names {
 		workers.Go(func() {
 			for range 6 {
-				op, err := e.Adopt(ctx, "alice", &adoptRequest{Name: name})
+				op, err := e.Adopt(t.Context(), "alice", &adoptRequest{Name: name})
 				if err != nil {
 					t.Errorf("adopt: %v", err)
 					return
@@ -423,7 +423,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 					continue
 				}
 				for {
-					if op, err = e.Release(ctx, "alice", &releaseRequest{Name: name}); err != nil {
+					if op, err = e.Release(t.Context(), "alice", &releaseRequest{Name: name}); err != nil {
 						t.Errorf("release: %v", err)
 						return
 					}
@@ -437,7 +437,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 	for range 3 {
 		workers.Go(func() {
 			for range 8 {
-				op, err := w.ledger.Compose(ctx, "bob", &vmhostv1.ComposeMachineRequest{Cores: 6, MemoryMib: 64, Diskless: true})
+				op, err := w.ledger.Compose(t.Context(), "bob", &vmhostv1.ComposeMachineRequest{Cores: 6, MemoryMib: 64, Diskless: true})
 				if apierror.Reason(err) == vmhostv1.ErrorReason_NO_CAPACITY {
 					continue
 				}
@@ -448,7 +448,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 				if w.ended(op.GetName()); w.machine(op.GetTarget()) == nil {
 					continue
 				}
-				del, err := e.Delete(ctx, "bob", &vmhostv1.DeleteMachineRequest{Name: op.GetTarget()})
+				del, err := e.Delete(t.Context(), "bob", &vmhostv1.DeleteMachineRequest{Name: op.GetTarget()})
 				if err != nil {
 					t.Errorf("delete: %v", err)
 					return
@@ -458,7 +458,7 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 		})
 	}
 	// Reports: foreign use counted anew from what is seen, as inventory does.
-	reports, stop := context.WithCancel(ctx)
+	stop := make(chan struct{})
 	reporter.Go(func() {
 		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
@@ -466,13 +466,13 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 			select {
 			case <-tick.C:
 				w.report()
-			case <-reports.Done():
+			case <-stop:
 				return
 			}
 		}
 	})
 	workers.Wait()
-	stop()
+	close(stop)
 	reporter.Wait()
 	done()
 	watcher.Wait()
@@ -490,7 +490,7 @@ func (w *world) report() {
 	f := &vmhostv1.ForeignUsage{HugepagesMib: proto.Int64(0)}
 	for _, seen := range view.AllDiscovered(v) {
 		o := seen.Value.GetObservation()
-		f.Machines, f.Cores, f.MemoryMib = f.Machines+1, f.Cores+o.GetCores(), f.MemoryMib+o.GetMemoryMib()
+		f.Machines, f.Cores, f.MemoryMib = f.GetMachines()+1, f.GetCores()+o.GetCores(), f.GetMemoryMib()+o.GetMemoryMib()
 	}
 	next.Observation.Foreign = f
 	tx := store.NewTxn()

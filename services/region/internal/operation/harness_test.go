@@ -248,7 +248,7 @@ func (w *world) checkBooks() {
 	want := &vmhostv1.ForeignUsage{}
 	for _, seen := range view.AllDiscovered(v) {
 		o := seen.Value.GetObservation()
-		want.Machines, want.Cores, want.MemoryMib = want.Machines+1, want.Cores+o.GetCores(), want.MemoryMib+o.GetMemoryMib()
+		want.Machines, want.Cores, want.MemoryMib = want.GetMachines()+1, want.GetCores()+o.GetCores(), want.GetMemoryMib()+o.GetMemoryMib()
 	}
 	if o, ok := store.Observed.Get(v, "h"); ok {
 		got := o.Value.GetObservation().GetForeign()

@@ -78,6 +78,7 @@ func wireMachine(r *vmhostv1.Machine) *vmhostv1.Machine {
 	return &vmhostv1.Machine{
 		Name: r.GetName(), Uid: r.GetUid(), Hostname: r.GetHostname(), HypervisorName: r.GetHypervisorName(),
 		HypervisorUuid: r.GetHypervisorUuid(), Disks: r.GetDisks(), VmHost: r.GetVmHost(), Operation: r.GetOperation(), Origin: r.GetOrigin(),
+		Type: r.GetType(), Project: r.GetProject(),
 	}
 }
 

@@ -97,7 +97,7 @@ func (e *Engine) remove(ctx context.Context, c *change) (time.Duration, error) {
 	w := e.removalOf(c)
 	w.settle(c.view)
 	stop := c.whyStop()
-	if stop == nil && len(w.todo) > 0 && !(connected && seenReady(c.view, w.host)) {
+	if stop == nil && len(w.todo) > 0 && (!connected || !seenReady(c.view, w.host)) {
 		return e.cfg.FullPass, c.say(ctx, w, "waiting for vmHosts/"+w.host+" to be reached")
 	}
 	for stop == nil && len(w.todo) > 0 && len(w.active) < removeWidth {
