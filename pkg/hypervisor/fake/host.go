@@ -241,10 +241,10 @@ func (h *Host) dropVolume(k volumeKey) {
 // allocated sums up a pool: ours are volumes by our names, and those of machines
 // that were adopted.
 func (h *Host) allocated(pool string) (all, ours int64) {
-	adopted := map[volumeKey]bool{}
+	others := map[volumeKey]bool{} // of machines that vmhost did not make, adopted or not
 	for _, m := range h.machines {
 		for _, d := range m.GetDisks() {
-			adopted[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != ""
+			others[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != m.GetUuid()
 		}
 	}
 	for k, v := range h.volumes {
@@ -252,7 +252,7 @@ func (h *Host) allocated(pool string) (all, ours int64) {
 			continue
 		}
 		all += v.allocation
-		if strings.HasPrefix(k.name, "vmhost-") || adopted[k] {
+		if strings.HasPrefix(k.name, "vmhost-") && !others[k] {
 			ours += v.allocation
 		}
 	}

@@ -36,7 +36,7 @@ func (s *suite) mustAdopt(t *testing.T, a hypervisor.Adopter, ref hypervisor.Ref
 
 func (s *suite) adopt(t *testing.T) {
 	d, a, ref, f := s.adopting(t)
-	before, was := s.h.ForeignState(t, f.UUID), s.usage(t, d)
+	before, was, volumes := s.h.ForeignState(t, f.UUID), s.usage(t, d), s.oursBytes(t, d)
 	seen, err := d.Machine(s.ctx(t), f.UUID)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +66,10 @@ func (s *suite) adopt(t *testing.T) {
 	if now := s.usage(t, d); now.GetMachines() != was.GetMachines()-1 || now.GetCores() != was.GetCores()-f.Cores || now.GetMemoryMib() != was.GetMemoryMib()-f.MemoryMiB {
 		t.Errorf("foreign use went from %v to %v by the adoption of %d cores and %d MiB", was, now, f.Cores, f.MemoryMiB)
 	}
+	// Its volumes are not committed, so they stay among what others have.
+	if diff := cmp.Diff(volumes, s.oursBytes(t, d)); diff != "" {
+		t.Errorf("adopting changed what volumes of ours hold (-before +after):\n%s", diff)
+	}
 	for range 2 { // without metadata is released already
 		out, err := a.Release(s.ctx(t), ref)
 		if err != nil || out.GetUid() != "" || out.GetOperation() != "" || out.GetUuid() != f.UUID {
@@ -78,6 +82,20 @@ func (s *suite) adopt(t *testing.T) {
 	if now := s.usage(t, d); now.GetMachines() != was.GetMachines() {
 		t.Errorf("%d foreign machines after the release, want %d", now.GetMachines(), was.GetMachines())
 	}
+}
+
+// oursBytes is what volumes of machines that vmhost made have allocated, by pool.
+func (s *suite) oursBytes(t *testing.T, d hypervisor.Driver) map[string]int64 {
+	t.Helper()
+	o, err := d.Probe(s.ctx(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int64{}
+	for _, p := range o.GetStoragePools() {
+		out[p.GetName()] = p.GetOursBytes()
+	}
+	return out
 }
 
 // usage is what foreign machines use.

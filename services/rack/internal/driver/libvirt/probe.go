@@ -131,7 +131,9 @@ func usage(s *snapshot, pools []pool) (ours map[string]uint64, foreign *vmhostv1
 		}
 		for _, k := range x.disks {
 			poolName, volume := volumeOf(k, pools)
-			if key := [2]string{poolName, volume}; volume != "" && !counted[key] {
+			// Volumes of adopted machines have other names; they are not committed, and
+			// stay among what others have allocated.
+			if key := [2]string{poolName, volume}; strings.HasPrefix(volume, volumePrefix(x.uid)) && !counted[key] {
 				counted[key] = true
 				ours[poolName] += one.block(k.device).allocation
 			}

@@ -103,15 +103,16 @@ func (a addresses) changed(id string) {
 	}
 }
 
-// usage is what root disks of ours hold in each pool, as far as it is known. It
-// is never more than that: what is not known counts as foreign.
+// usage is what root disks of machines that vmhost made hold in each pool, as far
+// as it is known. It is never more than that: what is not known counts as
+// foreign, and so does what adopted machines hold, which is not committed.
 func (a addresses) usage(list []*instance, ours func(*instance) bool) map[string]int64 {
 	out := map[string]int64{}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, i := range list {
 		l := a.known[i.uuid]
-		if l == nil || !ours(i) {
+		if l == nil || !ours(i) || !strings.EqualFold(i.Config[labelUID], i.uuid) {
 			continue
 		}
 		for _, dev := range i.expanded() {
