@@ -37,6 +37,8 @@ const (
 	// MetricOperationDuration is how long operations took, from being asked for to
 	// their end: verb, result (succeeded, failed, cancelled).
 	MetricOperationDuration = "vmhost_operation_duration_seconds"
+	// MetricConsoles is how many consoles are open, logs that are read included.
+	MetricConsoles = "vmhost_consoles"
 )
 
 // Keys of log records.

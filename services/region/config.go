@@ -19,6 +19,8 @@ type Config struct {
 	Names []string `yaml:"names" usage:"DNS names and IP addresses by which clients and racks reach this region"`
 	// RackEndpoints are what a join token tells a rack.
 	RackEndpoints []string `yaml:"rack_endpoints" usage:"host:port of every region's rack listener, told to racks; empty: the first of names, or loopback, with this one's port"`
+	// RackAdvertise is where racks reach this region.
+	RackAdvertise string `yaml:"rack_advertise" usage:"host:port by which every rack reaches this region's rack listener, for consoles of racks whose session is with another region; empty: the first of names, or the listener's address if it is a single one, with its port"`
 	// Etcd is where the state is.
 	Etcd EtcdConfig `yaml:"etcd"`
 	// SecretKeyFile is the keyset that secrets are encrypted with.
@@ -88,6 +90,9 @@ func (c *Config) Validate() error {
 			faults = append(faults, fmt.Errorf("rack_endpoints: %w", err))
 		}
 	}
+	if _, _, err := net.SplitHostPort(c.RackAdvertise); c.RackAdvertise != "" && err != nil {
+		faults = append(faults, fmt.Errorf("rack_advertise: %w", err))
+	}
 	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
 		faults = append(faults, errors.New("tls.cert_file and tls.key_file belong together"))
 	}
@@ -124,6 +129,24 @@ func (c *Config) endpoints(listening net.Addr) []string {
 	return []string{net.JoinHostPort(host, port)}
 }
 
+// advertised is where racks reach this region; empty when that is not known.
+func (c *Config) advertised(listening net.Addr) string {
+	if c.RackAdvertise != "" {
+		return c.RackAdvertise
+	}
+	host, port, err := net.SplitHostPort(listening.String())
+	if err != nil {
+		return ""
+	}
+	if len(c.Names) > 0 {
+		return net.JoinHostPort(c.Names[0], port)
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		return ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
 // certificateNames are what server certificates are for.
 func (c *Config) certificateNames() []string {
 	names := []string{"localhost", "127.0.0.1", "::1"}
@@ -136,7 +159,7 @@ func (c *Config) certificateNames() []string {
 	for _, name := range c.Names {
 		names = appendNew(names, name)
 	}
-	for _, e := range c.RackEndpoints {
+	for _, e := range append([]string{c.RackAdvertise}, c.RackEndpoints...) {
 		if host, _, err := net.SplitHostPort(e); err == nil {
 			names = appendNew(names, host)
 		}

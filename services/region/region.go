@@ -30,6 +30,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/pki"
 	"github.com/vmhost-project/vmhost/services/region/internal/api"
 	"github.com/vmhost-project/vmhost/services/region/internal/bootstrap"
+	"github.com/vmhost-project/vmhost/services/region/internal/console"
 	"github.com/vmhost-project/vmhost/services/region/internal/enroll"
 	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
@@ -68,6 +69,7 @@ type Region struct {
 
 	api      *api.Server
 	sessions *session.Server
+	consoles *console.Server
 	front    *lifecycle.Group // what takes calls
 	back     *lifecycle.Group // what calls need
 
@@ -186,9 +188,13 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 		Store: r.store, Hub: hub, Inventory: seen, Results: engine, Secrets: secrets, Identity: rackIdentity,
 		RegionID: regionID(), Version: obs.Version, Log: r.log, Grace: r.cfg.RackGrace,
 	})
+	r.consoles = console.New(console.Config{
+		Store: r.store, Lease: r.sessions.Lease, Local: func(rack string) bool { return hub.Session(rack) != "" }, Identity: rackIdentity,
+		Endpoint: r.cfg.advertised(r.rackListener.Addr()), Registry: r.registry, Log: r.log,
+	})
 	// The API.
 	r.api = api.New(api.Config{
-		Store: r.store, Seen: seen, Secrets: secrets, Composer: composer, Operations: engine, Key: key,
+		Store: r.store, Seen: seen, Secrets: secrets, Composer: composer, Operations: engine, Consoles: r.consoles, Key: key,
 		RackEndpoints: r.cfg.endpoints(r.rackListener.Addr()), CASPKI: r.CASPKI(), Log: r.log,
 	})
 	calls := interceptor.NewMetrics(r.registry)
@@ -207,6 +213,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.back.Go("operations", engine.Run)
 	r.back.Go("sessions", r.sessions.Run)
 	r.back.Go("inventory", func(ctx context.Context) error { return seen.Run(ctx, hub) })
+	r.back.Go("consoles", r.consoles.Run)
 	r.back.Go("events", r.api.Run)
 	r.back.Go("sweep", sweep.New(r.store, r.log).Run)
 	r.back.Go("trust", trust.New(r.store, secrets, r.log).Run)
@@ -240,7 +247,7 @@ func (r *Region) apiCertificate(own certificate) (certificate, error) {
 // deployment's authority, which racks have pinned.
 func (r *Region) rackServer(chain interceptor.Interceptors, own certificate, enrolment *enroll.Server) *server {
 	g := grpc.NewServer(serverOptions(chain, rackTLS(own, r.deployment.Authority))...)
-	enrolment.Register(g, r.sessions)
+	enrolment.Register(g, r.sessions, r.consoles)
 	return &server{name: "racks", grpc: g, listener: r.rackListener, drain: r.cfg.DrainTimeout, log: r.log, draining: r.sessions.Drain}
 }
 

@@ -91,6 +91,7 @@ func (r *Region) apiServers(chain interceptor.Interceptors, cert certificate) []
 	draining := func() {
 		status.Shutdown()
 		r.api.Drain()
+		r.consoles.Drain()
 	}
 	var servers []*server
 	for name, where := range map[string]struct {

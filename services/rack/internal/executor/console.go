@@ -46,7 +46,7 @@ func (e *Executor) OpenConsole(ctx context.Context, open *rackv1.OpenConsole) {
 	h := e.hosts[open.GetVmHostUid()]
 	switch {
 	case h == nil:
-		refusal = &hypervisor.Error{Class: hypervisor.ErrBusy, Op: "open console", Err: fmt.Errorf("%s is not assigned to this rack", open.GetVmHost())}
+		refusal = &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: "open console", Err: fmt.Errorf("%s is not assigned to this rack", open.GetVmHost())}
 	case len(e.asked) >= maxConsoles:
 		refusal = &hypervisor.Error{
 			Class: hypervisor.ErrCapacity, Op: "open console", Err: fmt.Errorf("%d consoles are open on this rack", maxConsoles), Hint: "close some of them",
@@ -105,7 +105,7 @@ func (h *host) talk(ctx context.Context, cancel context.CancelCauseFunc, link *c
 	fenced, epoch := h.fenced, h.want.GetEpoch()
 	h.mu.Unlock()
 	if open.GetEpoch() != epoch || h.e.cfg.Journal.Epoch(h.uid) > epoch {
-		return &hypervisor.Error{Class: hypervisor.ErrBusy, Op: "open console", Err: fmt.Errorf("the console is for epoch %d of %s, which is at %d", open.GetEpoch(), open.GetVmHost(), epoch)}
+		return &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: "open console", Err: fmt.Errorf("the console is for epoch %d of %s, which is at %d", open.GetEpoch(), open.GetVmHost(), epoch)}
 	}
 	watched := make(chan struct{})
 	defer close(watched)

@@ -20,6 +20,7 @@ import (
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
+	"github.com/vmhost-project/vmhost/services/region/internal/console"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -47,6 +48,11 @@ type Operations interface {
 	Wait(ctx context.Context, name string, timeout time.Duration) (*vmhostv1.Operation, error)
 }
 
+// Consoles opens serial consoles of machines, and their logs.
+type Consoles interface {
+	Open(ctx context.Context, req console.Request) (*console.Console, error)
+}
+
 // Secrets encrypts what is kept in the store under a key.
 type Secrets interface {
 	Encrypt(key string, plaintext []byte) ([]byte, error)
@@ -64,6 +70,8 @@ type Config struct {
 	// Composer and Operations do what needs a hypervisor.
 	Composer   Composer
 	Operations Operations
+	// Consoles opens consoles of machines.
+	Consoles Consoles
 	// Key authenticates page tokens and hides what request ids were used for; the
 	// same in every region of a deployment.
 	Key []byte
@@ -98,7 +106,7 @@ func New(cfg Config) *Server {
 // Register registers every service.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	vmhostv1.RegisterVmHostServiceServer(r, &vmHosts{base: s.base, secrets: s.cfg.Secrets, operations: s.cfg.Operations})
-	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, composer: s.cfg.Composer, operations: s.cfg.Operations})
+	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, composer: s.cfg.Composer, operations: s.cfg.Operations, consoles: s.cfg.Consoles})
 	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
 	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
 	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})

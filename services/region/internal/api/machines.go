@@ -22,6 +22,7 @@ type machines struct {
 	*base
 	composer   Composer
 	operations Operations
+	consoles   Consoles
 }
 
 func principal(ctx context.Context) string { return interceptor.PrincipalFrom(ctx).Name }

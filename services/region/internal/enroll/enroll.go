@@ -55,6 +55,11 @@ type Connecter interface {
 	Connect(stream grpc.BidiStreamingServer[rackv1.ConnectRequest, rackv1.ConnectResponse]) error
 }
 
+// Consoler is the console half of the rack's service.
+type Consoler interface {
+	Console(stream grpc.BidiStreamingServer[rackv1.ConsoleRequest, rackv1.ConsoleResponse]) error
+}
+
 // Server enrols racks, renews their certificates and authenticates them.
 type Server struct {
 	rackv1.UnimplementedEnrollmentServiceServer
@@ -68,10 +73,11 @@ func New(s *store.Store, d *bootstrap.Deployment) *Server {
 	return &Server{store: s, deployment: d, limit: rate.NewLimiter(enrolments, enrolBurst)}
 }
 
-// Register registers both services of the rack listener; sessions does Connect.
-func (s *Server) Register(r grpc.ServiceRegistrar, sessions Connecter) {
+// Register registers both services of the rack listener; sessions does Connect,
+// consoles Console.
+func (s *Server) Register(r grpc.ServiceRegistrar, sessions Connecter, consoles Consoler) {
 	rackv1.RegisterEnrollmentServiceServer(r, s)
-	rackv1.RegisterRackServiceServer(r, &rackService{Server: s, Connecter: sessions})
+	rackv1.RegisterRackServiceServer(r, &rackService{Server: s, Connecter: sessions, Consoler: consoles})
 }
 
 // Enroll trades a join token for a certificate.

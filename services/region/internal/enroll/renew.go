@@ -15,11 +15,17 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
-// rackService is the rack's service: the session, and renewal.
+// rackService is the rack's service: the session, consoles, and renewal.
 type rackService struct {
 	rackv1.UnimplementedRackServiceServer
 	*Server
 	Connecter
+	Consoler
+}
+
+// Console is one console of one machine.
+func (s *rackService) Console(stream rackv1.RackService_ConsoleServer) error {
+	return s.Consoler.Console(stream)
 }
 
 // Connect is the session.
