@@ -55,6 +55,12 @@ func strayRecord(v *store.View, h *vmhostv1.VmHost, m *rackv1.MachineObservation
 	return r, ok && siblings(h, at.Value.GetResource())
 }
 
+// ready says whether what a host shows is how it is now.
+func ready(v *store.View, host string) bool {
+	o, _ := store.Observed.Get(v, host)
+	return o.Value.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_READY
+}
+
 // elsewhere are the other hosts of the cluster that show a machine.
 func elsewhere(v *store.View, h *vmhostv1.VmHost, uuid string) []string {
 	if h.GetClusterGroup() == "" {
@@ -65,7 +71,7 @@ func elsewhere(v *store.View, h *vmhostv1.VmHost, uuid string) []string {
 		if !siblings(h, r.Value.GetResource()) {
 			continue
 		}
-		if _, ok := store.Seen.Get(v, host, uuid); ok {
+		if _, ok := store.Seen.Get(v, host, uuid); ok && ready(v, host) {
 			out = append(out, host)
 		}
 	}
@@ -96,7 +102,7 @@ func (i *Inventory) follow(ctx context.Context, host, uuid string) error {
 func (i *Inventory) move(v *store.View, host, uuid string) (*store.Txn, bool) {
 	s, ok := i.look(v, host)
 	seen, there := store.Seen.Get(v, host, uuid)
-	if !ok || !there {
+	if !ok || !there || !ready(v, host) {
 		return nil, false
 	}
 	record, stray := strayRecord(v, s.resource, seen.Value.GetObservation())

@@ -214,6 +214,21 @@ func TestABusyMachineIsFollowedWhenItIsFree(t *testing.T) {
 	}
 }
 
+// What a host showed before it was lost says nothing of where a machine is now.
+func TestAMachineIsNotFollowedToAHostThatIsNotReached(t *testing.T) {
+	c := newCluster(t)
+	c.put(func(tx *store.Txn) {
+		store.Put(tx, store.Seen, &storev1.StoredSeenMachine{Observation: c.sees(1), FirstSeenTime: timestamppb.Now()}, "b", id(1))
+	})
+	c.must(c.inv.Status(t.Context(), "r1", &rackv1.HostStatus{VmHost: "vmHosts/b", Epoch: c.epochs["b"]}))
+	c.later("a", id(1))
+	if c.at(1) != "vmHosts/a" || len(c.events("machine.missing")) != 1 {
+		t.Errorf("it is at %s, missing: %v", c.at(1), c.events("machine.missing"))
+	}
+	c.on(c.inv, "b", c.sees(1))
+	c.moved(1)
+}
+
 // A delete that begins at the same time and the move exclude one another: what
 // comes second sees what came first.
 func TestAMoveAndADeleteOfAMachineExcludeOneAnother(t *testing.T) {

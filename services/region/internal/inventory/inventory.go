@@ -260,5 +260,3 @@ func (i *Inventory) NoRack(ctx context.Context, host, why string) error {
 	}
 	return nil
 }
-
-func hostID(h *vmhostv1.VmHost) string { return strings.TrimPrefix(h.GetName(), "vmHosts/") }

@@ -100,6 +100,10 @@ func changedInterfaces(m *vmhostv1.Machine, o *rackv1.MachineObservation) []stri
 	return goneAndAdded("the interface", gone, added)
 }
 
+// rounding is how much larger than asked for a hypervisor may make a disk: the
+// extents of a volume group, the blocks of a pool.
+const rounding = 256 << 20
+
 func changedDisks(m *vmhostv1.Machine, o *rackv1.MachineObservation) []string {
 	var out, gone, added []string
 	left := slices.Clone(o.GetDisks())
@@ -109,7 +113,7 @@ func changedDisks(m *vmhostv1.Machine, o *rackv1.MachineObservation) []string {
 			gone = append(gone, diskWord(d))
 			continue
 		}
-		if was, is := d.GetSizeBytes(), left[i].GetSizeBytes(); was != 0 && is != 0 && was != is {
+		if was, is := d.GetSizeBytes(), left[i].GetSizeBytes(); was != 0 && is != 0 && (is < was || is > was+rounding) {
 			out = append(out, fmt.Sprintf("the disk %s has %d bytes, not %d", diskWord(d), is, was))
 		}
 		left = slices.Delete(left, i, i+1)
