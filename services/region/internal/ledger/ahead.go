@@ -55,7 +55,8 @@ func (l *Ledger) hostsAt(v *store.View) []*placement.Host {
 // bind makes a decision depend on the ledgers it was made on, now that nothing is
 // under way, and lets the next one be made on what it will leave. False when
 // those ledgers did not come to be.
-func (l *Ledger) bind(v *store.View, d *decision) bool {
+func (l *Ledger) bind(d *decision) bool {
+	v := d.view
 	for host, base := range d.base {
 		now := l.ledgerAt(v, host)
 		if now.value != base {

@@ -24,6 +24,9 @@ const (
 	// comparesPerCompose is what one compose, the first on its host, adds to a
 	// transaction: name, request; spec and ledger of the host; pool and its count.
 	comparesPerCompose = 6
+	// writesPerCompose is how many keys a compose writes: machine, name, operation,
+	// and the ledger of its host.
+	writesPerCompose = 4
 	// maxConflicts is how often a compose is decided again before its caller is
 	// told to come back. Every conflict means that somebody else got something
 	// done, so that many in a row need a fleet of regions on one host.
@@ -103,7 +106,7 @@ func (l *Ledger) lead(ctx context.Context) {
 	defer cancel()
 	endTurn := sync.OnceFunc(func() { <-l.turn })
 	defer endTurn()
-	batch := l.take()
+	batch := l.take(maxBatch)
 	if len(batch) == 0 {
 		return
 	}
@@ -111,9 +114,8 @@ func (l *Ledger) lead(ctx context.Context) {
 	// would be refused by that is decided on again on a linearizable view.
 	v := l.store.Cached()
 	final := slices.ContainsFunc(batch, func(p *pending) bool { return p.refused })
-	var endLine func()
 	if final {
-		endLine = l.getInLine()
+		endLine := l.getInLine(nil)
 		defer endLine()
 		var err error
 		if v, err = l.store.View(ctx); err != nil {
@@ -123,7 +125,13 @@ func (l *Ledger) lead(ctx context.Context) {
 			return
 		}
 	}
-	d := l.decide(v, batch)
+	d := l.newDecision(v)
+	l.decide(d, batch)
+	if !final && len(d.placed) > 0 {
+		// Whoever comes while the one before is under way is in time for this one.
+		endLine := l.getInLine(func() { l.decide(d, l.take(maxBatch-len(d.placed))) })
+		defer endLine()
+	}
 	again := d.postponed
 	for _, r := range d.refused {
 		if final {
@@ -137,11 +145,7 @@ func (l *Ledger) lead(ctx context.Context) {
 	if len(d.placed) == 0 {
 		return
 	}
-	if !final {
-		endLine = l.getInLine()
-		defer endLine()
-	}
-	if !l.bind(v, d) { // what it was decided on has failed
+	if !l.bind(d) { // what it was decided on has failed
 		l.back(d.pending())
 		return
 	}
@@ -152,7 +156,7 @@ func (l *Ledger) lead(ctx context.Context) {
 // commit does what was decided and answers those who must be decided on again.
 func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 	for host, led := range d.ledgers {
-		store.Put(d.tx, store.Ledgers, led, host)
+		store.Give(d.tx, store.Ledgers, led, host)
 	}
 	d.putUsage()
 	revision, err := l.store.Submit(ctx, d.tx)
@@ -197,6 +201,10 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 
 // decision is what was decided on one view, not yet committed.
 type decision struct {
+	view  *store.View
+	hosts []*placement.Host // as they will be
+	taken claims
+
 	tx        *store.Txn
 	placed    []placed
 	refused   []refusal
@@ -233,10 +241,21 @@ type claims struct {
 	pools    map[string]bool
 }
 
-func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
-	d := &decision{tx: store.NewTxn(), base: map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{}}
-	taken := &claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}}
-	hosts := l.hostsAt(v)
+// newDecision begins with nobody.
+func (l *Ledger) newDecision(v *store.View) *decision {
+	l.index.prune(v)
+	tx := store.NewTxn()
+	tx.Grow(maxBatch * writesPerCompose)
+	return &decision{
+		view: v, hosts: l.hostsAt(v), tx: tx,
+		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
+		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
+	}
+}
+
+// decide adds composes to a decision.
+func (l *Ledger) decide(d *decision, batch []*pending) {
+	v, hosts, taken := d.view, d.hosts, &d.taken
 	for _, p := range batch {
 		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
 			d.postponed = append(d.postponed, p)
@@ -272,7 +291,6 @@ func (l *Ledger) decide(v *store.View, batch []*pending) *decision {
 		l.claim(v, d, p, plan, hostname, taken)
 		hosts[plan.Index] = plan.Host.Take(p.place.Cores, p.place.MemoryMiB, p.place.Disks, plan.Pools)
 	}
-	return d
 }
 
 // place checks what the request names and chooses a host and, if none was asked
@@ -330,9 +348,9 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	}
 	d.charge(pool, machine.GetCommitment())
 	d.tx.IfAbsent(store.Names.Key(pool, hostname))
-	store.Put(d.tx, store.Machines, machine, p.uid)
-	store.Put(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)
-	store.Put(d.tx, store.Operations, op, p.operationUID)
+	store.Give(d.tx, store.Machines, machine, p.uid)
+	store.Give(d.tx, store.Names, &storev1.StoredName{Uid: p.uid}, pool, hostname)
+	store.Give(d.tx, store.Operations, op, p.operationUID)
 	p.id.RecordOperation(d.tx, operation)
 
 	taken.names[store.Names.Key(pool, hostname)] = true

@@ -21,6 +21,7 @@ type index struct {
 	// claimed are MACs of machines that are being committed, or were and are not
 	// in every view yet.
 	claimed map[string]claimedMAC
+	applied int64 // revision of what is in names and macs
 }
 
 func (x *index) run(ctx context.Context, s *store.Store) error {
@@ -28,7 +29,7 @@ func (x *index) run(ctx context.Context, s *store.Store) error {
 		sub := s.Subscribe(ctx)
 		x.rebuild(sub.View)
 		for batch := range sub.C {
-			x.apply(batch.Changes)
+			x.apply(batch)
 		}
 		if err := sub.Err(); !errors.Is(err, store.ErrLagged) {
 			if ctx.Err() != nil {
@@ -42,6 +43,7 @@ func (x *index) run(ctx context.Context, s *store.Store) error {
 func (x *index) rebuild(v *store.View) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.applied = v.Revision
 	x.names, x.macs = map[string]map[string]string{}, map[string]string{}
 	for uid, m := range store.Machines.All(v) {
 		x.putMachine(store.Machines.Key(uid), m.Value)
@@ -51,10 +53,11 @@ func (x *index) rebuild(v *store.View) {
 	}
 }
 
-func (x *index) apply(changes []store.Change) {
+func (x *index) apply(batch store.Batch) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, c := range changes {
+	x.applied = batch.Revision
+	for _, c := range batch.Changes {
 		switch c.Family {
 		case store.Machines.Name():
 			if old, ok := c.Old().(*storev1.StoredMachine); ok {
@@ -168,6 +171,18 @@ func (x *index) claim(m *storev1.StoredMachine, revision int64) {
 			delete(x.claimed, i.GetMac())
 		} else {
 			x.claimed[i.GetMac()] = claimedMAC{key: store.Machines.Key(r.GetUid()), revision: revision}
+		}
+	}
+}
+
+// prune drops the claims of machines that the index has, and every view from this
+// one on.
+func (x *index) prune(v *store.View) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for mac, c := range x.claimed {
+		if c.revision <= min(v.Revision, x.applied) {
+			delete(x.claimed, mac)
 		}
 	}
 }

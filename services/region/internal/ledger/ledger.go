@@ -34,13 +34,14 @@ type Ledger struct {
 	store *store.Store
 	log   *slog.Logger
 
-	turn  chan struct{} // holds one token while somebody decides
-	line  chan struct{} // holds one token while somebody submits; taken after turn
-	mu    sync.Mutex
-	ahead map[string]committed // by host id
-	queue []*pending
+	turn   chan struct{} // holds one token while somebody decides
+	line   chan struct{} // holds one token while somebody submits; taken after turn
+	mu     sync.Mutex
+	ahead  map[string]committed // by host id
+	queue  []*pending
+	usages usages
 
-	usages usages // guarded by mu
+	arrived chan struct{} // holds a token when the queue has grown
 
 	hosts cache
 	index index
@@ -51,11 +52,12 @@ type Ledger struct {
 // New makes a ledger over the store.
 func New(s *store.Store, log *slog.Logger) *Ledger {
 	return &Ledger{
-		store: s,
-		log:   log.With("component", "ledger"),
-		turn:  make(chan struct{}, 1),
-		line:  make(chan struct{}, 1),
-		ahead: map[string]committed{},
+		store:   s,
+		log:     log.With("component", "ledger"),
+		turn:    make(chan struct{}, 1),
+		line:    make(chan struct{}, 1),
+		ahead:   map[string]committed{},
+		arrived: make(chan struct{}, 1),
 	}
 }
 
@@ -76,7 +78,7 @@ func (l *Ledger) WithTurn(ctx context.Context, fn func() error) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-l.turn }()
-	defer l.getInLine()()
+	defer l.getInLine(nil)()
 	return fn()
 }
 

@@ -12,6 +12,10 @@ func (l *Ledger) enqueue(p *pending) bool {
 		return false
 	}
 	l.queue = append(l.queue, p)
+	select {
+	case l.arrived <- struct{}{}:
+	default:
+	}
 	return true
 }
 
@@ -26,10 +30,11 @@ func (l *Ledger) withdraw(p *pending) bool {
 	return true
 }
 
-func (l *Ledger) take() []*pending {
+// take removes the first of the queue, at most so many.
+func (l *Ledger) take(most int) []*pending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := min(len(l.queue), maxBatch)
+	n := min(len(l.queue), most)
 	batch := slices.Clone(l.queue[:n])
 	l.queue = slices.Delete(l.queue, 0, n)
 	return batch
@@ -42,8 +47,19 @@ func (l *Ledger) back(again []*pending) {
 	l.queue = slices.Concat(again, l.queue)
 }
 
-// getInLine waits until nothing is being submitted.
-func (l *Ledger) getInLine() (end func()) {
-	l.line <- struct{}{}
-	return func() { <-l.line }
+// getInLine waits until nothing is being submitted. Whenever the queue has grown
+// meanwhile, more is called; it may be nil.
+func (l *Ledger) getInLine(more func()) (end func()) {
+	arrived := l.arrived
+	if more == nil {
+		arrived = nil
+	}
+	for {
+		select {
+		case l.line <- struct{}{}:
+			return func() { <-l.line }
+		case <-arrived:
+			more()
+		}
+	}
 }

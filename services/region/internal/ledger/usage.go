@@ -109,8 +109,6 @@ func (l *Ledger) bindUsage(v *store.View, d *decision) bool {
 		case !t.taken:
 		case now.value != t.base:
 			return false
-		case now.revision == underway:
-			store.IfValue(d.tx, store.PoolUsage, t.base, pool)
 		default:
 			d.tx.IfRevision(store.PoolUsage.Key(pool), now.revision)
 		}

@@ -21,10 +21,14 @@ type entry struct {
 }
 
 // newEntry also answers the message itself, for those who are told of the change.
-func newEntry(f family, kv *mvccpb.KeyValue) (*entry, proto.Message, error) {
-	value := f.empty()
-	if err := proto.Unmarshal(kv.Value, value); err != nil {
-		return nil, nil, fmt.Errorf("decode: %w", err)
+// It decodes the value only when it is not known.
+func newEntry(f family, kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Message, error) {
+	value := known
+	if value == nil {
+		value = f.empty()
+		if err := proto.Unmarshal(kv.Value, value); err != nil {
+			return nil, nil, fmt.Errorf("decode: %w", err)
+		}
 	}
 	e := &entry{modRevision: kv.ModRevision, createRevision: kv.CreateRevision, family: f}
 	if f.packed() {

@@ -54,6 +54,7 @@ type Store struct {
 	progress func() error // asks etcd how far the watch under way is; nil without one
 
 	readIndex readIndex
+	gifts     gifts
 }
 
 // New makes a store over a client.
@@ -196,7 +197,7 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			if e, _ := s.read(kv); e != nil {
+			if e, _ := s.read(kv, nil); e != nil {
 				fresh[string(kv.Key)] = e
 			}
 			key = string(kv.Key) + "\x00"
@@ -209,16 +210,17 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 	return revision, nil
 }
 
-// read makes an entry of a key and its value; nil, and a line in the log, for one
-// that is not understood: it must not take the region down.
-func (s *Store) read(kv *mvccpb.KeyValue) (*entry, proto.Message) {
+// read makes an entry of a key and its value, which is decoded if it is not known
+// already; nil, and a line in the log, for one that is not understood: it must not
+// take the region down.
+func (s *Store) read(kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Message) {
 	key := string(kv.Key)
 	f := familyOf(key)
 	if f == nil {
 		s.log.Warn("key of no known family", "key", key)
 		return nil, nil
 	}
-	e, value, err := newEntry(f, kv)
+	e, value, err := newEntry(f, kv, known)
 	if err != nil {
 		s.log.Error("value cannot be read", "key", key, "error", err)
 		return nil, nil
@@ -248,6 +250,7 @@ func (s *Store) replace(fresh map[string]*entry, revision int64) {
 		txn.Insert([]byte(key), e)
 		changes = append(changes, change(key, was, e, e.value()))
 	}
+	s.gifts.clear()
 	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
 	select {
 	case <-s.ready:
@@ -281,7 +284,7 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 			}
 			continue
 		}
-		if e, value := s.read(ev.Kv); e != nil {
+		if e, value := s.read(ev.Kv, s.gifts.take(ev.Kv)); e != nil {
 			was, _ := txn.Insert(ev.Kv.Key, e)
 			changes = append(changes, change(key, was, e, value))
 		}

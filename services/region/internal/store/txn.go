@@ -42,11 +42,15 @@ type Txn struct {
 	compares []clientv3.Cmp
 	ops      []clientv3.Op
 	lease    clientv3.LeaseID
+	given    []gift
 	err      error
 }
 
 // NewTxn makes an empty transaction.
 func NewTxn() *Txn { return &Txn{} }
+
+// Grow makes room for so many more writes.
+func (t *Txn) Grow(writes int) { t.ops = slices.Grow(t.ops, writes) }
 
 // IfRevision demands that the key's mod revision is this; 0 demands that the key
 // is absent.
@@ -67,19 +71,8 @@ func (t *Txn) IfNone(prefix string) {
 	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix())
 }
 
-// IfValue demands that the record is just this, as this process writes it.
-func IfValue[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
-	data, err := encode(value)
-	if err != nil {
-		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", f.Key(parts...), err))
-		return
-	}
-	t.compares = append(t.compares, clientv3.Compare(clientv3.Value(f.Key(parts...)), "=", data))
-}
-
-func encode(value proto.Message) (string, error) {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(value)
-	return string(data), err
+func encode(value proto.Message) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(value)
 }
 
 // WithLease puts what is put after it under the lease.
@@ -87,16 +80,32 @@ func (t *Txn) WithLease(id clientv3.LeaseID) { t.lease = id }
 
 // Put writes a record.
 func Put[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
+	t.put(f.Key(parts...), value)
+}
+
+// Give is Put of a value that nobody changes from now on: subscribers of this
+// process are told of that very message, instead of one decoded from etcd's
+// answer.
+func Give[T proto.Message](t *Txn, f Family[T], value T, parts ...string) {
+	key := f.Key(parts...)
+	t.given = append(t.given, gift{key: key, data: t.put(key, value), value: value})
+}
+
+func (t *Txn) put(key string, value proto.Message) (data []byte) {
 	data, err := encode(value)
 	if err != nil {
-		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", f.Key(parts...), err))
-		return
+		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", key, err))
+		return nil
 	}
 	var opts []clientv3.OpOption
 	if t.lease != 0 {
 		opts = append(opts, clientv3.WithLease(t.lease))
 	}
-	t.ops = append(t.ops, clientv3.OpPut(f.Key(parts...), data, opts...))
+	op := clientv3.OpPut("", "", opts...)
+	op.WithKeyBytes([]byte(key))
+	op.WithValueBytes(data) // a string would be copied
+	t.ops = append(t.ops, op)
+	return data
 }
 
 // Delete removes a key; one that is absent is no fault.
@@ -153,7 +162,7 @@ func (s *Store) Commit(ctx context.Context, t *Txn) (int64, error) {
 
 // Submit is Commit without the wait for this process's copy: for whoever keeps
 // track of what he wrote himself. After ErrConflict the copy has what won.
-func (s *Store) Submit(ctx context.Context, t *Txn) (int64, error) {
+func (s *Store) Submit(ctx context.Context, t *Txn) (revision int64, err error) {
 	if t.err != nil {
 		return 0, t.err
 	}
@@ -162,6 +171,12 @@ func (s *Store) Submit(ctx context.Context, t *Txn) (int64, error) {
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	s.gifts.expect(t.given)
+	defer func() {
+		if revision == 0 || s.current.Load().Revision >= revision {
+			s.gifts.forget(t.given) // what is still there does not come, or came with a list
+		}
+	}()
 	resp, err := s.client.Txn(rctx).If(t.compares...).Then(t.writes()...).Commit()
 	if err != nil {
 		return 0, fmt.Errorf("commit to the store: %w", err)

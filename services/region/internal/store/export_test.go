@@ -1,0 +1,8 @@
+package store
+
+// Gifts is how many given values the store waits to see.
+func (s *Store) Gifts() int {
+	s.gifts.mu.Lock()
+	defer s.gifts.mu.Unlock()
+	return len(s.gifts.byKey)
+}
