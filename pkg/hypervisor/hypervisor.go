@@ -144,6 +144,12 @@ type Fixer interface {
 	Fix(ctx context.Context) (map[string]string, error)
 }
 
+// ProjectLister is a driver whose server divides machines into projects.
+type ProjectLister interface {
+	// Projects are the names of the projects that the credential may see, sorted.
+	Projects(ctx context.Context) ([]string, error)
+}
+
 // Event says that a machine changed. Only the uuid is certain: read the machine
 // to know how it is now.
 type Event struct {

@@ -23,56 +23,56 @@ func TestCheckSaysWhatStandsBetweenAnOperatorAndAHost(t *testing.T) {
 	}{
 		{
 			name: "a good host without a key", check: &rackv1.CheckHost{},
-			want: "reach=OK host-key=OK login=OK hypervisor=OK kvm=OK storage-pool=OK network=OK",
+			want: "reach=OK host-key=OK login=OK hypervisor=OK machine-types=OK kvm=OK storage-pool=OK network=OK uplink=OK",
 		},
 		{
 			name: "a host key that is not confirmed", host: fake.HostSpec{HostKey: "k", Password: "p"},
 			check: &rackv1.CheckHost{SealedCredential: seal("check/operations/c", "p")},
-			want:  "reach=OK host-key=WARNING login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want:  "reach=OK host-key=WARNING login=SKIPPED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "all as it should be", host: fake.HostSpec{HostKey: "k", Password: "p"},
 			check: &rackv1.CheckHost{HostKey: "k", SealedCredential: seal("check/operations/c", "p")},
-			want:  "reach=OK host-key=OK login=OK hypervisor=OK kvm=OK storage-pool=OK network=OK",
+			want:  "reach=OK host-key=OK login=OK hypervisor=OK machine-types=OK kvm=OK storage-pool=OK network=OK uplink=OK",
 		},
 		{
 			name: "another host key", host: fake.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "x"},
-			want: "reach=OK host-key=FAILED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want: "reach=OK host-key=FAILED login=SKIPPED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a wrong password", host: fake.HostSpec{HostKey: "k", Password: "p"}, check: &rackv1.CheckHost{HostKey: "k"},
-			want: "reach=OK host-key=OK login=FAILED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want: "reach=OK host-key=OK login=FAILED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a credential sealed for something else", check: &rackv1.CheckHost{SealedCredential: seal("check/operations/other", "p")},
-			want: "reach=SKIPPED host-key=SKIPPED login=FAILED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want: "reach=SKIPPED host-key=SKIPPED login=FAILED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a host that is down", prepare: func(h *fake.Host) { h.Crash() }, check: &rackv1.CheckHost{},
-			want: "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want: "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a local address that cannot be opened", check: &rackv1.CheckHost{},
 			prepare: func(h *fake.Host) { h.Fail(fake.Open, hypervisor.ErrUnreachable) },
-			want:    "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want:    "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a login without a hypervisor behind it", host: fake.HostSpec{HostKey: "k"}, check: &rackv1.CheckHost{HostKey: "k"},
 			prepare: func(h *fake.Host) { h.Fail(fake.Open, hypervisor.ErrUnreachable) },
-			want:    "reach=OK host-key=OK login=SKIPPED hypervisor=FAILED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want:    "reach=OK host-key=OK login=SKIPPED hypervisor=FAILED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "a hypervisor that does not answer", check: &rackv1.CheckHost{},
 			prepare: func(h *fake.Host) { h.Hang(fake.Probe) },
-			want:    "reach=OK host-key=OK login=OK hypervisor=FAILED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want:    "reach=OK host-key=OK login=OK hypervisor=FAILED machine-types=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED uplink=SKIPPED",
 		},
 		{
 			name: "emulation", host: fake.HostSpec{Emulation: true}, check: &rackv1.CheckHost{},
-			want: "reach=OK host-key=OK login=OK hypervisor=OK kvm=WARNING storage-pool=OK network=OK",
+			want: "reach=OK host-key=OK login=OK hypervisor=OK machine-types=OK kvm=WARNING storage-pool=OK network=OK uplink=OK",
 		},
 		{
 			name: "no address", check: &rackv1.CheckHost{Address: "nonsense"},
-			want: "reach=FAILED host-key=SKIPPED login=SKIPPED hypervisor=SKIPPED kvm=SKIPPED storage-pool=SKIPPED network=SKIPPED",
+			want: "reach=FAILED hypervisor=SKIPPED storage-pool=SKIPPED network=SKIPPED",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -37,6 +37,7 @@ type rig struct {
 	fleet   *fake.Fleet
 	journal *journal.Journal
 	region  *ear
+	drivers map[vmhostv1.VmHostType]hypervisor.Opener
 	muted   *atomic.Bool
 	opened  atomic.Pointer[hypervisor.Target]
 	hangUp  func() // ends the session
@@ -166,8 +167,9 @@ func start(t *testing.T, path string, fleet *fake.Fleet) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, path: path, fleet: fleet, journal: j, region: &ear{}, muted: &atomic.Bool{}}
+	r.drivers = map[vmhostv1.VmHostType]hypervisor.Opener{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE: muffled{fleet, r.muted, &r.opened}}
 	r.Executor = executor.New(executor.Config{
-		Drivers: map[vmhostv1.VmHostType]hypervisor.Opener{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE: muffled{fleet, r.muted, &r.opened}},
+		Drivers: r.drivers,
 		Journal: j,
 		Unseal:  unseal,
 		Rack:    func() string { return "racks/r1" },
