@@ -57,6 +57,10 @@ func newConn(cfg Config, remote bool, dial func(ctx context.Context) (net.Conn, 
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 		MaxIdleConns:   idleConns, MaxIdleConnsPerHost: idleConns, IdleConnTimeout: idleFor,
 		DisableCompression: true,
+		// LXD looks at the first bytes of a connection to its unix socket before it
+		// accepts the next: one that is dialed and not used, which a transport keeps
+		// for later, would hold up everybody.
+		DisableKeepAlives: !remote,
 	}
 	c.api = &client{conn: c, http: &http.Client{
 		Transport:     transport,

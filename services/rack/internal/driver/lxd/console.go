@@ -1,7 +1,6 @@
 package lxd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +19,8 @@ import (
 
 const (
 	opConsole = "open console"
-	opLog     = "read console log"
 	// consoleColumns and consoleRows are what a guest is told of the terminal.
 	consoleColumns, consoleRows = 80, 24
-	// mostLog bounds what is read of a log.
-	mostLog = 4 << 20
 	// goodBye is how long the end of a console may take to be said.
 	goodBye = time.Second
 )
@@ -181,32 +177,4 @@ func (c *console) Close() error {
 		}
 	})
 	return nil
-}
-
-// ConsoleLog reads the end of what LXD keeps of a container's console. Of virtual
-// machines, LXD 5.0 keeps none.
-func (d *Driver) ConsoleLog(ctx context.Context, ref hypervisor.Ref, tail int64) (io.ReadCloser, error) {
-	i, err := d.mine(ctx, ref, opLog)
-	if err != nil {
-		return nil, err
-	}
-	if i.Type == typeVM && !d.has("console_vm_log") && !d.has("instance_console_log_vm") {
-		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opLog, Err: errors.New("this LXD keeps no console log of virtual machines")}
-	}
-	body, err := d.conn.api.stream(ctx, d.instancePath(i.Name, "/console"))
-	if lxdapi.StatusErrorCheck(err, http.StatusNotFound) {
-		body, err = io.NopCloser(bytes.NewReader(nil)), nil // never started: nothing was written
-	}
-	if err != nil {
-		return nil, d.conn.refused(ctx, opLog, err)
-	}
-	defer func() { _ = body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(body, mostLog))
-	if err != nil {
-		return nil, d.conn.refused(ctx, opLog, err)
-	}
-	if tail >= 0 && int64(len(text)) > tail {
-		text = text[int64(len(text))-tail:]
-	}
-	return io.NopCloser(bytes.NewReader(text)), nil
 }

@@ -13,6 +13,7 @@
 //     own while it lasts, so that a server that hangs keeps nobody. The events
 //     websocket is what says whether the server is there: with it, the driver is
 //     lost and answers ErrUnreachable from then on.
+//   - No connection to a unix socket is kept: LXD accepts none while one is silent.
 //   - LXD answers most refusals as text with the status 400 or 500. The few that
 //     must be told apart are in one table, see errors.go; that something is absent
 //     is known only from a list or a 404.

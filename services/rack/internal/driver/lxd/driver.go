@@ -38,6 +38,7 @@ type Driver struct {
 	addresses  addresses
 	volumes    *volumes
 	consoles   *consoles
+	logs       *logs
 	facts      facts
 	// changing holds the machines that a create or delete is at work on.
 	changing keyed
@@ -56,7 +57,7 @@ func newDriver(c *conn, cfg Config, target hypervisor.Target, server *lxdapi.Ser
 		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", target.Name), project: projectOf(target.Project),
 		certificate: server.Environment.CertificateFingerprint, extensions: server.APIExtensions,
 		index: newIndex(), operations: newOperations(), listeners: newListeners(), addresses: newAddresses(),
-		volumes: newVolumes(), consoles: newConsoles(), changing: newKeyed(),
+		volumes: newVolumes(), consoles: newConsoles(), logs: newLogs(), changing: newKeyed(),
 	}
 	d.background, d.stop = context.WithCancel(context.Background())
 	if missing := d.missing("instances", "projects", "custom_block_volumes"); len(missing) > 0 {
