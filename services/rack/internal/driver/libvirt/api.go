@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"context"
+	"io"
 
 	lv "github.com/digitalocean/go-libvirt"
 )
@@ -13,6 +14,14 @@ type api interface {
 	domainPowerCalls
 	storageCalls
 	networkCalls
+	streamCalls
+}
+
+// streamCalls last as long as their stream and hold up all others of their
+// connection when its reader is slow.
+type streamCalls interface {
+	DomainOpenConsoleBidirectional(dom lv.Domain, device lv.OptString, out io.Reader, in io.Writer, flags uint32) error
+	StorageVolDownload(vol lv.StorageVol, in io.Writer, offset, length uint64, flags lv.StorageVolDownloadFlags) error
 }
 
 type nodeCalls interface {

@@ -44,7 +44,7 @@ func (o *damaging) damage(t testing.TB, id, text string) {
 func (o *damaging) Open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.DialTimeout)
 	defer cancel()
-	c, err := o.connect(ctx, target)
+	c, err := o.connect(ctx, target, false)
 	if err != nil {
 		return nil, err
 	}

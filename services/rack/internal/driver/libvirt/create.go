@@ -74,6 +74,15 @@ func checkCreate(m *rackv1.CreateMachine) (lv.UUID, error) {
 			Class: hypervisor.ErrUnsupported, Op: opCreate, Err: fmt.Errorf("machines of architecture %q cannot be made on libvirt hosts", machine.GetArchitecture()),
 		}
 	}
+	if n := len(machine.GetPinnedCores()); n > 0 && n != int(machine.GetCores()) {
+		return id, refuse("%d cores are pinned of %d", n, machine.GetCores())
+	}
+	if machine.GetSecureBoot() && machine.GetFirmware() == vmhostv1.Firmware_FIRMWARE_BIOS {
+		return id, refuse("a machine with BIOS cannot have secure boot")
+	}
+	if machine.GetType() == vmhostv1.MachineType_MACHINE_TYPE_CONTAINER {
+		return id, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opCreate, Err: errors.New("containers cannot be made on libvirt hosts")}
+	}
 	for _, k := range machine.GetDisks() {
 		if k.GetStoragePool() == "" || k.GetVolume() == "" || k.GetSizeBytes() < 1 {
 			return id, refuse("disk %q needs a storage pool, a volume and a size", k.GetVolume())
@@ -137,6 +146,13 @@ func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *see
 		}
 		sources = append(sources, v.source)
 	}
+	log, err := d.makeLog(ctx, machine)
+	if err != nil {
+		return err
+	}
+	if log != nil {
+		*undo = append(*undo, func(ctx context.Context) error { return d.deleteVolume(ctx, *log) })
+	}
 	dom := lv.Domain{}
 	if there != nil {
 		dom = there.dom
@@ -168,8 +184,17 @@ func (d *Driver) define(ctx context.Context, m *rackv1.CreateMachine, sources []
 			Class: hypervisor.ErrUnsupported, Op: opCreate, Err: fmt.Errorf("the host cannot run machines of architecture %q", architecture),
 		}
 	}
-	text, err := defineXML(m, sources, hostFacts{kvm: hasKVM(caps, architecture), libVersion: static.libvirt})
-	if err != nil {
+	host := hostFacts{kvm: hasKVM(caps, architecture), libVersion: static.libvirt, consoleLog: d.consoleLogOf(m.GetMachine())}
+	if host.hostdevNetworks, host.functions, err = d.freeFunctions(ctx, m.GetMachine()); err != nil {
+		return lv.Domain{}, err
+	}
+	if host.tagged, err = d.tagsOf(ctx, m.GetMachine(), static.libvirt); err != nil {
+		return lv.Domain{}, err
+	}
+	text, err := defineXML(m, sources, host)
+	if e, ok := errors.AsType[*hypervisor.Error](err); ok {
+		return lv.Domain{}, e
+	} else if err != nil {
 		return lv.Domain{}, &hypervisor.Error{Class: hypervisor.ErrRefused, Op: "write the domain's XML", Err: err}
 	}
 	return call(ctx, d.conn, "define domain "+domainName(m.GetMachine()), slow, func(a api) (lv.Domain, error) {

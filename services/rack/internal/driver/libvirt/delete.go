@@ -51,9 +51,10 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
-	return d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
+	err = d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
 		return strings.HasPrefix(k.GetVolume(), volumePrefix(machine.GetUid()))
 	})
+	return errors.Join(err, d.removeLog(ctx, machine))
 }
 
 // removeVolumes removes the volumes of a machine's disks. mine says which of them

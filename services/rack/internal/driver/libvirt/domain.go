@@ -29,6 +29,7 @@ type domain struct {
 	disks        []disk
 	interfaces   []*vmhostv1.MachineInterface
 	consoleLog   string
+	functions    []pciAddress // virtual functions of the host that it has
 	pinned       []int32
 	hugepages    bool
 	firmware     vmhostv1.Firmware
@@ -124,6 +125,8 @@ type domainXML struct {
 			Bridge  string `xml:"bridge,attr"`
 			Dev     string `xml:"dev,attr"`
 			Mode    string `xml:"mode,attr"`
+			// Of a device of the host that it is handed.
+			Address pciAddressXML `xml:"address"`
 		} `xml:"source"`
 		VLAN struct {
 			Tags []struct {
@@ -201,6 +204,9 @@ func parseDomain(text string) (*domain, error) {
 			out.Kind, out.Source, out.MacvlanMode = vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN, i.Source.Dev, macvlanModes[i.Source.Mode]
 		case "hostdev":
 			out.Kind = vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV
+			if at, ok := i.Source.Address.read(); ok {
+				d.functions = append(d.functions, at)
+			}
 		default:
 			out.Source = firstOf(i.Source.Network, i.Source.Bridge, i.Source.Dev)
 		}

@@ -48,6 +48,13 @@ type volumeSource struct {
 type hostFacts struct {
 	kvm        bool
 	libVersion uint64
+	consoleLog string
+	tagged     map[string]bool // MACs of interfaces with a VLAN tag
+	// hostdevNetworks are the networks of libvirt that hand out virtual functions,
+	// by the device whose functions they are.
+	hostdevNetworks map[string]string
+	// functions are addresses of free virtual functions, by device.
+	functions map[string][]pciAddress
 }
 
 // defineXML is the definition of a machine. disks are in the machine's order.
@@ -68,10 +75,6 @@ func defineXML(m *rackv1.CreateMachine, disks []volumeSource, host hostFacts) (s
 		VCPU:     &libvirtxml.DomainVCPU{Placement: "static", Value: uint(machine.GetCores())},
 		OS: &libvirtxml.DomainOS{
 			Type: &libvirtxml.DomainOSType{Arch: machine.GetArchitecture(), Machine: machineTypes[machine.GetArchitecture()], Type: "hvm"},
-			// The network decides what a machine does; where it says `exit`, or
-			// does not answer, the first disk boots.
-			BootDevices: []libvirtxml.DomainBootDevice{{Dev: "network"}, {Dev: "hd"}},
-			BIOS:        &libvirtxml.DomainBIOS{UseSerial: "yes"},
 		},
 		Features:   &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
 		CPU:        cpuOf(host),
@@ -84,6 +87,8 @@ func defineXML(m *rackv1.CreateMachine, disks []volumeSource, host hostFacts) (s
 	if host.kvm {
 		d.Type = "kvm"
 	}
+	setFirmware(d, machine, host)
+	pinCores(d, machine)
 	for i, s := range disks {
 		if i >= 26 {
 			return "", fmt.Errorf("a machine has at most 26 disks, not %d", len(disks))
@@ -91,13 +96,14 @@ func defineXML(m *rackv1.CreateMachine, disks []volumeSource, host hostFacts) (s
 		d.Devices.Disks = append(d.Devices.Disks, diskOf(machine.GetUid(), i, s))
 	}
 	for _, i := range machine.GetInterfaces() {
-		n, err := interfaceOf(i)
+		n, err := interfaceOf(i, host)
 		if err != nil {
 			return "", err
 		}
 		d.Devices.Interfaces = append(d.Devices.Interfaces, n)
 	}
-	addDevices(d.Devices, consoleLogOf(machine))
+	setBootOrder(d, machine)
+	addDevices(d.Devices, host.consoleLog)
 	return d.Marshal()
 }
 
@@ -141,7 +147,7 @@ func diskSerial(uid string, index int) string {
 	return id[max(0, len(id)-12):] + "-" + strconv.Itoa(index)
 }
 
-func interfaceOf(i *vmhostv1.MachineInterface) (libvirtxml.DomainInterface, error) {
+func interfaceOf(i *vmhostv1.MachineInterface, host hostFacts) (libvirtxml.DomainInterface, error) {
 	source := &libvirtxml.DomainInterfaceSource{}
 	switch i.GetKind() {
 	case vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK:
@@ -150,6 +156,8 @@ func interfaceOf(i *vmhostv1.MachineInterface) (libvirtxml.DomainInterface, erro
 		source.Bridge = &libvirtxml.DomainInterfaceSourceBridge{Bridge: i.GetSource()}
 	case vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN:
 		source.Direct = &libvirtxml.DomainInterfaceSourceDirect{Dev: i.GetSource(), Mode: macvlanWord(i.GetMacvlanMode())}
+	case vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV:
+		return functionOf(i, host)
 	default:
 		return libvirtxml.DomainInterface{}, fmt.Errorf("interface %s is attached to nothing", i.GetMac())
 	}
@@ -157,7 +165,16 @@ func interfaceOf(i *vmhostv1.MachineInterface) (libvirtxml.DomainInterface, erro
 		MAC:    &libvirtxml.DomainInterfaceMAC{Address: i.GetMac()},
 		Source: source,
 		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+		VLan:   vlanOf(i, host),
 	}, nil
+}
+
+// vlanOf is the tag that an interface's frames get.
+func vlanOf(i *vmhostv1.MachineInterface, host hostFacts) *libvirtxml.DomainInterfaceVLan {
+	if !host.tagged[i.GetMac()] {
+		return nil
+	}
+	return &libvirtxml.DomainInterfaceVLan{Tags: []libvirtxml.DomainInterfaceVLanTag{{ID: uint(i.GetVlan())}}}
 }
 
 // addDevices adds what every machine has.
@@ -182,6 +199,7 @@ func addDevices(list *libvirtxml.DomainDeviceList, consoleLog string) {
 	})
 }
 
-func domainName(m *vmhostv1.Machine) string { return firstOf(m.GetHypervisorName(), m.GetHostname()) }
+// logFileOf is the log's path where no storage pool can have it.
+func logFileOf(m *vmhostv1.Machine) string { return logFolder + domainName(m) + "-serial.log" }
 
-func consoleLogOf(m *vmhostv1.Machine) string { return logFolder + domainName(m) + "-serial.log" }
+func domainName(m *vmhostv1.Machine) string { return firstOf(m.GetHypervisorName(), m.GetHostname()) }

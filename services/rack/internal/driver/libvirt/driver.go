@@ -35,8 +35,9 @@ type Driver struct {
 }
 
 var (
-	_ hypervisor.Driver  = (*Driver)(nil)
-	_ hypervisor.Adopter = (*Driver)(nil)
+	_ hypervisor.Driver   = (*Driver)(nil)
+	_ hypervisor.Adopter  = (*Driver)(nil)
+	_ hypervisor.Consoler = (*Driver)(nil)
 )
 
 // newDriver starts what a connection needs in the background.

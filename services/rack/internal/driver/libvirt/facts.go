@@ -38,6 +38,13 @@ type network struct {
 	dhcp, active bool
 	bridged      bool // attaches guests to a bridge of the host's own
 	vlan         int32
+	forward      string   // how it reaches outside; empty: not at all
+	uplinks      []string // devices that it is bound to
+	addresses    []string // of the host
+	mtu          int32
+	functionsOf  string  // the device whose virtual functions it hands out
+	switched     bool    // by Open vSwitch
+	vlans        []int32 // that it carries, tagged, besides its own
 }
 
 // facts are what is known of a host besides its domains.
@@ -54,6 +61,9 @@ type facts struct {
 	capsAt  time.Time
 	links   []*vmhostv1.HostNetwork
 	linksAt time.Time
+	sriov   []sriovDevice
+	sriovAt time.Time
+	secure  map[string]bool // by architecture: secure boot
 }
 
 type keptXML struct {
@@ -245,17 +255,50 @@ func parseNetwork(text string) (network, error) {
 	if x.Bridge != nil {
 		n.bridge = x.Bridge.Name
 	}
+	if x.Forward != nil {
+		n.readForward(x.Forward)
+	}
+	if x.MTU != nil {
+		n.mtu = int32(x.MTU.Size)
+	}
 	n.bridged = x.Forward != nil && x.Forward.Mode == "bridge" && n.bridge != ""
 	if x.VLAN != nil && len(x.VLAN.Tags) == 1 {
 		n.vlan = int32(x.VLAN.Tags[0].ID)
 	}
+	n.switched = x.VirtualPort != nil && x.VirtualPort.Params != nil && x.VirtualPort.Params.OpenVSwitch != nil
+	if x.VLAN != nil && len(x.VLAN.Tags) > 1 {
+		for _, tag := range x.VLAN.Tags {
+			n.vlans = append(n.vlans, int32(tag.ID))
+		}
+	}
 	for _, ip := range x.IPs {
 		n.dhcp = n.dhcp || (ip.DHCP != nil && len(ip.DHCP.Ranges)+len(ip.DHCP.Hosts) > 0)
 		if c, ok := cidrOf(ip); ok {
-			n.cidrs = append(n.cidrs, c)
+			n.cidrs, n.addresses = append(n.cidrs, c), append(n.addresses, ip.Address)
 		}
 	}
 	return n, nil
+}
+
+// readForward reads how a network reaches outside. libvirt leaves the mode out
+// where it is nat.
+func (n *network) readForward(f *libvirtxml.NetworkForward) {
+	n.forward = firstOf(f.Mode, "nat")
+	add := func(dev string) {
+		if dev != "" && !slices.Contains(n.uplinks, dev) {
+			n.uplinks = append(n.uplinks, dev)
+		}
+	}
+	add(f.Dev)
+	for _, i := range f.Interfaces {
+		add(i.Dev)
+	}
+	for _, pf := range f.PFs {
+		add(pf.Dev)
+	}
+	if n.forward == "hostdev" && len(f.PFs) == 1 {
+		n.functionsOf = f.PFs[0].Dev
+	}
 }
 
 func cidrOf(ip libvirtxml.NetworkIP) (string, bool) {

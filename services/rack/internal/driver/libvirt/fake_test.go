@@ -23,7 +23,6 @@ const (
 	procGetHostname    = 59
 	procRegisterEvents = 316
 	statusError        = 1
-	typeReply          = 1
 )
 
 // fakeLibvirtd speaks just enough of libvirt's protocol to be connected to, and

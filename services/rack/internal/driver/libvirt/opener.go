@@ -70,7 +70,7 @@ func NewOpener(cfg Config) *Opener { return &Opener{cfg: cfg.withDefaults()} }
 func (o *Opener) Open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.DialTimeout)
 	defer cancel()
-	c, err := o.connect(ctx, target)
+	c, err := o.connect(ctx, target, false)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +82,9 @@ func (o *Opener) Open(ctx context.Context, target hypervisor.Target) (hypervisor
 	return d, nil
 }
 
-// connect makes a connection to libvirt's QEMU driver.
-func (o *Opener) connect(ctx context.Context, target hypervisor.Target) (*conn, error) {
+// connect makes a connection to libvirt's QEMU driver; streams: for calls with
+// streams, and for no others.
+func (o *Opener) connect(ctx context.Context, target hypervisor.Target, streams bool) (*conn, error) {
 	if target.Address.Type != vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT {
 		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "connect to hypervisor", Err: errors.New("the address is not of libvirt")}
 	}
@@ -91,7 +92,11 @@ func (o *Opener) connect(ctx context.Context, target hypervisor.Target) (*conn, 
 	if err != nil {
 		return nil, asHypervisorError("connect to "+target.Address.String(), err)
 	}
-	l := lv.NewWithDialer(fixedDialer{wire})
+	var read net.Conn = wire
+	if streams {
+		read = newStreamWire(wire)
+	}
+	l := lv.NewWithDialer(fixedDialer{read})
 	c := newConn(l, wire)
 	err = do(ctx, c, "open libvirt's QEMU driver", fast, func(api) error { return l.ConnectToURI(lv.QEMUSystem) })
 	if err != nil {
