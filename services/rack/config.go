@@ -15,6 +15,8 @@ import (
 const (
 	// DriverLibvirt drives libvirt.
 	DriverLibvirt = "libvirt"
+	// DriverLXD drives LXD.
+	DriverLXD = "lxd"
 	// DriverFake drives hosts that exist in the rack's memory only.
 	DriverFake = "fake"
 )
@@ -30,10 +32,13 @@ type Config struct {
 	// Regions are the addresses of regions, instead of those of the join token.
 	Regions []string `yaml:"regions" usage:"host:port of every region; empty: what the join token named"`
 	// Drivers are the drivers to offer.
-	Drivers []string `yaml:"drivers" usage:"drivers to offer: libvirt, fake"`
+	Drivers []string `yaml:"drivers" usage:"drivers to offer: libvirt, lxd, fake"`
 	// LocalSockets are libvirt sockets of this machine, by the name that an
 	// address uses for them.
 	LocalSockets map[string]string `yaml:"local_sockets" usage:"paths of libvirt sockets by the NAME of qemu+unix://NAME/system"`
+	// LXDSockets are LXD sockets of this machine, by the name that an address uses
+	// for them.
+	LXDSockets map[string]string `yaml:"lxd_sockets" usage:"paths of LXD sockets by the NAME of lxd+unix://NAME"`
 	// Fake are the hosts of the fake driver.
 	Fake FakeConfig `yaml:"fake"`
 	// StepsPerHost is how many steps run at once on a host.
@@ -58,11 +63,11 @@ type FakeConfig struct {
 	StateFile string `yaml:"state_file" usage:"file that keeps the fake hosts' machines over restarts; empty: in memory"`
 }
 
-// Default is a rack for the libvirt hosts it can reach.
+// Default is a rack for the libvirt and LXD hosts it can reach.
 func Default() Config {
 	return Config{
 		DataDir:           "/var/lib/vmhost-rack",
-		Drivers:           []string{DriverLibvirt},
+		Drivers:           []string{DriverLibvirt, DriverLXD},
 		StepsPerHost:      4,
 		InventoryInterval: time.Minute,
 		DrainTimeout:      10 * time.Second,
@@ -90,14 +95,16 @@ func (c *Config) Validate() error {
 		faults = append(faults, errors.New("drivers is empty"))
 	}
 	for _, d := range c.Drivers {
-		if d != DriverLibvirt && d != DriverFake {
-			faults = append(faults, fmt.Errorf("drivers: %q is none of libvirt, fake", d))
+		if d != DriverLibvirt && d != DriverLXD && d != DriverFake {
+			faults = append(faults, fmt.Errorf("drivers: %q is none of libvirt, lxd, fake", d))
 		}
 	}
 	socket := regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	for name, path := range c.LocalSockets {
-		if !socket.MatchString(name) || path == "" {
-			faults = append(faults, fmt.Errorf("local_sockets: %q=%q is not the name of a socket and its path", name, path))
+	for key, sockets := range map[string]map[string]string{"local_sockets": c.LocalSockets, "lxd_sockets": c.LXDSockets} {
+		for name, path := range sockets {
+			if !socket.MatchString(name) || path == "" {
+				faults = append(faults, fmt.Errorf("%s: %q=%q is not the name of a socket and its path", key, name, path))
+			}
 		}
 	}
 	for _, h := range c.Fake.Hosts {

@@ -23,6 +23,7 @@ func TestFaultsOfTheConfigurationNameTheirKey(t *testing.T) {
 		"regions":            func(c *rack.Config) { c.Regions = []string{"host"} },
 		"drivers":            func(c *rack.Config) { c.Drivers = []string{"vmware"} },
 		"local_sockets":      func(c *rack.Config) { c.LocalSockets = map[string]string{"../x": "/s"} },
+		"lxd_sockets":        func(c *rack.Config) { c.LXDSockets = map[string]string{"l1": ""} },
 		"fake.hosts":         func(c *rack.Config) { c.Fake.Hosts = []fake.HostSpec{{Name: "A"}} },
 		"steps_per_host":     func(c *rack.Config) { c.StepsPerHost = 0 },
 		"inventory_interval": func(c *rack.Config) { c.InventoryInterval = 0 },
@@ -42,6 +43,7 @@ data_dir: /data
 join_token: top-secret
 drivers: [fake]
 local_sockets: {h1: /run/h1.sock}
+lxd_sockets: {l1: /run/l1.sock}
 fake:
   hosts:
     - {name: h, count: 3, cores: 4, password: hidden, pools: [{name: ssd, capacity_bytes: 5, thin: true}], networks: [{name: br0, bridge: true}]}
@@ -56,7 +58,7 @@ fake:
 		t.Fatal(err)
 	}
 	h := cfg.Fake.Hosts[0]
-	if cfg.StepsPerHost != 8 || len(cfg.Regions) != 2 || h.Count != 3 || !h.Pools[0].Thin || !h.Networks[0].Bridge || cfg.LocalSockets["h1"] != "/run/h1.sock" {
+	if cfg.StepsPerHost != 8 || len(cfg.Regions) != 2 || h.Count != 3 || !h.Pools[0].Thin || !h.Networks[0].Bridge || cfg.LocalSockets["h1"] != "/run/h1.sock" || cfg.LXDSockets["l1"] != "/run/l1.sock" {
 		t.Errorf("configuration %+v", cfg)
 	}
 	var out strings.Builder

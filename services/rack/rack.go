@@ -28,6 +28,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/rack/internal/driver/libvirt"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/lxd"
 	"github.com/vmhost-project/vmhost/services/rack/internal/enroll"
 	"github.com/vmhost-project/vmhost/services/rack/internal/executor"
 	"github.com/vmhost-project/vmhost/services/rack/internal/journal"
@@ -133,6 +134,9 @@ func (r *Rack) openDrivers(fleet *fake.Fleet) (err error) {
 	if r.cfg.has(DriverLibvirt) {
 		r.drivers[vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT] = libvirt.NewOpener(libvirt.Config{LocalSockets: r.cfg.LocalSockets, Log: r.log})
 	}
+	if r.cfg.has(DriverLXD) {
+		r.drivers[vmhostv1.VmHostType_VM_HOST_TYPE_LXD] = lxd.NewOpener(lxd.Config{LocalSockets: r.cfg.LXDSockets, Log: r.log})
+	}
 	if !r.cfg.has(DriverFake) {
 		return nil
 	}
@@ -156,6 +160,9 @@ func (r *Rack) endpoints() []string {
 	return r.identity.Endpoints()
 }
 
+// lxdSocket starts the names of LXD's sockets in what the rack says of itself.
+const lxdSocket = "lxd:"
+
 // hello is what the rack says of itself, the same for the life of the process.
 func (r *Rack) hello() func() *rackv1.RackHello {
 	hello := &rackv1.RackHello{
@@ -163,6 +170,13 @@ func (r *Rack) hello() func() *rackv1.RackHello {
 	}
 	if r.cfg.has(DriverLibvirt) {
 		hello.LocalSockets = append([]string{""}, slices.Sorted(maps.Keys(r.cfg.LocalSockets))...)
+	}
+	if r.cfg.has(DriverLXD) {
+		// One name may be a socket of each.
+		hello.LocalSockets = append(hello.LocalSockets, lxdSocket)
+		for _, name := range slices.Sorted(maps.Keys(r.cfg.LXDSockets)) {
+			hello.LocalSockets = append(hello.LocalSockets, lxdSocket+name)
+		}
 	}
 	return func() *rackv1.RackHello { return hello }
 }

@@ -25,8 +25,10 @@ type Config struct {
 	// LocalSockets are libvirt sockets that addresses may name, beside the
 	// machine's own.
 	LocalSockets map[string]string `yaml:"local_sockets" usage:"libvirt sockets of this machine by name, for addresses qemu+unix://NAME/system"`
+	// LXDSockets are LXD sockets that addresses may name, beside the machine's own.
+	LXDSockets map[string]string `yaml:"lxd_sockets" usage:"LXD sockets of this machine by name, for addresses lxd+unix://NAME"`
 	// Drivers are the hypervisors that the local rack drives.
-	Drivers []string `yaml:"drivers" usage:"drivers of the local rack: libvirt, fake"`
+	Drivers []string `yaml:"drivers" usage:"drivers of the local rack: libvirt, lxd, fake"`
 	// FakeHosts are the hosts of the fake driver.
 	FakeHosts []fake.HostSpec `yaml:"fake_hosts" usage:"hosts of the fake driver, which exist in this process only"`
 	// CLIContext says whether a context for vmhostctl is made ready.
@@ -45,7 +47,7 @@ func Default() Config {
 		RackListen:    "127.0.0.1:7444",
 		GatewayListen: "127.0.0.1:7480",
 		OpsListen:     "127.0.0.1:7445",
-		Drivers:       []string{"libvirt"},
+		Drivers:       []string{"libvirt", "lxd"},
 		CLIContext:    true,
 		LogLevel:      "info",
 		LogFormat:     "auto",

@@ -13,7 +13,7 @@ import (
 func (s *Standalone) runRack(ctx context.Context) error {
 	cfg := rack.Default()
 	cfg.DataDir = s.cfg.path("rack")
-	cfg.LocalSockets, cfg.Drivers = s.cfg.LocalSockets, s.cfg.Drivers
+	cfg.LocalSockets, cfg.LXDSockets, cfg.Drivers = s.cfg.LocalSockets, s.cfg.LXDSockets, s.cfg.Drivers
 	cfg.Fake = rack.FakeConfig{Hosts: s.cfg.FakeHosts, StateFile: s.cfg.path("fake-hosts.json")}
 	cfg.OpsListen = "" // the region's serves the whole process
 	// Addresses in the identity are of the time it was made; ports may change.

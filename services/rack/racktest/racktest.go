@@ -25,6 +25,8 @@ type Options struct {
 	Libvirt bool
 	// LocalSockets are paths of libvirt sockets by name.
 	LocalSockets map[string]string
+	// LXDSockets are paths of LXD sockets by name.
+	LXDSockets map[string]string
 	// Regions are used instead of the token's endpoints.
 	Regions []string
 	// DataDir is used again, to restart a rack; empty is a new one.
@@ -53,7 +55,8 @@ func Start(t testing.TB, o Options) *rack.Rack {
 func Launch(t testing.TB, o Options) (r *rack.Rack, stop func() error) {
 	t.Helper()
 	cfg := rack.Default()
-	cfg.JoinToken, cfg.Regions, cfg.LocalSockets, cfg.DataDir = o.JoinToken, o.Regions, o.LocalSockets, o.DataDir
+	cfg.JoinToken, cfg.Regions, cfg.DataDir = o.JoinToken, o.Regions, o.DataDir
+	cfg.LocalSockets, cfg.LXDSockets = o.LocalSockets, o.LXDSockets
 	cfg.Drivers, cfg.OpsListen, cfg.DrainTimeout = nil, "", time.Second
 	if o.Libvirt {
 		cfg.Drivers = append(cfg.Drivers, rack.DriverLibvirt)
