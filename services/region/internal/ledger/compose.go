@@ -289,7 +289,7 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 			continue
 		}
 		l.claim(v, d, p, plan, hostname, taken)
-		hosts[plan.Index] = plan.Host.Take(p.place.Cores, p.place.MemoryMiB, p.place.Disks, plan.Pools)
+		hosts[plan.Index] = plan.Host.Take(d.placed[len(d.placed)-1].machine.GetCommitment())
 	}
 }
 
@@ -321,9 +321,12 @@ func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names ma
 		return nil, "", hostnameTaken(pool, hostname)
 	}
 	req := w.place
-	req.HypervisorName = hypervisorName(hostname, pool)
-	req.NameTaken = func(host string) bool { return l.index.nameTaken(v, host, req.HypervisorName) }
+	req.HypervisorName, req.InstanceName = hypervisorName(hostname, pool), instanceName(hostname, pool)
+	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
 	plan := placement.Choose(hosts, req)
+	if err := addressTaken(&plan, &req); err != nil {
+		return nil, "", err
+	}
 	return &plan, hostname, nil
 }
 

@@ -283,10 +283,11 @@ func TestEveryDecisionIsInTheRecords(t *testing.T) {
 		Zone: "zones/default", ResourcePool: "resourcePools/default", HypervisorName: "web", HypervisorUuid: uid, Architecture: "x86_64",
 		Cores: 2, MemoryMib: 512, Tags: []string{"blue"}, Phase: vmhostv1.MachinePhase_MACHINE_PHASE_COMPOSING, Operation: op.GetName(),
 		Disks: []*vmhostv1.MachineDisk{
-			{StoragePool: "default", Volume: "vmhost-" + uid + "-0", SizeBytes: 3_000_320},
+			{StoragePool: "default", Volume: "vmhost-" + uid + "-0", SizeBytes: 3_000_320, Boot: true},
 			{StoragePool: "default", Volume: "vmhost-" + uid + "-1", SizeBytes: 4096},
 		},
-		Interfaces: []*vmhostv1.MachineInterface{{Source: "default", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK, Mac: m.GetInterfaces()[0].GetMac()}},
+		Interfaces: []*vmhostv1.MachineInterface{{Source: "default", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK, Mac: m.GetInterfaces()[0].GetMac(), Boot: true}},
+		Type:       vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE, Autostart: true,
 	}
 	if diff := cmp.Diff(want, m, protocmp.Transform(), protocmp.IgnoreFields(&vmhostv1.Machine{}, "create_time", "update_time")); diff != "" {
 		t.Errorf("machine (-want +got):\n%s", diff)
@@ -347,6 +348,12 @@ func TestReleaseGivesEverythingBack_P4(t *testing.T) {
 	}
 }
 
+const container = vmhostv1.MachineType_MACHINE_TYPE_CONTAINER
+
+func nic(n ...*vmhostv1.InterfaceRequest) *vmhostv1.ComposeMachineRequest {
+	return &vmhostv1.ComposeMachineRequest{Interfaces: n}
+}
+
 func TestBadRequestsAreRefusedWithTheirField(t *testing.T) {
 	s := storetest.New(t)
 	l := open(t, s)
@@ -375,6 +382,22 @@ func TestBadRequestsAreRefusedWithTheirField(t *testing.T) {
 		{"diskless with disks", &vmhostv1.ComposeMachineRequest{Diskless: true, Disks: []*vmhostv1.DiskRequest{{SizeBytes: 1 << 20}}}, vmhostv1.ErrorReason_INVALID_FIELD, "diskless"},
 		{"negative disk", &vmhostv1.ComposeMachineRequest{Disks: []*vmhostv1.DiskRequest{{SizeBytes: -1}}}, vmhostv1.ErrorReason_INVALID_FIELD, "disks[0].size_bytes"},
 		{"MAC twice", &vmhostv1.ComposeMachineRequest{Interfaces: []*vmhostv1.InterfaceRequest{{Mac: "52:54:00:00:00:0a"}, {Mac: "52:54:00:00:00:0A"}}}, vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[1].mac"},
+		{"MAC of many", nic(&vmhostv1.InterfaceRequest{Mac: "01:00:5e:00:00:01"}), vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[0].mac"},
+		{"address outside its subnet", nic(&vmhostv1.InterfaceRequest{SubnetCidr: "10.0.0.0/24", IpAddress: "10.0.1.5"}), vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[0].ip_address"},
+		{"address of many", nic(&vmhostv1.InterfaceRequest{IpAddress: "224.0.0.1"}), vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[0].ip_address"},
+		{"address twice", nic(&vmhostv1.InterfaceRequest{IpAddress: "10.0.0.5"}, &vmhostv1.InterfaceRequest{IpAddress: "10.0.0.5"}), vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[1].ip_address"},
+		{"two interfaces to boot by", nic(&vmhostv1.InterfaceRequest{Boot: true}, &vmhostv1.InterfaceRequest{Boot: true}), vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[1].boot"},
+		{"two roots", &vmhostv1.ComposeMachineRequest{Disks: []*vmhostv1.DiskRequest{{SizeBytes: 1 << 20, Boot: true}, {SizeBytes: 1 << 20, Boot: true}}}, vmhostv1.ErrorReason_INVALID_FIELD, "disks[1].boot"},
+		{"secure boot with BIOS", &vmhostv1.ComposeMachineRequest{SecureBoot: true, Firmware: vmhostv1.Firmware_FIRMWARE_BIOS}, vmhostv1.ErrorReason_INVALID_FIELD, "secure_boot"},
+		{"container without image", &vmhostv1.ComposeMachineRequest{Type: container}, vmhostv1.ErrorReason_INVALID_FIELD, "image"},
+		{"container with firmware", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x", Firmware: vmhostv1.Firmware_FIRMWARE_UEFI}, vmhostv1.ErrorReason_INVALID_FIELD, "firmware"},
+		{"container with secure boot", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x", SecureBoot: true}, vmhostv1.ErrorReason_INVALID_FIELD, "secure_boot"},
+		{"container with huge pages", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x", Hugepages: true}, vmhostv1.ErrorReason_INVALID_FIELD, "hugepages"},
+		{"container without a disk", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x", Diskless: true}, vmhostv1.ErrorReason_INVALID_FIELD, "diskless"},
+		{"container with its root behind", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x", Disks: []*vmhostv1.DiskRequest{{SizeBytes: 1 << 20}, {SizeBytes: 1 << 20, Boot: true}}}, vmhostv1.ErrorReason_INVALID_FIELD, "disks[1].boot"},
+		{"pinned to too few cores", &vmhostv1.ComposeMachineRequest{Cores: 3, PinnedCores: []int32{0, 1}}, vmhostv1.ErrorReason_INVALID_FIELD, "pinned_cores"},
+		{"pinned to one core twice", &vmhostv1.ComposeMachineRequest{PinnedCores: []int32{1, 1}}, vmhostv1.ErrorReason_INVALID_FIELD, "pinned_cores[1]"},
+		{"container where none run", &vmhostv1.ComposeMachineRequest{Type: container, Image: "x"}, vmhostv1.ErrorReason_NO_CAPACITY, ""},
 		{"MAC of a foreign machine", &vmhostv1.ComposeMachineRequest{Interfaces: []*vmhostv1.InterfaceRequest{{Mac: "52:54:00:00:00:01"}}}, vmhostv1.ErrorReason_INVALID_FIELD, "interfaces[0].mac"},
 		{"name of a foreign machine", &vmhostv1.ComposeMachineRequest{Hostname: "legacy"}, vmhostv1.ErrorReason_NO_CAPACITY, ""},
 		{"too large", &vmhostv1.ComposeMachineRequest{Cores: 9}, vmhostv1.ErrorReason_NO_CAPACITY, ""},

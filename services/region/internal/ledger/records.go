@@ -23,6 +23,7 @@ const (
 
 // newMachine is the record of a machine with every decision made.
 func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.StoredMachine {
+	h, boot := plan.Host, w.boot()
 	m := &vmhostv1.Machine{
 		Name:           "machines/" + w.uid,
 		Uid:            w.uid,
@@ -30,8 +31,8 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 		UpdateTime:     timestamppb.New(w.now),
 		Hostname:       hostname,
 		Origin:         vmhostv1.MachineOrigin_MACHINE_ORIGIN_COMPOSED,
-		VmHost:         "vmHosts/" + plan.Host.ID,
-		Zone:           "zones/" + plan.Host.Zone,
+		VmHost:         "vmHosts/" + h.ID,
+		Zone:           "zones/" + h.Zone,
 		ResourcePool:   "resourcePools/" + w.place.ResourcePool,
 		HypervisorName: hypervisorName(hostname, w.place.ResourcePool),
 		HypervisorUuid: w.uid,
@@ -41,25 +42,35 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 		Tags:           w.req.GetTags(),
 		Phase:          vmhostv1.MachinePhase_MACHINE_PHASE_COMPOSING,
 		Operation:      "operations/" + w.operationUID,
+		Type:           w.place.Type,
+		PinnedCores:    w.place.PinnedCores,
+		Hugepages:      w.place.Hugepages,
+		Firmware:       w.req.GetFirmware(),
+		SecureBoot:     w.place.SecureBoot,
+		Profiles:       w.place.Profiles,
+		Image:          w.place.Image,
+		Autostart:      w.req.GetAutostart(),
 	}
-	commitment := &storev1.Commitment{Cores: m.GetCores(), MemoryMib: m.GetMemoryMib()}
+	if h.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		m.HypervisorName, m.Project = instanceName(hostname, w.place.ResourcePool), h.Project
+	}
 	for i, d := range w.place.Disks {
 		m.Disks = append(m.Disks, &vmhostv1.MachineDisk{
 			StoragePool: plan.Pools[i], Volume: "vmhost-" + w.uid + "-" + strconv.Itoa(i), SizeBytes: d.SizeBytes,
+			Boot: i == boot.disk, Tags: d.Tags,
 		})
-		if commitment.StorageBytes == nil {
-			commitment.StorageBytes = map[string]int64{}
-		}
-		commitment.StorageBytes[plan.Pools[i]] += d.SizeBytes
 	}
 	for i, n := range plan.Networks {
-		out := &vmhostv1.MachineInterface{Mac: w.macs[i], Source: n.Source, Kind: n.Kind}
+		out := &vmhostv1.MachineInterface{Mac: w.macs[i], Source: n.Source, Kind: n.Kind, Vlan: n.VLAN, Boot: i == boot.network}
+		if a := w.place.Interfaces[i].Address; a.IsValid() {
+			out.FixedAddress = a.String()
+		}
 		if n.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN {
-			out.MacvlanMode = macvlanMode(w.req.GetInterfaces()[i].GetMacvlanMode(), plan.Host.MacvlanMode)
+			out.MacvlanMode = macvlanMode(w.req.GetInterfaces()[i].GetMacvlanMode(), h.MacvlanMode)
 		}
 		m.Interfaces = append(m.Interfaces, out)
 	}
-	return &storev1.StoredMachine{Resource: m, Commitment: commitment, Autostart: w.req.GetAutostart()}
+	return &storev1.StoredMachine{Resource: m, Commitment: plan.Commitment(&w.place), Autostart: w.req.GetAutostart()}
 }
 
 func macvlanMode(asked, host vmhostv1.MacvlanMode) vmhostv1.MacvlanMode {
@@ -104,7 +115,7 @@ func (w *want) record(m *storev1.StoredMachine, hostUID string) *storev1.StoredO
 	if w.req.GetStart() {
 		step("start", &rackv1.Step{
 			Timeout: durationpb.New(startTimeout),
-			Action:  &rackv1.Step_SetPower{SetPower: &rackv1.SetPower{Uid: w.uid, Action: rackv1.PowerAction_POWER_ACTION_START}},
+			Action:  &rackv1.Step_SetPower{SetPower: &rackv1.SetPower{Uid: w.uid, HypervisorName: r.GetHypervisorName(), Action: rackv1.PowerAction_POWER_ACTION_START}},
 		})
 	}
 	return op
@@ -116,5 +127,7 @@ func wireMachine(r *vmhostv1.Machine) *vmhostv1.Machine {
 		Name: r.GetName(), Uid: r.GetUid(), Hostname: r.GetHostname(), HypervisorName: r.GetHypervisorName(),
 		HypervisorUuid: r.GetHypervisorUuid(), Architecture: r.GetArchitecture(), Cores: r.GetCores(), MemoryMib: r.GetMemoryMib(),
 		Disks: r.GetDisks(), Interfaces: r.GetInterfaces(), Operation: r.GetOperation(), VmHost: r.GetVmHost(),
+		Type: r.GetType(), PinnedCores: r.GetPinnedCores(), Hugepages: r.GetHugepages(), Firmware: r.GetFirmware(), SecureBoot: r.GetSecureBoot(),
+		Profiles: r.GetProfiles(), Image: r.GetImage(), Project: r.GetProject(), Autostart: r.GetAutostart(),
 	}
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"strings"
@@ -19,9 +20,7 @@ import (
 
 const (
 	defaultMemoryMiB = 2048
-	defaultDiskBytes = 8_000_000_000
 	defaultPool      = "default"
-	sectorBytes      = 512
 )
 
 // want is a compose request with every default filled in and everything random
@@ -47,8 +46,16 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 	req := proto.CloneOf(in)
 	w := &want{req: req, principal: principal, id: id, hostname: req.GetHostname(), now: time.Now()}
 	w.place = placement.Request{
+		Type:  cmp.Or(req.GetType(), vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE),
 		Cores: max(req.GetCores(), 1), MemoryMiB: req.GetMemoryMib(), Architecture: req.GetArchitecture(),
 		RequiredTags: req.GetRequiredTags(), ForbiddenTags: req.GetForbiddenTags(),
+		Hugepages: req.GetHugepages(), SecureBoot: req.GetSecureBoot(), Profiles: req.GetProfiles(), Image: req.GetImage(),
+	}
+	if err := w.kind(); err != nil {
+		return nil, err
+	}
+	if err := w.pin(); err != nil {
+		return nil, err
 	}
 	if w.place.MemoryMiB == 0 {
 		w.place.MemoryMiB = defaultMemoryMiB
@@ -103,43 +110,6 @@ func idOf(field, collection, name string) (string, error) {
 	return id, nil
 }
 
-func (w *want) disks() error {
-	disks := w.req.GetDisks()
-	switch {
-	case w.req.GetDiskless() && len(disks) > 0:
-		return apierror.InvalidField("diskless", "is set, but disks are asked for")
-	case w.req.GetDiskless():
-		return nil
-	case len(disks) == 0:
-		disks = []*vmhostv1.DiskRequest{{SizeBytes: defaultDiskBytes}}
-	}
-	for i, d := range disks {
-		if d.GetSizeBytes() <= 0 || d.GetSizeBytes() > 1<<60 {
-			return apierror.InvalidField(fmt.Sprintf("disks[%d].size_bytes", i), "must be more than 0")
-		}
-		size := (d.GetSizeBytes() + sectorBytes - 1) / sectorBytes * sectorBytes
-		w.place.Disks = append(w.place.Disks, placement.Disk{SizeBytes: size, Pool: d.GetStoragePool()})
-	}
-	return nil
-}
-
-func (w *want) interfaces() error {
-	if len(w.req.GetInterfaces()) == 0 {
-		w.req.Interfaces = []*vmhostv1.InterfaceRequest{{}}
-	}
-	mine := map[string]bool{}
-	for i, n := range w.req.GetInterfaces() {
-		mac := strings.ToLower(n.GetMac())
-		if mac != "" && mine[mac] {
-			return apierror.InvalidField(fmt.Sprintf("interfaces[%d].mac", i), "is given twice")
-		}
-		mine[mac] = true
-		w.macs = append(w.macs, mac)
-		w.place.Interfaces = append(w.place.Interfaces, placement.Interface{Source: n.GetSource(), Kind: n.GetKind()})
-	}
-	return nil
-}
-
 // chooseMACs fills in the MACs that the request left open, and refuses one it
 // names that another machine has.
 func (w *want) chooseMACs(v *store.View, x *index) error {
@@ -184,13 +154,6 @@ func madeUp(taken func(string) bool) string {
 	}
 	// Most pairs are in use in a large pool; a suffix makes sure.
 	return petname.Generate(2, "-") + "-" + strings.ToLower(rand.Text()[:6])
-}
-
-func hypervisorName(hostname, pool string) string {
-	if pool == defaultPool {
-		return hostname
-	}
-	return hostname + "." + pool
 }
 
 func splitSeen(id string) (host, uuid string) {

@@ -10,46 +10,42 @@ import (
 type Filter string
 
 // The filters, in the order in which they are tried: what the operator decided
-// first, then how the host stands, then what there is room for. A host that is
-// refused late was nearer to fitting.
+// first, then how the host stands, what it can do, and then what there is room
+// for. A host that is refused late was nearer to fitting.
 const (
-	FilterVMHost       Filter = "vm_host"
-	FilterResourcePool Filter = "resource_pool"
-	FilterZone         Filter = "zone"
-	FilterTags         Filter = "tags"
-	FilterCordon       Filter = "cordon"
-	FilterState        Filter = "state"
-	FilterArchitecture Filter = "architecture"
-	FilterNetwork      Filter = "network"
-	FilterHostname     Filter = "hostname"
-	FilterCores        Filter = "cores"
-	FilterMemory       Filter = "memory"
-	FilterStorage      Filter = "storage"
+	FilterVMHost        Filter = "vm_host"
+	FilterResourcePool  Filter = "resource_pool"
+	FilterZone          Filter = "zone"
+	FilterTags          Filter = "tags"
+	FilterCordon        Filter = "cordon"
+	FilterState         Filter = "state"
+	FilterOvercommitted Filter = "overcommitted"
+	FilterType          Filter = "type"
+	FilterArchitecture  Filter = "architecture"
+	FilterCapability    Filter = "capability"
+	FilterImage         Filter = "image"
+	FilterNetwork       Filter = "network"
+	FilterHostname      Filter = "hostname"
+	FilterCores         Filter = "cores"
+	FilterMemory        Filter = "memory"
+	FilterHugepages     Filter = "hugepages"
+	FilterPinnedCores   Filter = "pinned_cores"
+	FilterStorage       Filter = "storage"
 )
 
+// early are the filters before those of room, in order.
+var early = [...]Filter{
+	FilterVMHost, FilterResourcePool, FilterZone, FilterTags, FilterCordon, FilterState, FilterOvercommitted, FilterType,
+	FilterArchitecture, FilterCapability, FilterImage, FilterNetwork, FilterHostname,
+}
+
+// rank says how far a host came. Those of room are alike: another size or ratio
+// would fit.
 func (f Filter) rank() int {
-	switch f {
-	case FilterVMHost:
-		return 0
-	case FilterResourcePool:
-		return 1
-	case FilterZone:
-		return 2
-	case FilterTags:
-		return 3
-	case FilterCordon:
-		return 4
-	case FilterState:
-		return 5
-	case FilterArchitecture:
-		return 6
-	case FilterNetwork:
-		return 7
-	case FilterHostname:
-		return 8
-	default:
-		return 9 // cores, memory and storage: another size or ratio would fit
+	if i := slices.Index(early[:], f); i >= 0 {
+		return i
 	}
+	return len(early)
 }
 
 // check tries the filters in order and answers the first that refuses the host.
@@ -69,29 +65,54 @@ func check(h *Host, req *Request, fit *fitting) (Refusal, bool) {
 		return no(FilterCordon)
 	case h.State != vmhostv1.VmHostState_VM_HOST_STATE_READY:
 		return no(FilterState)
+	}
+	if _, r, over := h.over(); over {
+		return Refusal{Host: h, Filter: FilterOvercommitted, Resource: r, req: req}, false
+	}
+	switch {
+	case !h.typeFits(req):
+		return no(FilterType)
 	case !fit.chooseArchitecture(h, req):
 		return no(FilterArchitecture)
+	case h.missingCapability(req) != "":
+		return no(FilterCapability)
+	case !fit.chooseImage(h, req):
+		return no(FilterImage)
 	}
 	if i, ok := fit.chooseNetworks(h, req); !ok {
 		return Refusal{Host: h, Filter: FilterNetwork, Item: i, req: req}, false
 	}
-	if req.NameTaken != nil && req.NameTaken(h.ID) {
+	if req.NameTaken != nil && req.NameTaken(h.ID, req.NameOn(h)) {
 		return no(FilterHostname)
 	}
+	return fit.room(h, req)
+}
+
+// room tries the filters of what there must be room for.
+func (f *fitting) room(h *Host, req *Request) (Refusal, bool) {
 	if !h.Cores.fits(int64(req.Cores)) {
 		return Refusal{Host: h, Filter: FilterCores, Requested: int64(req.Cores), Resource: h.Cores, req: req}, false
 	}
 	if !h.MemoryMiB.fits(req.MemoryMiB) {
 		return Refusal{Host: h, Filter: FilterMemory, Requested: req.MemoryMiB, Resource: h.MemoryMiB, req: req}, false
 	}
-	return fit.choosePools(h, req)
+	if req.Hugepages && (!h.Hugepages.fits(req.MemoryMiB) || req.MemoryMiB%max(h.PageMiB, 1) != 0) {
+		return Refusal{Host: h, Filter: FilterHugepages, Requested: req.MemoryMiB, Resource: h.Hugepages, req: req}, false
+	}
+	for i, c := range req.PinnedCores {
+		if _, there := slices.BinarySearch(h.CoreNumbers, c); !there {
+			return Refusal{Host: h, Filter: FilterPinnedCores, Item: i, Missing: true, req: req}, false
+		}
+		if _, pinned := slices.BinarySearch(h.Pinned, c); pinned {
+			return Refusal{Host: h, Filter: FilterPinnedCores, Item: i, req: req}, false
+		}
+	}
+	return f.choosePools(h, req)
 }
 
 func tagsFit(h *Host, req *Request) bool {
-	for _, t := range req.RequiredTags {
-		if !slices.Contains(h.Tags, t) {
-			return false
-		}
+	if !all(req.RequiredTags, h.Tags) {
+		return false
 	}
 	for _, t := range req.ForbiddenTags {
 		if slices.Contains(h.Tags, t) {
@@ -111,57 +132,4 @@ func (f *fitting) chooseArchitecture(h *Host, req *Request) bool {
 	}
 	f.architecture = h.Architectures[0]
 	return true
-}
-
-// chooseNetworks answers the first interface that nothing on the host serves.
-func (f *fitting) chooseNetworks(h *Host, req *Request) (int, bool) {
-	f.networks = f.networks[:0]
-	for i, want := range req.Interfaces {
-		if want.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_UNSPECIFIED {
-			want.Kind = vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK
-		}
-		source, ok := h.network(want)
-		if !ok {
-			return i, false
-		}
-		f.networks = append(f.networks, Interface{Source: source, Kind: want.Kind})
-	}
-	return 0, true
-}
-
-func (h *Host) network(want Interface) (string, bool) {
-	if want.Source == "" {
-		return h.anyNetwork(want.Kind)
-	}
-	for _, n := range h.Networks {
-		if !n.Active {
-			continue
-		}
-		if n.Kind == want.Kind && n.Name == want.Source {
-			return want.Source, true
-		}
-		// The bridge of a network of the hypervisor is a bridge as well.
-		if want.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE && n.Bridge == want.Source {
-			return want.Source, true
-		}
-	}
-	return "", false
-}
-
-// anyNetwork is the network named default, or the first with DHCP; of bridges
-// and devices the first.
-func (h *Host) anyNetwork(kind vmhostv1.InterfaceKind) (string, bool) {
-	first := ""
-	for _, n := range h.Networks {
-		if !n.Active || n.Kind != kind {
-			continue
-		}
-		if n.Name == "default" {
-			return n.Name, true
-		}
-		if first == "" && (n.DHCP || kind != vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK) {
-			first = n.Name
-		}
-	}
-	return first, first != ""
 }

@@ -1,7 +1,7 @@
 package placement
 
 import (
-	"maps"
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -15,6 +15,9 @@ import (
 type Host struct {
 	// ID is the host's id, UID tells it from a host of the same id before it.
 	ID, UID string
+	// Type is which hypervisor it runs, Project the LXD project.
+	Type    vmhostv1.VmHostType
+	Project string
 	// State is where the host stands, Trouble what its condition says.
 	State   vmhostv1.VmHostState
 	Trouble string
@@ -26,8 +29,18 @@ type Host struct {
 	Tags []string
 	// Architectures it can run, best first.
 	Architectures []string
+	// Capabilities, Profiles and Images are what the hypervisor says it has.
+	Capabilities []string
+	Profiles     []string
+	Images       []*vmhostv1.HostImage
 	// Cores and MemoryMiB are the host's.
 	Cores, MemoryMiB Resource
+	// CoreNumbers are the numbers of its cores, sorted; Pinned those that some
+	// machine is pinned to.
+	CoreNumbers, Pinned []int32
+	// Hugepages is the memory in huge pages, MiB, of PageMiB each.
+	Hugepages Resource
+	PageMiB   int64
 	// Pools are its storage pools, sorted by name.
 	Pools []Pool
 	// DefaultPool takes the disks that name no pool, empty: the pool with the
@@ -35,62 +48,51 @@ type Host struct {
 	DefaultPool string
 	// Networks are what machines can be attached to.
 	Networks []Network
+	// FixedAddresses are those that machines of ours have, see FixedAddress;
+	// sorted.
+	FixedAddresses []string
 	// MacvlanMode is for macvlan interfaces that do not say.
 	MacvlanMode vmhostv1.MacvlanMode
 	// Machines is how many machines hold commitments.
 	Machines int32
 }
 
-// Pool is one storage pool, in bytes.
-type Pool struct {
-	// Name on its host.
-	Name string
-	// Active pools only take volumes.
-	Active bool
-	Resource
-}
-
-// Network is something that a machine can be attached to.
-type Network struct {
-	// Name on its host.
-	Name string
-	// Kind is how machines are attached to it.
-	Kind vmhostv1.InterfaceKind
-	// Bridge is the device behind a network of the hypervisor, if any.
-	Bridge string
-	// DHCP says whether the hypervisor serves addresses on it.
-	DHCP bool
-	// Active says whether it is running.
-	Active bool
-}
-
 // NewHost makes a Host from its records; observed and ledger may be nil.
 func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservation, ledger *storev1.StoredLedger) *Host {
-	r, o := spec.GetResource(), observed.GetObservation()
+	r, o, total := spec.GetResource(), observed.GetObservation(), ledger.GetTotal()
 	ratio := ratiosOf(r.GetOvercommit())
 	h := &Host{
 		ID:            strings.TrimPrefix(r.GetName(), "vmHosts/"),
 		UID:           r.GetUid(),
+		Type:          r.GetType(),
 		State:         observed.GetState(),
 		Cordoned:      r.GetCordoned(),
 		ResourcePool:  strings.TrimPrefix(r.GetResourcePool(), "resourcePools/"),
 		Zone:          strings.TrimPrefix(r.GetZone(), "zones/"),
 		Tags:          r.GetTags(),
 		Architectures: o.GetArchitectures(),
-		Cores:         NewResource(int64(o.GetCores()), ratio.cores, int64(ledger.GetTotal().GetCores()), int64(o.GetForeign().GetCores())),
-		MemoryMiB:     NewResource(o.GetMemoryMib(), ratio.memory, ledger.GetTotal().GetMemoryMib(), o.GetForeign().GetMemoryMib()),
-		Pools:         pools(o.GetStoragePools(), ratio.storage, ledger.GetTotal().GetStorageBytes()),
-		DefaultPool:   r.GetDefaultStoragePool(),
-		MacvlanMode:   r.GetDefaultMacvlanMode(),
-		Machines:      ledger.GetMachines(),
+		Capabilities:  o.GetCapabilities(),
+		Profiles:      o.GetProfiles(),
+		Images:        o.GetImages(),
+		Cores: NewResource(int64(o.GetCores()), int64(r.GetReservedCores()), ratio.cores,
+			int64(total.GetCores()), int64(o.GetForeign().GetCores())),
+		MemoryMiB: NewResource(o.GetMemoryMib(), r.GetReservedMemoryMib(), ratio.memory,
+			total.GetMemoryMib(), o.GetForeign().GetMemoryMib()),
+		CoreNumbers:    coreNumbers(o),
+		Pinned:         sorted(total.GetPinnedCores(), o.GetForeign().GetPinnedCores()),
+		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, total.GetStorageBytes()),
+		DefaultPool:    r.GetDefaultStoragePool(),
+		Networks:       networks(r, o, total.GetSriovFunctions()),
+		FixedAddresses: total.GetFixedAddresses(),
+		MacvlanMode:    r.GetDefaultMacvlanMode(),
+		Machines:       ledger.GetMachines(),
 	}
+	if h.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		h.Project = cmp.Or(r.GetProject(), "default")
+	}
+	h.Hugepages, h.PageMiB = hugepages(o, total.GetHugepagesMib())
 	if observed.GetVmHostUid() != "" && observed.GetVmHostUid() != h.UID {
 		h.State = vmhostv1.VmHostState_VM_HOST_STATE_PENDING // a report on the host of this id before it
-	}
-	for _, n := range o.GetNetworks() {
-		h.Networks = append(h.Networks, Network{
-			Name: n.GetName(), Kind: interfaceKind(n.GetKind()), Bridge: n.GetBridge(), DHCP: n.GetDhcp(), Active: n.GetActive(),
-		})
 	}
 	for _, c := range observed.GetConditions() {
 		if c.GetType() == "Reachable" && !c.GetStatus() {
@@ -116,57 +118,105 @@ func ratiosOf(o *vmhostv1.OvercommitRatios) ratios {
 	return r
 }
 
-func pools(observed []*vmhostv1.StoragePool, ratio float64, committed map[string]int64) []Pool {
-	out := make([]Pool, 0, len(observed))
-	for _, p := range observed {
-		// What our volumes have allocated is already committed, in full.
-		foreign := max(p.GetAllocationBytes(), 0) - max(p.GetOursBytes(), 0)
-		out = append(out, Pool{
-			Name: p.GetName(), Active: p.GetActive(),
-			Resource: NewResource(p.GetCapacityBytes(), ratio, committed[p.GetName()], foreign),
-		})
+func sorted(a, b []int32) []int32 {
+	if len(a)+len(b) == 0 {
+		return nil
 	}
-	// What is committed in a pool that is not seen now stays in the usage.
-	for _, name := range slices.Sorted(maps.Keys(committed)) {
-		if !slices.ContainsFunc(out, func(p Pool) bool { return p.Name == name }) && committed[name] != 0 {
-			out = append(out, Pool{Name: name, Resource: NewResource(0, ratio, committed[name], 0)})
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// coreNumbers are those of the NUMA nodes; of a host that tells of none they are
+// counted.
+func coreNumbers(o *vmhostv1.VmHostObservation) []int32 {
+	var out []int32
+	for _, n := range o.GetNumaNodes() {
+		out = append(out, n.GetCores()...)
+	}
+	if len(out) == 0 {
+		for i := range o.GetCores() {
+			out = append(out, i)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Pool) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	return sorted(out, nil)
 }
 
-func interfaceKind(k vmhostv1.HostNetworkKind) vmhostv1.InterfaceKind {
-	switch k {
-	case vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK:
-		return vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK
-	case vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_BRIDGE:
-		return vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE
-	case vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_DEVICE:
-		return vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN
-	default:
-		return vmhostv1.InterfaceKind_INTERFACE_KIND_UNSPECIFIED
+// hugepages is the memory in huge pages of the smallest size there is, which is
+// what hypervisors use when they are told no size.
+func hugepages(o *vmhostv1.VmHostObservation, committed int64) (Resource, int64) {
+	size := int64(0)
+	for _, n := range o.GetNumaNodes() {
+		for _, p := range n.GetHugePages() {
+			if p.GetTotal() > 0 && p.GetSizeKib() >= 1024 && (size == 0 || p.GetSizeKib() < size) {
+				size = p.GetSizeKib()
+			}
+		}
 	}
+	total, used := int64(0), int64(0)
+	for _, n := range o.GetNumaNodes() {
+		for _, p := range n.GetHugePages() {
+			if p.GetSizeKib() == size {
+				total += p.GetTotal() * size / 1024
+				used += (p.GetTotal() - p.GetFree()) * size / 1024
+			}
+		}
+	}
+	// Who uses pages is known only when it was told; else they are all taken for
+	// those of others.
+	if f := o.GetForeign(); f != nil && f.HugepagesMib != nil {
+		used = f.GetHugepagesMib()
+	}
+	return NewResource(total, 0, 1, committed, used), size / 1024
 }
 
-// Take answers the host as it is after a machine of these sizes was committed:
-// disk i is in pool pools[i].
-func (h *Host) Take(cores int32, memoryMiB int64, disks []Disk, pools []string) *Host {
+// Take answers the host as it is after a machine took so much of it.
+func (h *Host) Take(c *storev1.Commitment) *Host {
 	out := *h
-	out.Cores.Committed += int64(cores)
-	out.MemoryMiB.Committed += memoryMiB
+	out.Cores.Committed += int64(c.GetCores())
+	out.MemoryMiB.Committed += c.GetMemoryMib()
+	out.Hugepages.Committed += c.GetHugepagesMib()
 	out.Machines++
-	out.Pools = slices.Clone(h.Pools)
-	for i, d := range disks {
-		if j := out.pool(pools[i]); j >= 0 {
-			out.Pools[j].Committed += d.SizeBytes
+	if len(c.GetPinnedCores()) > 0 {
+		out.Pinned = sorted(h.Pinned, c.GetPinnedCores())
+	}
+	if len(c.GetFixedAddresses()) > 0 {
+		out.FixedAddresses = slices.Concat(h.FixedAddresses, c.GetFixedAddresses())
+		slices.Sort(out.FixedAddresses)
+	}
+	if len(c.GetStorageBytes()) > 0 {
+		out.Pools = slices.Clone(h.Pools)
+		for i := range out.Pools {
+			out.Pools[i].Committed += c.GetStorageBytes()[out.Pools[i].Name]
+		}
+	}
+	if len(c.GetSriovFunctions()) > 0 {
+		out.Networks = slices.Clone(h.Networks)
+		for i := range out.Networks {
+			if n := &out.Networks[i]; n.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV {
+				n.Functions.Committed += int64(c.GetSriovFunctions()[n.Name])
+			}
 		}
 	}
 	return &out
 }
 
-func (h *Host) pool(name string) int {
-	return slices.IndexFunc(h.Pools, func(p Pool) bool { return p.Name == name })
+// over is the first resource of which more is in use than its limit allows: a
+// host that shrank, or got a lower ratio, takes nothing new until it is within
+// its limits again.
+func (h *Host) over() (what string, r Resource, over bool) {
+	switch {
+	case h.Cores.Over():
+		return "cores", h.Cores, true
+	case h.MemoryMiB.Over():
+		return "MiB of memory", h.MemoryMiB, true
+	}
+	for i := range h.Pools {
+		if h.Pools[i].Over() {
+			return "bytes in storage pool " + h.Pools[i].Name, h.Pools[i].Resource, true
+		}
+	}
+	return "", Resource{}, false
 }
 
 // loadWith is the host's load after taking a machine: the larger of cores and
@@ -192,6 +242,6 @@ func Usage(h *Host) *vmhostv1.VmHostUsage {
 
 func (r Resource) usage() *vmhostv1.ResourceUsage {
 	return &vmhostv1.ResourceUsage{
-		Physical: r.Physical, Ratio: r.Ratio, Limit: r.Limit, Committed: r.Committed, Foreign: r.Foreign, Free: r.Free(),
+		Physical: r.Physical, Reserved: r.Reserved, Ratio: r.Ratio, Limit: r.Limit, Committed: r.Committed, Foreign: r.Foreign, Free: r.Free(),
 	}
 }

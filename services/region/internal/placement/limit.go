@@ -5,13 +5,13 @@ import "math"
 // epsilon makes up for ratios that have no exact binary form: 10 × 1.1 is 11.
 const epsilon = 1e-6
 
-// Limit is what may be committed of a resource: physical × ratio, rounded down,
-// never negative.
-func Limit(physical int64, ratio float64) int64 {
-	if physical <= 0 || !(ratio > 0) {
+// Limit is what may be committed of a resource: amount × ratio, rounded down,
+// never negative. The amount is what there is less what is reserved.
+func Limit(amount int64, ratio float64) int64 {
+	if amount <= 0 || !(ratio > 0) {
 		return 0
 	}
-	limit := math.Floor(float64(physical)*ratio + epsilon)
+	limit := math.Floor(float64(amount)*ratio + epsilon)
 	if limit >= math.MaxInt64 {
 		return math.MaxInt64
 	}
@@ -20,11 +20,12 @@ func Limit(physical int64, ratio float64) int64 {
 
 // Resource is one resource of a host.
 type Resource struct {
-	// Physical is what the hardware has.
-	Physical int64
+	// Physical is what the hardware has, Reserved what of it is kept for the host
+	// itself.
+	Physical, Reserved int64
 	// Ratio is the overcommit ratio.
 	Ratio float64
-	// Limit is Limit(Physical, Ratio), computed once.
+	// Limit is Limit(Physical − Reserved, Ratio), computed once.
 	Limit int64
 	// Committed is what the ledger holds.
 	Committed int64
@@ -34,13 +35,23 @@ type Resource struct {
 
 // NewResource computes the limit. Amounts below zero count as zero: a lying rack
 // must not make room.
-func NewResource(physical int64, ratio float64, committed, foreign int64) Resource {
-	physical, committed, foreign = max(physical, 0), max(committed, 0), max(foreign, 0)
-	return Resource{Physical: physical, Ratio: ratio, Limit: Limit(physical, ratio), Committed: committed, Foreign: foreign}
+func NewResource(physical, reserved int64, ratio float64, committed, foreign int64) Resource {
+	r := Resource{
+		Physical: max(physical, 0), Reserved: max(reserved, 0), Ratio: ratio, Committed: max(committed, 0), Foreign: max(foreign, 0),
+	}
+	r.Limit = Limit(r.Most(), ratio)
+	return r
 }
+
+// Most is the most that one machine may have, whatever the ratio: what there is
+// less what is reserved.
+func (r Resource) Most() int64 { return max(r.Physical-r.Reserved, 0) }
 
 // Free is what can still be committed, never negative.
 func (r Resource) Free() int64 { return max(r.Limit-r.used(), 0) }
+
+// Over says whether more is in use than the limit allows.
+func (r Resource) Over() bool { return r.used() > r.Limit }
 
 // used does not overflow: both sums are at most MaxInt64 and not negative.
 func (r Resource) used() int64 {
@@ -50,9 +61,9 @@ func (r Resource) used() int64 {
 	return r.Committed + r.Foreign
 }
 
-// fits says whether amount can be taken: it must be free, and the hardware must
-// have it whatever the ratio.
-func (r Resource) fits(amount int64) bool { return amount <= r.Physical && amount <= r.Free() }
+// fits says whether amount can be taken: it must be free, and the host must have
+// it whatever the ratio.
+func (r Resource) fits(amount int64) bool { return amount <= r.Most() && amount <= r.Free() }
 
 // loadWith is the load after taking amount; a full or absent resource is loaded
 // above everything else.

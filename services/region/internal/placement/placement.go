@@ -4,65 +4,23 @@
 //
 // Invariants, each with a property test:
 //
-//   - A plan never takes more of a resource than its limit leaves (P1).
+//   - A plan never takes more of a resource than its limit leaves (P1), no core
+//     and no address that another machine has.
 //   - A request is refused only when no host fits.
 //   - The reason given for a host is true of that host.
 //
 // Hosts are values that nobody changes: Take answers a changed copy, so that one
-// snapshot serves many requests.
+// snapshot serves many requests. The same hosts and the same request give the
+// same plan.
 package placement
 
 import (
 	"slices"
+	"strings"
 
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
-
-// Request is a machine that is wanted. Zone, ResourcePool and VMHost are ids,
-// not resource names.
-type Request struct {
-	// Cores are virtual cores, at least 1.
-	Cores int32
-	// MemoryMiB is at least 1.
-	MemoryMiB int64
-	// Disks in the order they are attached.
-	Disks []Disk
-	// Interfaces in the order they are attached.
-	Interfaces []Interface
-	// Architecture, empty: any.
-	Architecture string
-	// ResourcePool the host must belong to.
-	ResourcePool string
-	// Zone the host must be in, empty: any.
-	Zone string
-	// VMHost is the only host considered, empty: any.
-	VMHost string
-	// RequiredTags the host must have, ForbiddenTags it must not have.
-	RequiredTags, ForbiddenTags []string
-	// HypervisorName is the name the machine will have on the hypervisor.
-	HypervisorName string
-	// NameTaken says whether something on the host has HypervisorName already;
-	// nil: nothing has.
-	NameTaken func(host string) bool
-	// Explain asks for the refusals also when a host was found.
-	Explain bool
-}
-
-// Disk is one disk that is wanted.
-type Disk struct {
-	// SizeBytes is more than 0.
-	SizeBytes int64
-	// Pool is the storage pool, empty: the host's choice.
-	Pool string
-}
-
-// Interface is one interface that is wanted.
-type Interface struct {
-	// Source is the network, bridge or device, empty: the host's choice.
-	Source string
-	// Kind is what Source names, unspecified: a network.
-	Kind vmhostv1.InterfaceKind
-}
 
 // Plan is where a machine goes, or why it goes nowhere.
 type Plan struct {
@@ -72,10 +30,10 @@ type Plan struct {
 	Index int
 	// Architecture is the one asked for, or the host's first.
 	Architecture string
-	// Pools has the storage pool of each disk.
-	Pools []string
-	// Networks has what each interface is attached to, with source and kind set.
-	Networks []Interface
+	// Pools has the storage pool of each disk, PoolReasons why.
+	Pools, PoolReasons []string
+	// Networks has what each interface is attached to.
+	Networks []Attachment
 	// Load of the host after taking the machine, 0 to 1.
 	Load float64
 	// Considered is how many hosts were looked at.
@@ -85,6 +43,17 @@ type Plan struct {
 	Refusals []Refusal
 	// RefusedCounts has how many hosts each filter refused, filled like Refusals.
 	RefusedCounts map[Filter]int
+}
+
+// Attachment is what an interface is attached to.
+type Attachment struct {
+	// Source is the network, bridge or device, Kind what it is.
+	Source string
+	Kind   vmhostv1.InterfaceKind
+	// VLAN is the tag that the interface's frames get, 0 for none.
+	VLAN int32
+	// Why it was chosen, for people.
+	Why string
 }
 
 // Choose finds the least loaded host that fits. Hosts must be sorted by id: of
@@ -108,7 +77,12 @@ func Choose(hosts []*Host, req Request) Plan {
 		check(plan.Host, &req, &fit)
 		plan.Architecture = fit.architecture
 		plan.Pools = slices.Clone(fit.pools)
-		plan.Networks = slices.Clone(fit.networks)
+		for i := range req.Disks {
+			plan.PoolReasons = append(plan.PoolReasons, fit.whyPool(plan.Host, &req, i))
+		}
+		for i, p := range fit.networks {
+			plan.Networks = append(plan.Networks, Attachment{Source: p.source, Kind: p.kind, VLAN: p.tag, Why: p.why(plan.Host, &req.Interfaces[i])})
+		}
 	}
 	if plan.Index < 0 || req.Explain {
 		plan.explain(hosts, &req)
@@ -130,10 +104,42 @@ func (p *Plan) explain(hosts []*Host, req *Request) {
 	slices.SortStableFunc(p.Refusals, func(a, b Refusal) int { return b.Filter.rank() - a.Filter.rank() })
 }
 
+// Commitment is all that the machine takes of its host.
+func (p *Plan) Commitment(req *Request) *storev1.Commitment {
+	c := &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB, PinnedCores: slices.Clone(req.PinnedCores)}
+	slices.Sort(c.PinnedCores)
+	if req.Hugepages {
+		c.HugepagesMib = req.MemoryMiB
+	}
+	for i, d := range req.Disks {
+		if c.StorageBytes == nil {
+			c.StorageBytes = map[string]int64{}
+		}
+		c.StorageBytes[p.Pools[i]] += d.SizeBytes
+	}
+	for i, n := range p.Networks {
+		if n.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV {
+			if c.SriovFunctions == nil {
+				c.SriovFunctions = map[string]int32{}
+			}
+			c.SriovFunctions[n.Source]++
+		}
+		if a := req.Interfaces[i].Address; a.IsValid() {
+			c.FixedAddresses = append(c.FixedAddresses, FixedAddress(n.Source, a.String()))
+		}
+	}
+	slices.Sort(c.FixedAddresses)
+	return c
+}
+
+// FixedAddress is how a ledger holds an address of a network.
+func FixedAddress(network, address string) string { return network + "/" + strings.ToLower(address) }
+
 // fitting is what check finds on the way; reused between hosts.
 type fitting struct {
 	architecture string
 	pools        []string
-	networks     []Interface
+	poolHow      []how
+	networks     []pick
 	free         []int64
 }

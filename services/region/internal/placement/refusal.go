@@ -17,16 +17,18 @@ type Refusal struct {
 	Host *Host
 	// Filter it failed.
 	Filter Filter
-	// Item is the number of the disk or interface, for storage and network.
+	// Item is the number of the disk, interface or pinned core.
 	Item int
-	// Requested is what was asked for, for cores, memory and storage. Largest is
-	// the largest disk of it.
+	// Requested is what was asked for, for cores, memory, hugepages and storage.
+	// Largest is the largest disk of it, when that one alone is too large.
 	Requested, Largest int64
 	// Resource is what the host has of it.
 	Resource Resource
-	// Pool is the storage pool, NoPool says that it is not there or not running.
-	Pool   string
-	NoPool bool
+	// Pool is the storage pool; Tagless says that it has not the tags.
+	Pool    string
+	Tagless bool
+	// Missing says that the storage pool or core is not there or not running.
+	Missing bool
 
 	req *Request
 }
@@ -47,49 +49,107 @@ func (r Refusal) Message() string {
 		return "is cordoned"
 	case FilterState:
 		return r.state()
+	case FilterOvercommitted:
+		return r.overcommitted()
+	case FilterType:
+		return r.kind()
+	case FilterCapability:
+		return r.capability()
+	case FilterImage:
+		return r.image()
 	case FilterArchitecture:
 		if len(h.Architectures) == 0 {
 			return "runs no known architecture"
 		}
 		return fmt.Sprintf("runs %s, not %s", strings.Join(h.Architectures, ", "), r.req.Architecture)
 	case FilterHostname:
-		return fmt.Sprintf("has something named %s on its hypervisor already", r.req.HypervisorName)
+		return fmt.Sprintf("has something named %s on its hypervisor already", r.req.NameOn(h))
 	case FilterNetwork:
 		return r.network()
 	case FilterCores:
 		return r.amount("cores")
 	case FilterMemory:
 		return r.amount("MiB of memory")
+	case FilterHugepages:
+		return r.hugepages()
+	case FilterPinnedCores:
+		if r.Missing {
+			return fmt.Sprintf("has no core %d; it has %d cores", r.req.PinnedCores[r.Item], len(h.CoreNumbers))
+		}
+		return fmt.Sprintf("has another machine pinned to core %d", r.req.PinnedCores[r.Item])
 	default:
 		return r.storage()
 	}
 }
 
 func (r Refusal) amount(unit string) string {
-	if r.Requested > r.Resource.Physical {
+	if r.Requested > r.Resource.Most() {
 		return r.tooLarge(unit, r.Requested)
 	}
 	return r.notFree(unit)
 }
 
 func (r Refusal) tooLarge(unit string, requested int64) string {
-	return fmt.Sprintf("has %d %s in all, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
-		r.Resource.Physical, unit, requested)
+	less := ""
+	if r.Resource.Reserved > 0 {
+		less = fmt.Sprintf(", %d of them reserved for itself", r.Resource.Reserved)
+	}
+	return fmt.Sprintf("has %d %s in all%s, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
+		r.Resource.Physical, unit, less, requested)
 }
 
 func (r Refusal) notFree(unit string) string {
-	res := r.Resource
-	return fmt.Sprintf("has %d %s free of the limit %d (%d physical × ratio %s; %d committed, %d used by others), %d asked for",
-		res.Free(), unit, res.Limit, res.Physical, strconv.FormatFloat(res.Ratio, 'g', -1, 64), res.Committed, res.Foreign, r.Requested)
+	return fmt.Sprintf("has %d %s free of the %s, %d asked for", r.Resource.Free(), unit, r.Resource.words(), r.Requested)
+}
+
+// words are the limit and what is in use.
+func (r Resource) words() string {
+	amount := strconv.FormatInt(r.Physical, 10) + " physical"
+	if r.Reserved > 0 {
+		amount = fmt.Sprintf("(%d physical − %d reserved)", r.Physical, r.Reserved)
+	}
+	return fmt.Sprintf("limit %d (%s × ratio %s; %d committed, %d used by others)",
+		r.Limit, amount, strconv.FormatFloat(r.Ratio, 'g', -1, 64), r.Committed, r.Foreign)
+}
+
+func (r Refusal) overcommitted() string {
+	what, res, _ := r.Host.over()
+	return fmt.Sprintf("is overcommitted and takes nothing new: %d %s are in use, past the %s", res.used(), what, res.words())
+}
+
+func (r Refusal) capability() string {
+	switch word := r.Host.missingCapability(r.req); word {
+	case secureBoot:
+		return "cannot start machines with secure boot"
+	case hugePages:
+		return "has no huge pages"
+	default:
+		return "has no device with virtual functions (SR-IOV)"
+	}
+}
+
+func (r Refusal) hugepages() string {
+	if page := r.Host.PageMiB; page > 0 && r.Requested%page != 0 {
+		return fmt.Sprintf("has huge pages of %d MiB; %d MiB of memory is no multiple of that", page, r.Requested)
+	}
+	return r.amount("MiB of huge pages")
 }
 
 func (r Refusal) storage() string {
+	tags := ""
+	if want := r.req.Disks[r.Item].Tags; len(want) > 0 {
+		tags = " with tags " + strings.Join(want, ", ")
+	}
 	switch {
-	case r.NoPool && r.Pool == "":
+	case r.Missing && r.Pool == "" && tags != "":
+		return "has no running storage pool" + tags
+	case r.Missing && r.Pool == "":
 		return "has no storage pool that is running"
-	case r.NoPool:
+	case r.Missing:
 		return "has no running storage pool named " + r.Pool
-	case r.Largest > r.Resource.Physical:
+	case r.Tagless:
+		return fmt.Sprintf("has storage pool %s, but not%s", r.Pool, tags)
+	case r.Largest > r.Resource.Most():
 		return fmt.Sprintf("storage pool %s %s", r.Pool, r.tooLarge("bytes", r.Largest))
 	default:
 		return fmt.Sprintf("storage pool %s %s in %d disks", r.Pool, r.notFree("bytes"), len(r.req.Disks))
@@ -121,25 +181,6 @@ func (r Refusal) state() string {
 	return "is " + strings.ReplaceAll(word, "_", " ") + ": " + r.Host.Trouble
 }
 
-func (r Refusal) network() string {
-	want := r.req.Interfaces[r.Item]
-	kind := "network"
-	switch want.Kind {
-	case vmhostv1.InterfaceKind_INTERFACE_KIND_BRIDGE:
-		kind = "bridge"
-	case vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN:
-		kind = "device"
-	default:
-	}
-	if want.Source != "" {
-		return fmt.Sprintf("has no running %s named %s", kind, want.Source)
-	}
-	if kind == "network" {
-		return "has neither a running network named default nor one with DHCP"
-	}
-	return "has no running " + kind
-}
-
 // Reason is the reason beyond the filter, where one is known.
 func (r Refusal) Reason() vmhostv1.ErrorReason {
 	if r.Filter != FilterState {
@@ -165,8 +206,10 @@ func (r Refusal) Proto() *vmhostv1.PlacementRefusal {
 		VmHost: "vmHosts/" + r.Host.ID, Filter: string(r.Filter), Message: r.Message(), Reason: r.Reason(),
 		Requested: r.Requested, StoragePool: r.Pool,
 	}
-	if r.Filter == FilterCores || r.Filter == FilterMemory || r.Filter == FilterStorage {
+	switch r.Filter {
+	case FilterCores, FilterMemory, FilterHugepages, FilterStorage, FilterOvercommitted:
 		out.Free, out.Limit, out.Ratio = r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio
+	default:
 	}
 	return out
 }
@@ -180,8 +223,10 @@ func (p *Plan) Proto() *vmhostv1.Placement {
 	if p.Host != nil {
 		out.VmHost, out.Load = "vmHosts/"+p.Host.ID, p.Load
 	}
+	out.StoragePoolReasons = p.PoolReasons
 	for _, n := range p.Networks {
 		out.Networks = append(out.Networks, n.Source)
+		out.NetworkChoices = append(out.NetworkChoices, &vmhostv1.NetworkChoice{Source: n.Source, Kind: choiceWord(n.Kind), Why: n.Why})
 	}
 	for _, r := range p.Refusals[:min(len(p.Refusals), maxRefusals)] {
 		out.Refusals = append(out.Refusals, r.Proto())

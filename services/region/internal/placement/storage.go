@@ -2,7 +2,11 @@ package placement
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"strings"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 // searchLimit bounds the exact search for pools on one host. It is far above
@@ -10,11 +14,78 @@ import (
 // everybody else: beyond it the host is refused.
 const searchLimit = 20_000
 
-// choosePools gives every disk a pool: the one it names, else the host's default
-// pool, else one with room. Disks that name no pool go to the pool with the most
-// room one after the other; when they do not fit that way, all ways are tried.
+// Pool is one storage pool, in bytes.
+type Pool struct {
+	// Name on its host.
+	Name string
+	// Active pools only take volumes.
+	Active bool
+	// Tags is what the operator calls it.
+	Tags []string
+	Resource
+}
+
+func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabels, ratio float64, committed map[string]int64) []Pool {
+	out := make([]Pool, 0, len(observed))
+	for _, p := range observed {
+		// What our volumes have allocated is already committed, in full.
+		foreign := max(p.GetAllocationBytes(), 0) - max(p.GetOursBytes(), 0)
+		out = append(out, Pool{
+			Name: p.GetName(), Active: p.GetActive(),
+			Resource: NewResource(p.GetCapacityBytes(), 0, ratio, committed[p.GetName()], foreign),
+		})
+	}
+	// What is committed in a pool that is not seen now stays in the usage.
+	for _, name := range slices.Sorted(maps.Keys(committed)) {
+		if !slices.ContainsFunc(out, func(p Pool) bool { return p.Name == name }) && committed[name] != 0 {
+			out = append(out, Pool{Name: name, Resource: NewResource(0, 0, ratio, committed[name], 0)})
+		}
+	}
+	for _, l := range labels {
+		for i := range out {
+			if out[i].Name == l.GetStoragePool() {
+				out[i].Tags = l.GetTags()
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Pool) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (h *Host) pool(name string) int {
+	return slices.IndexFunc(h.Pools, func(p Pool) bool { return p.Name == name })
+}
+
+// how is by what a disk's pool was chosen.
+type how int
+
+const (
+	byName how = iota
+	byDefault
+	byRoom
+	bySearch
+)
+
+// target is the only pool that a disk may be in: the one it names, else the
+// host's default pool if that has the tags; empty: any that has them.
+func (h *Host) target(d *Disk) (string, how) {
+	if d.Pool != "" || h.DefaultPool == "" {
+		return d.Pool, byName
+	}
+	if len(d.Tags) > 0 {
+		if j := h.pool(h.DefaultPool); j < 0 || !all(d.Tags, h.Pools[j].Tags) {
+			return "", byRoom
+		}
+	}
+	return h.DefaultPool, byDefault
+}
+
+// choosePools gives every disk a pool. Disks without a target go to the pool with
+// the most room one after the other; when they do not fit that way, all ways are
+// tried.
 func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	f.pools = append(f.pools[:0], make([]string, len(req.Disks))...)
+	f.poolHow = append(f.poolHow[:0], make([]how, len(req.Disks))...)
 	f.free = f.free[:0]
 	for _, p := range h.Pools {
 		free := int64(0)
@@ -24,23 +95,28 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 		f.free = append(f.free, free)
 	}
 	var open []int
-	for i, d := range req.Disks {
-		name := cmp.Or(d.Pool, h.DefaultPool)
+	for i := range req.Disks {
+		d := &req.Disks[i]
+		name, by := h.target(d)
 		if name == "" {
 			open = append(open, i)
+			f.poolHow[i] = byRoom
 			continue
 		}
 		j := h.pool(name)
 		if j < 0 || !h.Pools[j].Active {
-			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: name, NoPool: true, req: req}, false
+			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: name, Missing: true, req: req}, false
 		}
-		if d.SizeBytes > h.Pools[j].Physical || d.SizeBytes > f.free[j] {
+		if !all(d.Tags, h.Pools[j].Tags) {
+			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: name, Tagless: true, Resource: h.Pools[j].Resource, req: req}, false
+		}
+		if d.SizeBytes > h.Pools[j].Most() || d.SizeBytes > f.free[j] {
 			return Refusal{
 				Host: h, Filter: FilterStorage, Item: i, Requested: together(req, h, name), Largest: d.SizeBytes,
 				Pool: name, Resource: h.Pools[j].Resource, req: req,
 			}, false
 		}
-		f.pools[i] = name
+		f.pools[i], f.poolHow[i] = name, by
 		f.free[j] -= d.SizeBytes
 	}
 	if len(open) == 0 || f.spread(h, req, open) || f.search(h, req, open) {
@@ -49,31 +125,34 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	return f.noRoom(h, req, open), false
 }
 
-// together is how much the request wants of one pool.
+// together is how much the request wants of one pool without having a choice.
 func together(req *Request, h *Host, pool string) int64 {
 	sum := int64(0)
-	for _, d := range req.Disks {
-		if cmp.Or(d.Pool, h.DefaultPool) == pool {
-			sum += d.SizeBytes
+	for i := range req.Disks {
+		if name, _ := h.target(&req.Disks[i]); name == pool {
+			sum += req.Disks[i].SizeBytes
 		}
 	}
 	return sum
 }
 
+// takes says whether a pool may have a disk at all.
+func (p *Pool) takes(d *Disk) bool { return p.Active && all(d.Tags, p.Tags) }
+
 // spread puts each disk where the most room is.
 func (f *fitting) spread(h *Host, req *Request, open []int) bool {
 	free := slices.Clone(f.free)
 	for _, i := range open {
-		size, best := req.Disks[i].SizeBytes, -1
+		d, best := &req.Disks[i], -1
 		for j := range h.Pools {
-			if size <= h.Pools[j].Physical && size <= free[j] && (best < 0 || free[j] > free[best]) {
+			if h.Pools[j].takes(d) && d.SizeBytes <= h.Pools[j].Most() && d.SizeBytes <= free[j] && (best < 0 || free[j] > free[best]) {
 				best = j
 			}
 		}
 		if best < 0 {
 			return false
 		}
-		free[best] -= size
+		free[best] -= d.SizeBytes
 		f.pools[i] = h.Pools[best].Name
 	}
 	return true
@@ -100,46 +179,93 @@ func (f *fitting) search(h *Host, req *Request, open []int) bool {
 		if k == len(order) {
 			return true
 		}
-		size := req.Disks[order[k]].SizeBytes
+		d := &req.Disks[order[k]]
 		for j := range h.Pools {
 			if budget--; budget < 0 {
 				return false
 			}
-			if size > h.Pools[j].Physical || size > left[j] {
+			if !h.Pools[j].takes(d) || d.SizeBytes > h.Pools[j].Most() || d.SizeBytes > left[j] {
 				continue
 			}
-			left[j] -= size
-			f.pools[order[k]] = h.Pools[j].Name
+			left[j] -= d.SizeBytes
+			f.pools[order[k]], f.poolHow[order[k]] = h.Pools[j].Name, bySearch
 			if try(k + 1) {
 				return true
 			}
-			left[j] += size
+			left[j] += d.SizeBytes
 		}
 		return false
 	}
 	return try(0)
 }
 
-// noRoom names the pool with the most room: even that one does not do.
+// noRoom says why the disks that may choose find no room: one of them alone, or
+// those that may be in one pool together.
 func (f *fitting) noRoom(h *Host, req *Request, open []int) Refusal {
-	r := Refusal{Host: h, Filter: FilterStorage, Item: open[0], req: req}
 	for _, i := range open {
-		r.Largest = max(r.Largest, req.Disks[i].SizeBytes)
-	}
-	// All disks, since those that name a pool may be in the same one.
-	for _, d := range req.Disks {
-		r.Requested += d.SizeBytes
-	}
-	best := -1
-	for j := range h.Pools {
-		if h.Pools[j].Active && (best < 0 || h.Pools[j].Free() > h.Pools[best].Free()) {
-			best = j
+		d, best, fits := &req.Disks[i], -1, false
+		for j := range h.Pools {
+			p := &h.Pools[j]
+			if !p.takes(d) {
+				continue
+			}
+			fits = fits || d.SizeBytes <= p.Most() && d.SizeBytes <= f.free[j]
+			if best < 0 || f.free[j] > f.free[best] {
+				best = j
+			}
+		}
+		switch {
+		case best < 0:
+			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Missing: true, req: req}
+		case !fits:
+			p := &h.Pools[best]
+			return Refusal{
+				Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes + together(req, h, p.Name), Largest: d.SizeBytes,
+				Pool: p.Name, Resource: p.Resource, req: req,
+			}
 		}
 	}
-	if best < 0 {
-		r.NoPool = true
-		return r
+	// If in every pool there were room for all that may be in it, any way would do.
+	r := Refusal{Host: h, Filter: FilterStorage, Item: open[0], req: req}
+	for j := range h.Pools {
+		p := &h.Pools[j]
+		want := together(req, h, p.Name)
+		for _, i := range open {
+			if p.takes(&req.Disks[i]) {
+				want += req.Disks[i].SizeBytes
+			}
+		}
+		if p.Active && want > p.Free() && (r.Pool == "" || p.Free() > r.Resource.Free()) {
+			r.Pool, r.Resource, r.Requested = p.Name, p.Resource, want
+		}
 	}
-	r.Pool, r.Resource = h.Pools[best].Name, h.Pools[best].Resource
 	return r
+}
+
+// whyPool says by what the pool of a disk was chosen.
+func (f *fitting) whyPool(h *Host, req *Request, i int) string {
+	d := &req.Disks[i]
+	with := ""
+	if len(d.Tags) > 0 {
+		with = " with tags " + strings.Join(d.Tags, ", ")
+	}
+	able := 0
+	for j := range h.Pools {
+		if h.Pools[j].takes(d) {
+			able++
+		}
+	}
+	switch f.poolHow[i] {
+	case byName:
+		return "asked for by name" + strings.Replace(with, " with", "; it has", 1)
+	case byDefault:
+		return "the host's default pool" + strings.Replace(with, " with", "; it has", 1)
+	case bySearch:
+		return "where all disks fit together" + with
+	default:
+	}
+	if able == 1 {
+		return "the only running pool" + with
+	}
+	return "the pool" + with + " that had the most room"
 }

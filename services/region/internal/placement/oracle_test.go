@@ -1,0 +1,477 @@
+package placement
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"pgregory.net/rapid"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+func drawHost(t *rapid.T, id string) *Host {
+	word := rapid.SampledFrom([]string{"a", "b"})
+	some := func(label string) []string {
+		return rapid.SliceOfNDistinct(word, 0, 2, rapid.ID[string]).Draw(t, label)
+	}
+	mostly := func(label string) bool { return rapid.IntRange(0, 9).Draw(t, label) != 7 }
+	seldom := func(label string) bool { return rapid.IntRange(0, 15).Draw(t, label) == 11 }
+	ratio := rapid.SampledFrom([]float64{1, 1.5, 2, 10, 0.5, 1, 2, 0})
+	resource := func(label string, top int64) Resource {
+		r := NewResource(rapid.Int64Range(top/4, top).Draw(t, label), rapid.Int64Range(0, top/8).Draw(t, label+" reserved"), ratio.Draw(t, label+" ratio"), 0, 0)
+		committed, foreign := rapid.Int64Range(0, r.Limit/2).Draw(t, label+" committed"), rapid.Int64Range(-1, r.Limit/3).Draw(t, label+" foreign")
+		if seldom(label + " over") {
+			foreign += r.Limit
+		}
+		return NewResource(r.Physical, r.Reserved, r.Ratio, committed, foreign)
+	}
+	h := &Host{
+		ID: id, State: rapid.SampledFrom([]vmhostv1.VmHostState{2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 0}).Draw(t, "state"),
+		Type:     rapid.SampledFrom([]vmhostv1.VmHostType{1, 2, 2, 3}).Draw(t, "type"),
+		Cordoned: !mostly("ready") && !mostly("cordoned"), ResourcePool: "a", Zone: rapid.SampledFrom([]string{"a", "a", "a", "b"}).Draw(t, "zone"),
+		Architectures: rapid.SampledFrom([][]string{{"x86_64"}, {"x86_64", "i686"}}).Draw(t, "architectures"),
+		Cores:         resource("cores", 16), MemoryMiB: resource("memory", 64), Hugepages: resource("huge pages", 64), PageMiB: rapid.SampledFrom([]int64{0, 1, 2, 4}).Draw(t, "page"),
+		CoreNumbers: []int32{0, 1, 2, 3, 8}, Pinned: rapid.SampledFrom([][]int32{nil, {1}, {0, 8}}).Draw(t, "pinned"),
+		Tags:        some("tags"),
+		DefaultPool: rapid.SampledFrom([]string{"", "", "", "p0", "gone"}).Draw(t, "default pool"),
+		Networks: []Network{
+			{Name: "default", Kind: kindNetwork, Active: mostly("network"), DHCP: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Own: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+			{Name: "pxe", Kind: kindNetwork, DHCP: mostly("dhcp"), Active: true, Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("fd00::/64")}, Space: word.Draw(t, "space"), Bridge: "virbr1"},
+			{Name: "br0", Kind: kindBridge, Active: mostly("bridge"), VLAN: rapid.SampledFrom([]int32{0, 5}).Draw(t, "vlan"), VLANs: rapid.SampledFrom([][]int32{nil, {6}}).Draw(t, "vlans"), Space: word.Draw(t, "space"), Tags: some("network tags")},
+			{Name: "eth5", Kind: kindMacvlan, Active: true, VLAN: 5, Tags: some("network tags")},
+			{Name: "f0", Kind: kindSRIOV, Active: true, Tags: some("network tags"), Functions: NewResource(rapid.Int64Range(0, 3).Draw(t, "functions"), 0, 1, rapid.Int64Range(0, 1).Draw(t, "held"), 0)},
+			{Name: "f1", Kind: kindSRIOV, Active: true, Tags: some("network tags"), Functions: NewResource(rapid.Int64Range(0, 2).Draw(t, "functions"), 0, 1, 0, 0)},
+		},
+		FixedAddresses: rapid.SampledFrom([][]string{nil, {"default/10.0.0.7"}, {"default/10.0.0.7", "pxe/10.0.0.7"}}).Draw(t, "addresses"),
+		Profiles:       []string{"a"},
+		Images:         []*vmhostv1.HostImage{{Fingerprint: "f1", Aliases: []string{"c"}, Type: container, Architecture: "x86_64"}, {Fingerprint: "f2", Aliases: []string{"v"}, Type: 1, Architecture: "i686"}},
+	}
+	for _, c := range []string{"virtual-machines", "containers", "secure-boot", "hugepages", "sr-iov"} {
+		if mostly(c) {
+			h.Capabilities = append(h.Capabilities, c)
+		}
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "pools") {
+		h.Pools = append(h.Pools, Pool{Name: fmt.Sprintf("p%d", i), Active: mostly("active"), Tags: some("pool tags"), Resource: resource("pool", 20)})
+	}
+	return h
+}
+
+func drawRequest(t *rapid.T) Request {
+	word := rapid.SampledFrom([]string{"a", "b"})
+	hard := rapid.Bool().Draw(t, "hard")
+	seldom := func(label string) bool { return hard && rapid.IntRange(0, 5).Draw(t, label) == 3 }
+	few := func(label string) []string {
+		if !seldom(label) {
+			return nil
+		}
+		return []string{word.Draw(t, label)}
+	}
+	r := Request{
+		Cores: rapid.Int32Range(1, 4).Draw(t, "cores"), MemoryMiB: rapid.Int64Range(1, 16).Draw(t, "memory"), ResourcePool: "a",
+		Zone:         rapid.SampledFrom([]string{"", "", "a"}).Draw(t, "zone"),
+		RequiredTags: few("required"), ForbiddenTags: few("forbidden"),
+		Hugepages: seldom("huge pages"), SecureBoot: seldom("secure boot"), Architecture: rapid.SampledFrom([]string{"", "", "", "x86_64", "i686"}).Draw(t, "architecture"),
+		Image: rapid.SampledFrom([]string{"", "", "", "", "", "", "v", "f2", "none"}).Draw(t, "image"),
+	}
+	if seldom("container") {
+		r.Type, r.Image = container, "c"
+	}
+	if seldom("profile") {
+		r.Profiles = few("profiles")
+	}
+	if seldom("pin") {
+		r.PinnedCores = rapid.SliceOfNDistinct(rapid.SampledFrom([]int32{0, 1, 2, 3, 8, 9}), int(r.Cores), int(r.Cores), rapid.ID[int32]).Draw(t, "pins")
+	}
+	for range rapid.IntRange(0, 3).Draw(t, "interfaces") {
+		n := Interface{
+			Source: rapid.SampledFrom([]string{"", "", "", "", "", "", "default", "pxe", "br0", "f0", "virbr1", "none"}).Draw(t, "source"),
+			Kind:   rapid.SampledFrom([]vmhostv1.InterfaceKind{0, 0, 0, kindNetwork, kindBridge, kindMacvlan, kindSRIOV, kindSRIOV}).Draw(t, "kind"),
+			Space:  rapid.SampledFrom([]string{"", "", "", "a"}).Draw(t, "space"), Tags: few("network tags"),
+		}
+		if seldom("vlan") {
+			n.VLAN = proto.Int32(rapid.SampledFrom([]int32{0, 5, 6, 7}).Draw(t, "vlan"))
+		}
+		if seldom("subnet") {
+			n.Subnet = netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.0.0/24", "fd00::/64"}).Draw(t, "subnet"))
+		}
+		if seldom("address") {
+			n.Address = netip.MustParseAddr(rapid.SampledFrom([]string{"10.0.0.7", "10.0.0.8", "10.0.0.1", "10.0.0.0", "10.0.0.255", "fd00::9", "10.9.0.1"}).Draw(t, "address"))
+		}
+		r.Interfaces = append(r.Interfaces, n)
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "disks") {
+		r.Disks = append(r.Disks, Disk{SizeBytes: rapid.Int64Range(1, 8).Draw(t, "size"), Pool: rapid.SampledFrom([]string{"", "", "", "p0", "p1"}).Draw(t, "pool"), Tags: few("disk tags")})
+	}
+	return r
+}
+
+// fitsSomehow is the specification, as dull as it can be: the filters one by
+// one, and every way to place the disks and interfaces.
+func fitsSomehow(h *Host, r Request) bool {
+	within := func(res Resource, want int64) bool {
+		limit := max(int64(math.Floor(float64(res.Physical-res.Reserved)*res.Ratio+epsilon)), 0)
+		return want <= res.Physical-res.Reserved && res.Committed+res.Foreign+want <= limit
+	}
+	over := func(res Resource) bool {
+		return res.Committed+res.Foreign > max(int64(math.Floor(float64(res.Physical-res.Reserved)*res.Ratio+epsilon)), 0)
+	}
+	if over(h.Cores) || over(h.MemoryMiB) || slices.ContainsFunc(h.Pools, func(p Pool) bool { return over(p.Resource) }) {
+		return false
+	}
+	if h.State != 2 || h.Cordoned || (r.Zone != "" && r.Zone != h.Zone) || h.ResourcePool != r.ResourcePool ||
+		!within(h.Cores, int64(r.Cores)) || !within(h.MemoryMiB, r.MemoryMiB) {
+		return false
+	}
+	for _, tag := range r.RequiredTags {
+		if !slices.Contains(h.Tags, tag) {
+			return false
+		}
+	}
+	for _, tag := range r.ForbiddenTags {
+		if slices.Contains(h.Tags, tag) {
+			return false
+		}
+	}
+	if r.Hugepages && (!within(h.Hugepages, r.MemoryMiB) || (h.PageMiB > 0 && r.MemoryMiB%h.PageMiB != 0)) {
+		return false
+	}
+	for _, c := range r.PinnedCores {
+		if !slices.Contains(h.CoreNumbers, c) || slices.Contains(h.Pinned, c) {
+			return false
+		}
+	}
+	return ableTo(h, r) && attachable(h, r, 0, map[string]int64{}) && storable(h, r)
+}
+
+// ableTo is what the host must be able to, whatever its room.
+func ableTo(h *Host, r Request) bool {
+	needs := []string{}
+	if r.Type == container {
+		needs = append(needs, "containers")
+	} else if h.Type == 2 {
+		needs = append(needs, "virtual-machines")
+	}
+	if r.SecureBoot {
+		needs = append(needs, "secure-boot")
+	}
+	if r.Hugepages {
+		needs = append(needs, "hugepages")
+	}
+	for _, n := range r.Interfaces {
+		if n.Kind == kindSRIOV {
+			needs = append(needs, "sr-iov")
+		}
+	}
+	for _, n := range needs {
+		if !slices.Contains(h.Capabilities, n) {
+			return false
+		}
+	}
+	runs := func(a string) bool { return a == "" || slices.Contains(h.Architectures, a) }
+	if !runs(r.Architecture) {
+		return false
+	}
+	if (r.Image != "" || len(r.Profiles) > 0) && h.Type == 1 {
+		return false
+	}
+	if slices.Contains(r.Profiles, "b") {
+		return false
+	}
+	switch r.Image {
+	case "":
+		return true
+	case "c":
+		return r.Type == container && r.Architecture != "i686"
+	case "v", "f2":
+		return r.Type != container && r.Architecture != "x86_64" && runs("i686")
+	default:
+		return false
+	}
+}
+
+// attachable tries every network for every interface.
+func attachable(h *Host, r Request, i int, held map[string]int64) bool {
+	if i == len(r.Interfaces) {
+		return true
+	}
+	for _, n := range h.Networks {
+		if !serves(h, r.Interfaces[i], n) {
+			continue
+		}
+		if n.Kind != kindSRIOV {
+			return attachable(h, r, i+1, held)
+		}
+		if n.Functions.Committed+n.Functions.Foreign+held[n.Name]+1 > n.Functions.Limit {
+			continue
+		}
+		held[n.Name]++
+		if attachable(h, r, i+1, held) {
+			return true
+		}
+		held[n.Name]--
+	}
+	return false
+}
+
+func serves(h *Host, w Interface, n Network) bool {
+	if !n.Active {
+		return false
+	}
+	asBridge := w.Kind == kindBridge && w.Source != "" && w.Source == n.Bridge
+	nothing := w.Source == "" && !w.Address.IsValid() && !w.Subnet.IsValid() && w.VLAN == nil && w.Space == "" && len(w.Tags) == 0
+	switch {
+	case asBridge:
+	case w.Source != "" && w.Source != n.Name:
+		return false
+	case w.Kind != 0 && w.Kind != n.Kind:
+		return false
+	case w.Kind == 0 && (nothing || w.Source != "") && n.Kind != kindNetwork:
+		return false
+	case w.Kind == 0 && n.Kind == kindSRIOV:
+		return false
+	}
+	if nothing && n.Kind == kindNetwork && n.Name != "default" && !n.DHCP {
+		return false
+	}
+	if w.Space != "" && w.Space != n.Space {
+		return false
+	}
+	for _, tag := range w.Tags {
+		if !slices.Contains(n.Tags, tag) {
+			return false
+		}
+	}
+	if w.Subnet.IsValid() && !slices.Contains(n.Subnets, w.Subnet) {
+		return false
+	}
+	if w.VLAN != nil && n.Kind != kindSRIOV && *w.VLAN != n.VLAN {
+		known := n.Kind != kindMacvlan && n.VLAN == 0 && *w.VLAN != 0 && slices.Contains(n.VLANs, *w.VLAN)
+		trusted := n.Kind == kindBridge && n.VLAN == 0 && *w.VLAN != 0 && len(n.VLANs) == 0 && w.Source != ""
+		if !known && !trusted {
+			return false
+		}
+	}
+	if w.Address.IsValid() {
+		text := w.Address.String()
+		inside := (strings.HasPrefix(text, "10.0.0.") && (n.Name == "default" || n.Name == "pxe")) || (strings.HasPrefix(text, "fd00::") && n.Name == "pxe")
+		reserved := text == "10.0.0.0" || text == "10.0.0.255" || (text == "10.0.0.1" && n.Name == "default")
+		if !inside || reserved || asBridge || !n.DHCP || slices.Contains(h.FixedAddresses, n.Name+"/"+text) {
+			return false
+		}
+	}
+	return true
+}
+
+// storable tries every way to spread the disks.
+func storable(h *Host, r Request) bool {
+	taken := make([]int64, len(h.Pools))
+	var try func(i int) bool
+	try = func(i int) bool {
+		if i == len(r.Disks) {
+			return true
+		}
+		d := r.Disks[i]
+		name := d.Pool
+		if name == "" && h.DefaultPool != "" {
+			name = h.DefaultPool
+			if len(d.Tags) > 0 && !slices.ContainsFunc(h.Pools, func(p Pool) bool { return p.Name == name && slices.Contains(p.Tags, d.Tags[0]) }) {
+				name = "" // the default has not the tags
+			}
+		}
+		for j, p := range h.Pools {
+			if !p.Active || (name != "" && name != p.Name) || d.SizeBytes > p.Physical-p.Reserved || (len(d.Tags) > 0 && !slices.Contains(p.Tags, d.Tags[0])) {
+				continue
+			}
+			if p.Committed+p.Foreign+taken[j]+d.SizeBytes > p.Limit {
+				continue
+			}
+			taken[j] += d.SizeBytes
+			if try(i + 1) {
+				return true
+			}
+			taken[j] -= d.SizeBytes
+		}
+		return false
+	}
+	return try(0)
+}
+
+func TestAPlanKeepsTheLimitsAndARefusalIsTrueOfEveryHost_P1(t *testing.T) {
+	placed, refused := 0, map[Filter]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		var hosts []*Host
+		for i := range rapid.IntRange(0, 4).Draw(t, "hosts") {
+			hosts = append(hosts, drawHost(t, fmt.Sprintf("h%d", i)))
+		}
+		for range 10 {
+			req := drawRequest(t)
+			plan := Choose(hosts, req)
+			again := Choose(hosts, req)
+			if diff := cmp.Diff(plan.Proto(), again.Proto(), protocmp.Transform()); diff != "" {
+				t.Fatalf("twice the same gave two plans:\n%s", diff)
+			}
+			if plan.Host == nil {
+				for _, h := range hosts {
+					if fitsSomehow(h, req) {
+						t.Fatalf("refused: %s\nbut it fits: %+v\nfor %+v", plan.Summary(), h, req)
+					}
+				}
+				if len(plan.Refusals) != len(hosts) {
+					t.Fatalf("%d refusals for %d hosts", len(plan.Refusals), len(hosts))
+				}
+				for _, r := range plan.Refusals {
+					refused[r.Filter]++
+					checkReason(t, r, req)
+				}
+				continue
+			}
+			placed++
+			if !fitsSomehow(plan.Host, req) {
+				t.Fatalf("placed on %+v, which does not fit %+v", plan.Host, req)
+			}
+			checkPlan(t, plan, req)
+			for _, h := range hosts {
+				if fitsSomehow(h, req) && h.loadWith(req.Cores, req.MemoryMiB) < plan.Load {
+					t.Fatalf("%s is loaded less than %s", h.ID, plan.Host.ID)
+				}
+			}
+		}
+	})
+	t.Logf("placed %d, refused by %v", placed, refused)
+}
+
+// checkPlan checks what is taken, and that every choice is one that was allowed.
+func checkPlan(t *rapid.T, plan Plan, req Request) {
+	before, after := plan.Host, plan.Host.Take(plan.Commitment(&req))
+	all := []Resource{after.Cores, after.MemoryMiB}
+	if req.Hugepages {
+		all = append(all, after.Hugepages)
+	}
+	for _, p := range after.Pools {
+		all = append(all, p.Resource)
+	}
+	for i, n := range after.Networks {
+		if n.Functions.Committed != before.Networks[i].Functions.Committed {
+			all = append(all, n.Functions)
+		}
+	}
+	for _, res := range all {
+		if res.Committed+res.Foreign > Limit(res.Physical-res.Reserved, res.Ratio) {
+			t.Fatalf("past the limit: %+v", res)
+		}
+	}
+	if len(after.Pinned) != len(before.Pinned)+len(req.PinnedCores) {
+		t.Fatalf("pinned %v, then %v", before.Pinned, after.Pinned)
+	}
+	if len(slices.Compact(slices.Clone(after.FixedAddresses))) != len(after.FixedAddresses) && distinct(req) {
+		t.Fatalf("an address twice: %v", after.FixedAddresses)
+	}
+	for i, d := range req.Disks {
+		if d.Pool != "" && plan.Pools[i] != d.Pool {
+			t.Fatalf("disk %d is in %s, not in %s", i, plan.Pools[i], d.Pool)
+		}
+		if p := before.Pools[before.pool(plan.Pools[i])]; len(d.Tags) > 0 && !slices.Contains(p.Tags, d.Tags[0]) {
+			t.Fatalf("disk %d is in %s, which has no tag %s", i, p.Name, d.Tags[0])
+		}
+	}
+	for i, n := range plan.Networks {
+		at := slices.IndexFunc(before.Networks, func(x Network) bool {
+			return (x.Name == n.Source || x.Bridge == n.Source) && serves(before, req.Interfaces[i], x)
+		})
+		if at < 0 {
+			t.Fatalf("interface %d %+v is attached to %+v", i, req.Interfaces[i], n)
+		}
+		for _, x := range before.Networks {
+			if n.Kind != kindSRIOV && serves(before, req.Interfaces[i], x) && x.Name == "default" && n.Source != "default" {
+				t.Fatalf("interface %d %+v is attached to %+v, not to default", i, req.Interfaces[i], n)
+			}
+		}
+		if n.Why == "" {
+			t.Fatalf("interface %d is attached to %s for no reason", i, n.Source)
+		}
+	}
+}
+
+// distinct says whether no address is asked for twice; the ledger refuses those.
+func distinct(req Request) bool {
+	seen := map[netip.Addr]bool{}
+	for _, n := range req.Interfaces {
+		if n.Address.IsValid() && seen[n.Address] {
+			return false
+		}
+		seen[n.Address] = true
+	}
+	return true
+}
+
+// checkReason says whether the filter that is named refuses the host, and every
+// one before it does not.
+func checkReason(t *rapid.T, r Refusal, req Request) {
+	ok, h := false, r.Host
+	switch r.Filter {
+	case FilterState:
+		ok = h.State != 2
+	case FilterCordon:
+		ok = h.Cordoned
+	case FilterZone:
+		ok = h.Zone != req.Zone
+	case FilterTags:
+		ok = strings.HasPrefix(r.Message(), "has no tag") || strings.HasPrefix(r.Message(), "has the forbidden tag")
+	case FilterOvercommitted:
+		ok = r.Resource.Committed+r.Resource.Foreign > r.Resource.Limit
+	case FilterType, FilterArchitecture, FilterCapability, FilterImage:
+		ok = !ableTo(h, req)
+	case FilterNetwork:
+		ok = !attachable(h, Request{Interfaces: req.Interfaces[:r.Item+1]}, 0, map[string]int64{})
+	case FilterCores, FilterMemory:
+		ok = r.Requested > r.Resource.Most() || r.Requested > r.Resource.Free()
+	case FilterHugepages:
+		ok = r.Requested > r.Resource.Most() || r.Requested > r.Resource.Free() || r.Requested%max(h.PageMiB, 1) != 0
+	case FilterPinnedCores:
+		c := req.PinnedCores[r.Item]
+		ok = r.Missing != slices.Contains(h.CoreNumbers, c) && (r.Missing || slices.Contains(h.Pinned, c))
+	case FilterStorage:
+		i := h.pool(r.Pool)
+		switch {
+		case r.Missing && r.Pool == "":
+			ok = !slices.ContainsFunc(h.Pools, func(p Pool) bool { return p.Active && all(req.Disks[r.Item].Tags, p.Tags) })
+		case r.Missing:
+			ok = i < 0 || !h.Pools[i].Active
+		case r.Tagless:
+			ok = !slices.Contains(h.Pools[i].Tags, req.Disks[r.Item].Tags[0])
+		default:
+			ok = r.Largest > r.Resource.Most() || r.Requested > r.Resource.Free()
+		}
+	default:
+	}
+	if !ok || r.Message() == "" {
+		t.Fatalf("the reason is not true: %s: %s of %+v for %+v", r.Filter, r.Message(), r.Host, req)
+	}
+}
+
+// BenchmarkDecide is one decision over so many hosts.
+func BenchmarkDecide(b *testing.B) {
+	for _, n := range []int{1000, 10000} {
+		hosts := make([]*Host, n)
+		for i := range hosts {
+			hosts[i] = ready(fmt.Sprintf("h%05d", i), 64, 1<<18, 2, 1)
+			hosts[i].Cores.Committed = int64(i * 7 % 97)
+		}
+		req := Request{Cores: 2, MemoryMiB: 4096, ResourcePool: "default", Disks: []Disk{{SizeBytes: gb}}, Interfaces: []Interface{{}}}
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				if Choose(hosts, req).Host == nil {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}

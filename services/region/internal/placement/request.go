@@ -1,0 +1,107 @@
+package placement
+
+import (
+	"net/netip"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+)
+
+// Request is a machine that is wanted. Zone, ResourcePool and VMHost are ids,
+// not resource names.
+type Request struct {
+	// Type is virtual machine or container; unspecified: virtual machine.
+	Type vmhostv1.MachineType
+	// Cores are virtual cores, at least 1.
+	Cores int32
+	// PinnedCores are the host's cores to pin to, empty: none. As many as Cores.
+	PinnedCores []int32
+	// MemoryMiB is at least 1.
+	MemoryMiB int64
+	// Hugepages asks for memory in huge pages.
+	Hugepages bool
+	// SecureBoot asks for a firmware that only starts signed boot loaders.
+	SecureBoot bool
+	// Profiles and Image are names of the host, empty: none.
+	Profiles []string
+	Image    string
+	// Disks in the order they are attached.
+	Disks []Disk
+	// Interfaces in the order they are attached.
+	Interfaces []Interface
+	// Architecture, empty: any.
+	Architecture string
+	// ResourcePool the host must belong to.
+	ResourcePool string
+	// Zone the host must be in, empty: any.
+	Zone string
+	// VMHost is the only host considered, empty: any.
+	VMHost string
+	// RequiredTags the host must have, ForbiddenTags it must not have.
+	RequiredTags, ForbiddenTags []string
+	// HypervisorName is the name the machine will have on the hypervisor,
+	// InstanceName the one on LXD.
+	HypervisorName, InstanceName string
+	// NameTaken says whether something on the host has the name already; nil:
+	// nothing has.
+	NameTaken func(host, name string) bool
+	// Explain asks for the refusals also when a host was found.
+	Explain bool
+}
+
+// Disk is one disk that is wanted.
+type Disk struct {
+	// SizeBytes is more than 0.
+	SizeBytes int64
+	// Pool is the storage pool, empty: the host's choice.
+	Pool string
+	// Tags the pool must have.
+	Tags []string
+}
+
+// Interface is one interface that is wanted. All that is set must hold.
+type Interface struct {
+	// Source is the network, bridge or device, empty: the host's choice.
+	Source string
+	// Kind is what Source names. Unspecified: a network, or, without a source and
+	// with something else to choose by, a network, bridge or device.
+	Kind vmhostv1.InterfaceKind
+	// Address is what the hypervisor's DHCP is to give; not valid: anything.
+	Address netip.Addr
+	// Subnet the network serves; not valid: any.
+	Subnet netip.Prefix
+	// VLAN of the network or, where it is a trunk or a virtual function, of the
+	// frames; nil: any. 0 is none.
+	VLAN *int32
+	// Space the network belongs to, empty: any.
+	Space string
+	// Tags the network must have.
+	Tags []string
+}
+
+// open says whether nothing is said that a network could be chosen by.
+func (i *Interface) open() bool {
+	return i.Source == "" && !i.Address.IsValid() && !i.Subnet.IsValid() && i.VLAN == nil && i.Space == "" && len(i.Tags) == 0
+}
+
+// NameOn is the name that the machine will have on a host.
+func (r *Request) NameOn(h *Host) string {
+	if h.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+		return r.InstanceName
+	}
+	return r.HypervisorName
+}
+
+// container says whether a container is wanted.
+func (r *Request) container() bool {
+	return r.Type == vmhostv1.MachineType_MACHINE_TYPE_CONTAINER
+}
+
+// functions says whether a virtual function is wanted.
+func (r *Request) functions() bool {
+	for i := range r.Interfaces {
+		if r.Interfaces[i].Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV {
+			return true
+		}
+	}
+	return false
+}
