@@ -101,7 +101,7 @@ func (s *machines) explainConsole(err error, name string) error {
 	if _, ours := store.Machines.Get(v, idOf(name)); ours {
 		return err
 	}
-	found, ok := view.FindDiscovered(v, nil, idOf(name))
+	found, ok := view.FindDiscovered(v, s.seen, idOf(name))
 	if !ok {
 		return err
 	}

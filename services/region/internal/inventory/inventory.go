@@ -23,8 +23,9 @@
 // A machine of ours that shows up on another host of its cluster is followed: its
 // record moves there (follow.go).
 //
-// Run owns one goroutine that notices hosts which a living session does not
-// report any more (stale.go), and ends it with its context.
+// Run owns two goroutines and ends them with its context: one notices hosts which
+// a living session does not report any more (stale.go), one keeps an index of
+// what was seen (locate.go).
 package inventory
 
 import (
@@ -62,6 +63,8 @@ type Inventory struct {
 	log    *slog.Logger
 	rooms  rooms
 	memory memory
+	// locations is kept by Run; without it things are found more slowly.
+	locations locations
 	// interval is how often racks report every host.
 	interval time.Duration
 }

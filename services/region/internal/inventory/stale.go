@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -21,10 +22,15 @@ type Sessions interface {
 }
 
 // Run notices hosts that are not reported any more though the session of their
-// rack lives, until ctx ends.
+// rack lives, and keeps the index that Locate finds by, until ctx ends.
 func (i *Inventory) Run(ctx context.Context, sessions Sessions) error {
-	patrol(ctx, i.interval/4, func(now time.Time) { i.pass(ctx, sessions, now) })
-	return nil
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() { patrol(ctx, i.interval/4, func(now time.Time) { i.pass(ctx, sessions, now) }) })
+	err := i.locations.run(ctx, i.store)
+	cancel()
+	looking.Wait()
+	return err
 }
 
 // patrol calls look now and then until ctx ends.

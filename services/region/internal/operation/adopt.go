@@ -34,7 +34,7 @@ func (e *Engine) Adopt(ctx context.Context, principal string, req *vmhostv1.Adop
 		principal: principal, verb: vmhostv1.OperationVerb_OPERATION_VERB_ADOPT, id: id,
 		deadline: e.cfg.Deadlines.Power, validateOnly: req.GetValidateOnly(), turn: true,
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, seen, err := adoptable(v, req)
+			m, seen, err := e.adoptable(v, tx, req)
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ func (e *Engine) Adopt(ctx context.Context, principal string, req *vmhostv1.Adop
 }
 
 // adoptable is the record that a discovered machine gets, and how it is seen.
-func adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*storev1.StoredMachine, *rackv1.MachineObservation, error) {
+func (e *Engine) adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*storev1.StoredMachine, *rackv1.MachineObservation, error) {
 	name := req.GetName()
 	if m, ok := store.Machines.Get(v, idOf(name)); ok {
 		if err := notBusy(v, m.Value.GetResource()); err != nil {
@@ -61,7 +61,7 @@ func adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*storev1.Store
 		return nil, nil, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is a machine of vmhost already", name).
 			With("resource", name).With("phase", m.Value.GetResource().GetPhase().String())
 	}
-	found, ok := view.FindDiscovered(v, nil, idOf(name))
+	found, ok := view.FindDiscovered(v, e.cfg.Seen, idOf(name))
 	if !ok {
 		return nil, nil, apierror.NotFound(name)
 	}
@@ -71,6 +71,12 @@ func adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*storev1.Store
 	if err := mayAdopt(found, seen, host.Value.GetResource()); err != nil {
 		return nil, nil, err
 	}
+	// What becomes ours while a host is removed would be released or deleted with
+	// the rest.
+	if err := notRemoving(v, host.Value.GetResource()); err != nil {
+		return nil, nil, err
+	}
+	tx.IfRevision(store.VmHosts.Key(idOf(found.GetVmHost())), host.Revision)
 	r := proto.CloneOf(found)
 	r.Hostname, r.Tags = req.GetHostname(), req.GetTags()
 	if r.GetHostname() == "" {
@@ -131,7 +137,7 @@ func (e *Engine) Release(ctx context.Context, principal string, req *vmhostv1.Re
 		principal: principal, verb: vmhostv1.OperationVerb_OPERATION_VERB_RELEASE, id: id,
 		deadline: e.cfg.Deadlines.Power, validateOnly: req.GetValidateOnly(),
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, err := ours(v, req.GetName())
+			m, err := e.ours(v, req.GetName())
 			if err != nil {
 				return err
 			}

@@ -16,13 +16,13 @@ import (
 
 // ours is a machine that vmhost may change; one that was only discovered is
 // refused (P5).
-func ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], error) {
+func (e *Engine) ours(v *store.View, name string) (store.Record[*storev1.StoredMachine], error) {
 	uid := strings.TrimPrefix(name, "machines/")
 	m, ok := store.Machines.Get(v, uid)
 	if ok {
 		return m, nil
 	}
-	if d, found := view.FindDiscovered(v, nil, uid); found {
+	if d, found := view.FindDiscovered(v, e.cfg.Seen, uid); found {
 		host, uuid := strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
 		return m, apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_FOREIGN_OBJECT,
 			"%s was discovered on host %s, vmhost did not make it and does not change it", name, host).

@@ -104,7 +104,7 @@ func (e *Engine) Power(ctx context.Context, principal, name string, want *vmhost
 		principal: principal, verb: want.GetVerb(), id: id,
 		deadline: e.cfg.Deadlines.Power + plan.wait(), validateOnly: want.GetValidateOnly(),
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, err := ours(v, name)
+			m, err := e.ours(v, name)
 			if err != nil {
 				return err
 			}

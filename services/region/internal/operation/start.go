@@ -123,7 +123,7 @@ func (e *Engine) Delete(ctx context.Context, principal string, req *vmhostv1.Del
 		principal: principal, verb: vmhostv1.OperationVerb_OPERATION_VERB_DELETE, id: id,
 		deadline: e.cfg.Deadlines.Delete, validateOnly: req.GetValidateOnly(),
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, err := ours(v, req.GetName())
+			m, err := e.ours(v, req.GetName())
 			if err != nil {
 				return err
 			}
@@ -153,7 +153,7 @@ func (e *Engine) Query(ctx context.Context, principal, name string) (*vmhostv1.O
 			var host, uuid string
 			if m, ok := store.Machines.Get(v, uid); ok {
 				host, uuid = strings.TrimPrefix(m.Value.GetResource().GetVmHost(), "vmHosts/"), m.Value.GetResource().GetHypervisorUuid()
-			} else if d, ok := view.FindDiscovered(v, nil, uid); ok {
+			} else if d, ok := view.FindDiscovered(v, e.cfg.Seen, uid); ok {
 				host, uuid = strings.TrimPrefix(d.GetVmHost(), "vmHosts/"), d.GetHypervisorUuid()
 			} else {
 				return apierror.NotFound(name)

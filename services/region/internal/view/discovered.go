@@ -77,30 +77,55 @@ func AllDiscovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*stor
 	}
 }
 
+// Locator is a LastSeen that knows where machines were seen as well, so that not
+// all of them are gone through to find one.
+type Locator interface {
+	// Locate is the host and the hypervisor's uuid of the machine that is discovered
+	// with the uid, empty when none is known. Sure is false when the view may have
+	// it nevertheless.
+	Locate(v *store.View, uid uuid.UUID) (host, domain string, sure bool)
+}
+
 // FindDiscovered is the discovered machine of a uid. A uid does not say which
-// host it is of, so the keys of what was seen are gone through; no record is
-// decoded but the one that is found.
+// host it is of: a Locator knows; without one the keys of what was seen are gone
+// through, and no record is decoded but the one that is found.
 func FindDiscovered(v *store.View, seen LastSeen, uid string) (*vmhostv1.Machine, bool) {
 	wanted, err := uuid.Parse(uid)
 	if err != nil || wanted.Version() != 5 { //nolint:mnd // the version of uuids made of names
 		return nil, false
 	}
-	hostID, host, space := "", (*vmhostv1.VmHost)(nil), uuid.Nil
-	for key := range store.Seen.IDs(v) {
-		of, domain, _ := strings.Cut(key, "/")
-		if of != hostID {
-			r, _ := store.VmHosts.Get(v, of)
-			hostID, host = of, r.Value.GetResource()
-			space = spaceOf(host.GetUid())
-		}
-		if host == nil || uuid.NewSHA1(space, []byte(domain)) != wanted {
-			continue
-		}
-		r, _ := store.Seen.Get(v, hostID, domain)
-		if _, ours := Ours(v, host, r.Value.GetObservation()); ours {
-			return nil, false
-		}
-		return Discovered(v, seen, host, r), true
+	host, domain := "", ""
+	sure := false
+	if l, ok := seen.(Locator); ok {
+		host, domain, sure = l.Locate(v, wanted)
 	}
-	return nil, false
+	if !sure {
+		host, domain = walk(v, wanted)
+	}
+	h, there := store.VmHosts.Get(v, host)
+	r, ok := store.Seen.Get(v, host, domain)
+	spec := h.Value.GetResource()
+	if !ok || !there || DiscoveredUID(spec.GetUid(), domain) != wanted.String() {
+		return nil, false
+	}
+	if _, ours := Ours(v, spec, r.Value.GetObservation()); ours {
+		return nil, false
+	}
+	return Discovered(v, seen, spec, r), true
+}
+
+// walk goes through all that was seen.
+func walk(v *store.View, wanted uuid.UUID) (host, domain string) {
+	space := uuid.Nil
+	for key := range store.Seen.IDs(v) {
+		of, uuidOf, _ := strings.Cut(key, "/")
+		if of != host {
+			r, _ := store.VmHosts.Get(v, of)
+			host, space = of, spaceOf(r.Value.GetResource().GetUid())
+		}
+		if uuid.NewSHA1(space, []byte(uuidOf)) == wanted {
+			return of, uuidOf
+		}
+	}
+	return "", ""
 }
