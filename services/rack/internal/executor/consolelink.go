@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -156,7 +157,7 @@ func (l *consoleLink) output(ctx context.Context, from io.Reader) error {
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			if err := l.send(buf[:n:n]); err != nil {
+			if err := l.send(bytes.Clone(buf[:n])); err != nil {
 				return err
 			}
 		}

@@ -38,6 +38,7 @@ type rig struct {
 	journal *journal.Journal
 	region  *ear
 	drivers map[vmhostv1.VmHostType]hypervisor.Opener
+	phones  *exchange
 	muted   *atomic.Bool
 	opened  atomic.Pointer[hypervisor.Target]
 	hangUp  func() // ends the session
@@ -166,10 +167,11 @@ func start(t *testing.T, path string, fleet *fake.Fleet) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, path: path, fleet: fleet, journal: j, region: &ear{}, muted: &atomic.Bool{}}
+	r := &rig{t: t, path: path, fleet: fleet, journal: j, region: &ear{}, phones: &exchange{}, muted: &atomic.Bool{}}
 	r.drivers = map[vmhostv1.VmHostType]hypervisor.Opener{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE: muffled{fleet, r.muted, &r.opened}}
 	r.Executor = executor.New(executor.Config{
 		Drivers: r.drivers,
+		Console: r.phones.dial,
 		Journal: j,
 		Unseal:  unseal,
 		Rack:    func() string { return "racks/r1" },

@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -107,6 +107,19 @@ func (s *served) Close() error {
 type oneStream struct {
 	rackv1.UnimplementedRackServiceServer
 	play script
+}
+
+// Console writes back.
+func (o *oneStream) Console(stream rackv1.RackService_ConsoleServer) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // the rack's end is the end
+		}
+		if err := stream.Send(&rackv1.ConsoleResponse{Data: []byte(m.GetId())}); err != nil {
+			return err
+		}
+	}
 }
 
 func (o *oneStream) Connect(stream rackv1.RackService_ConnectServer) error { return o.play(stream) }
@@ -507,4 +520,49 @@ func TestARegionThatDoesNotGreetIsLeft(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAConsoleGoesOverTheSessionOrToTheRegionThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, "a:1")
+		b.play = func(_ int, endpoint string) script {
+			return func(stream rackv1.RackService_ConnectServer) error {
+				if _, err := greet(stream); err != nil {
+					return err
+				}
+				<-stream.Context().Done()
+				return nil
+			}
+		}
+		if _, _, err := b.client.Console(t.Context(), ""); !errors.Is(err, session.ErrNoSession) {
+			t.Errorf("without a session: %v", err)
+		}
+		stop := b.start()
+		sleep(time.Second)
+		for _, endpoint := range []string{"", "a:1", "b:2"} {
+			ctx, cancel := context.WithCancel(t.Context())
+			stream, end, err := b.client.Console(ctx, endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := stream.Send(&rackv1.ConsoleRequest{Message: &rackv1.ConsoleRequest_Id{Id: "c"}}); err != nil {
+				t.Fatal(err)
+			}
+			if m, err := stream.Recv(); err != nil || string(m.GetData()) != "c" {
+				t.Errorf("at %q: %v, %v", endpoint, m, err)
+			}
+			cancel()
+			end()
+		}
+		if n := b.count(); n != 2 || b.dials[1].endpoint != "b:2" {
+			t.Errorf("%d dials, want one for the session and one for the other region", n)
+		}
+		if _, _, err := b.client.Console(t.Context(), "nonsense"); err == nil {
+			t.Error("an endpoint without a port was dialled")
+		}
+		if b.client.Ready(t.Context()) != nil {
+			t.Error("the end of a console ended the session")
+		}
+		_ = stop()
+	})
 }
