@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -72,5 +73,9 @@ func (d *Driver) onMember(path string) string {
 	if d.member == "" {
 		return path
 	}
-	return d.in(path, "target", d.member)
+	separator := "?"
+	if strings.Contains(path, "?") {
+		separator = "&"
+	}
+	return path + separator + url.Values{"target": {d.member}}.Encode()
 }

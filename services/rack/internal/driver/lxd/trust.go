@@ -140,5 +140,5 @@ func (l *login) untrusted(err error) error {
 
 // trustLine is what makes a server trust us, to be typed on it: one line.
 func (l *login) trustLine() string {
-	return "type on the server: printf '" + strings.ReplaceAll(l.identity.pem(), "\n", `\n`) + "' | lxc config trust add - --name " + l.identity.name()
+	return "type on the server: printf %b '" + strings.ReplaceAll(l.identity.pem(), "\n", `\n`) + "' | lxc config trust add - --name " + l.identity.name()
 }
