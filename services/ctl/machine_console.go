@@ -7,25 +7,44 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
-// escapeKey is Ctrl-], which leaves a console, as telnet and virsh have it.
-const escapeKey = 0x1d
+const (
+	// escapeKey is Ctrl-], which leaves a console, as telnet and virsh have it.
+	escapeKey = 0x1d
+	// leaveTime is how long what was typed last may take to arrive once the
+	// console is left.
+	leaveTime = 2 * time.Second
+)
+
+// errLeft is how reading the keyboard ends when the user leaves.
+var errLeft = errors.New("the console was left")
+
+const consoleLong = `Attaches the terminal to a machine's serial console. Every key goes to the
+machine, also Ctrl-C; Ctrl-] leaves. What the machine writes goes to the
+terminal as it is.
+
+When standard input is no terminal, it is sent as it is, and the console is left
+at its end.`
 
 func (a *app) machineConsole() *cobra.Command {
 	var which machineFlags
 	var force bool
 	c := &cobra.Command{
-		Use: "console MACHINE", Short: "Attach to a machine's serial console", Args: takes(1),
-		Long: "Attaches the terminal to a machine's serial console. Ctrl-] leaves it. When standard\ninput is no terminal, it is sent as it is and the console is left at its end.",
+		Use: "console MACHINE", Short: "Attach to a machine's serial console", Args: takes(1), Long: consoleLong,
 		RunE: func(c *cobra.Command, args []string) error {
+			if !a.forPeople() {
+				return usage("leave -o out; what was written is also in `vmhostctl machine console-log`", "a console has no output format")
+			}
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
 				return err
@@ -42,48 +61,82 @@ func (a *app) machineConsole() *cobra.Command {
 	return c
 }
 
+// console attaches until the user leaves, the machine stops, or what is between
+// them ends. The terminal is as it was before, however it ends.
 func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, force bool) error {
-	ctx, cancel := context.WithCancel(ctx)
+	// A process that is ended leaves no raw terminal behind.
+	signalled, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
+	defer release()
+	streaming, cancel := context.WithCancel(signalled)
 	defer cancel()
-	stream, err := api.machines.AttachConsole(ctx)
+	stream, err := api.machines.AttachConsole(streaming)
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&vmhostv1.AttachConsoleRequest{Message: &vmhostv1.AttachConsoleRequest_Name{Name: m.GetName()}, Force: force}); err != nil && !errors.Is(err, io.EOF) {
-		return err
+	// What cannot be sent has its reason in the first answer.
+	_ = stream.Send(&vmhostv1.AttachConsoleRequest{Message: &vmhostv1.AttachConsoleRequest_Name{Name: m.GetName()}, Force: force})
+	answer, err := stream.Recv()
+	if err != nil {
+		return unexpectedEnd(err)
 	}
-	// Why it could not be opened comes with the first answer.
-	if _, err := stream.Recv(); err != nil {
-		return err
+	if answer.GetAttached() == nil {
+		return errors.New("the region's first answer does not say that it is attached")
 	}
 	restore, raw, err := a.rawTerminal()
 	if err != nil {
 		return err
 	}
 	defer restore()
+	name := display.Clean(machineTitle(m))
 	if raw {
-		fmt.Fprintf(a.stderr, "attached to the console of %s; Ctrl-] leaves it\r\n", display.Clean(machineTitle(m)))
+		fmt.Fprintf(a.stderr, "attached to the console of %s; Ctrl-] leaves it\r\n", name)
 	}
+	left, err := a.converse(stream, raw)
+	switch {
+	case signalled.Err() != nil && ctx.Err() == nil:
+		return errInterrupted
+	case err != nil:
+		return err
+	case left:
+		fmt.Fprintf(a.stderr, "\r\nleft the console of %s\r\n", name)
+	case raw:
+		fmt.Fprintf(a.stderr, "\r\nthe console of %s has ended; the machine was stopped\r\n", name)
+	}
+	return nil
+}
+
+// converse carries keys one way and what the machine writes the other, and says
+// whether it was the user who ended it.
+func (a *app) converse(stream consoleStream, keys bool) (left bool, err error) {
 	typed := make(chan error, 1)
-	go func() { typed <- sendTyped(a.stdin, stream, raw) }() // ends with standard input, or with the process
+	go func() { typed <- sendTyped(a.stdin, stream, keys) }() // ends with standard input, or with the process
 	shown := make(chan error, 1)
-	go func() { shown <- a.showConsole(stream) }() // ends with the stream
+	go func() { shown <- a.showConsole(stream) }() // ends with the stream, which ends with its context
 	select {
 	case err = <-shown:
+		return false, err
 	case err = <-typed:
-		if err != nil || raw {
-			cancel()
-			<-shown
-			break
-		}
-		// What was piped in is answered still, until the machine or a user ends it.
-		err = <-shown
 	}
-	if raw {
-		fmt.Fprint(a.stderr, "\r\nleft the console\r\n")
+	if err != nil && !errors.Is(err, errLeft) {
+		return false, err
 	}
+	left = err != nil
+	if !left {
+		return false, <-shown
+	}
+	// The last keys are to arrive; what refuses to end is let go of.
+	timer := time.NewTimer(leaveTime)
+	defer timer.Stop()
+	select {
+	case <-shown:
+	case <-timer.C:
+	}
+	return true, nil
+}
+
+func unexpectedEnd(err error) error {
 	if errors.Is(err, io.EOF) {
-		return nil
+		return errors.New("the region ended it at once")
 	}
 	return err
 }
@@ -91,14 +144,14 @@ func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, for
 // rawTerminal has the terminal hand over every key as it is typed.
 func (a *app) rawTerminal() (restore func(), raw bool, err error) {
 	in, ok := a.stdin.(*os.File)
-	if !ok || !a.interactive() {
+	if !ok || !isTerminal(in) {
 		return func() {}, false, nil
 	}
 	before, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
-		return nil, false, local(err, "use a terminal, or pipe something in", "put the terminal into raw mode")
+		return nil, false, local(err, "use another terminal, or pipe something in", "put the terminal into raw mode")
 	}
-	return func() { _ = term.Restore(int(in.Fd()), before) }, true, nil
+	return func() { _ = term.Restore(int(in.Fd()), before) }, true, nil // nothing better can be done at the end
 }
 
 type consoleStream interface {
@@ -107,7 +160,8 @@ type consoleStream interface {
 	CloseSend() error
 }
 
-// sendTyped sends what is typed until Ctrl-], or until there is no more.
+// sendTyped sends what is typed until Ctrl-], or until there is no more. nil
+// says that the other direction knows more.
 func sendTyped(in io.Reader, stream consoleStream, keys bool) error {
 	buf := make([]byte, 4096)
 	for {
@@ -123,65 +177,18 @@ func sendTyped(in io.Reader, stream consoleStream, keys bool) error {
 		}
 		switch {
 		case left:
-			return nil
+			return errors.Join(errLeft, stream.CloseSend())
 		case errors.Is(err, io.EOF):
 			return stream.CloseSend()
 		case err != nil:
-			return err
+			return fmt.Errorf("read what is typed: %w", err)
 		}
 	}
 }
 
 // showConsole writes what the guest writes as it is: it is the user's own
-// terminal that they attached.
+// terminal that they attached. nil is the end.
 func (a *app) showConsole(stream consoleStream) error {
-	for {
-		r, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		if _, err := a.stdout.Write(r.GetData()); err != nil {
-			return err
-		}
-	}
-}
-
-func (a *app) machineConsoleLog() *cobra.Command {
-	var which machineFlags
-	var tail string
-	c := &cobra.Command{
-		Use: "console-log MACHINE", Short: "Show what a machine wrote to its serial console", Args: takes(1),
-		Long: "Shows the end of the log of a machine's serial console, also when it is off. On a\nterminal, control characters other than line breaks are left out.",
-		RunE: func(c *cobra.Command, args []string) error {
-			bytes := int64(0)
-			if tail != "" {
-				var err error
-				if bytes, err = units.ParseBytes(tail); err != nil {
-					return usage("write for example --tail 64KB", "--tail %q: %w", tail, err)
-				}
-			}
-			ctx, api, err := a.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			m, err := a.findMachine(ctx, api, args[0], which.pool)
-			if err != nil {
-				return err
-			}
-			return fail(a.consoleLog(ctx, api, m, bytes), "show the console log of machine %s", machineTitle(m))
-		},
-	}
-	c.Flags().StringVar(&tail, "tail", "", "`SIZE` of the end to show, up to 16MiB; 64KiB when left out")
-	which.register(a, c)
-	return c
-}
-
-func (a *app) consoleLog(ctx context.Context, api *region, m *vmhostv1.Machine, tail int64) error {
-	stream, err := api.machines.ReadConsoleLog(ctx, &vmhostv1.ReadConsoleLogRequest{Name: m.GetName(), TailBytes: tail})
-	if err != nil {
-		return err
-	}
-	clean := isTerminal(a.stdout)
 	for {
 		r, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -190,24 +197,8 @@ func (a *app) consoleLog(ctx context.Context, api *region, m *vmhostv1.Machine, 
 		if err != nil {
 			return err
 		}
-		data := r.GetData()
-		if clean {
-			data = printable(data)
-		}
-		if _, err := a.stdout.Write(data); err != nil {
+		if _, err := a.stdout.Write(r.GetData()); err != nil {
 			return err
 		}
 	}
-}
-
-// printable leaves out what could move the cursor or change the terminal: a log
-// is shown beside other things, and a guest wrote it.
-func printable(data []byte) []byte {
-	out := make([]byte, 0, len(data))
-	for _, b := range data {
-		if b >= ' ' && b != 0x7f || b == '\n' || b == '\t' {
-			out = append(out, b)
-		}
-	}
-	return out
 }

@@ -29,6 +29,11 @@ func checkOutput(format string) error {
 	return usage("use -o "+strings.Join(known, ", -o "), "there is no output format %q", format)
 }
 
+// forPeople says whether what is shown is a table or the like.
+func (a *app) forPeople() bool {
+	return a.flags.output == outputTable || a.flags.output == outputWide
+}
+
 // print writes one message: as JSON or YAML, as the name given, or for people.
 func (a *app) print(m proto.Message, name string, people func() error) error {
 	switch a.flags.output {
