@@ -2,6 +2,8 @@ package ctl
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,6 +29,17 @@ func (a *app) completeArg(source names) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		return a.live(c.Context(), source), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeArgs completes any number of arguments, each once.
+func (a *app) completeArgs(source names) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		found := slices.DeleteFunc(a.live(c.Context(), source), func(s string) bool {
+			name, _, _ := strings.Cut(s, "\t")
+			return slices.Contains(args, name)
+		})
+		return found, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -77,7 +90,20 @@ func completeHosts(ctx context.Context, api *region) ([]string, error) {
 }
 
 func completeMachines(ctx context.Context, api *region) ([]string, error) {
-	found, _, err := collect(ctx, completionLimit, machinePages(api, "", ""))
+	return machineNames(ctx, api, "")
+}
+
+// completeOurMachines leaves out those that vmhost changes nothing of.
+func completeOurMachines(ctx context.Context, api *region) ([]string, error) {
+	return machineNames(ctx, api, "origin != MACHINE_ORIGIN_DISCOVERED")
+}
+
+func completeDiscovered(ctx context.Context, api *region) ([]string, error) {
+	return machineNames(ctx, api, "origin = MACHINE_ORIGIN_DISCOVERED")
+}
+
+func machineNames(ctx context.Context, api *region, filter string) ([]string, error) {
+	found, _, err := collect(ctx, completionLimit, machinePages(api, filter, ""))
 	out := make([]string, len(found))
 	for i, m := range found {
 		out[i] = describe(machineTitle(m), powerWord(m)+" on "+display.ID(m.GetVmHost()))

@@ -145,7 +145,7 @@ func (a *app) machineDelete() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "delete MACHINE", Short: "Delete a machine with its disks", Args: takes(1),
-		Long: "Stops a machine and removes it with the disks that were made for it. Its room is\ngiven back once the host was seen without it. A discovered machine is refused.",
+		Long: "Stops a machine and removes it with the disks that were made for it; one that was\nadopted with those of its disks that only it uses. Its room is given back once\nthe host was seen without it. A discovered machine is refused.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -157,6 +157,10 @@ func (a *app) machineDelete() *cobra.Command {
 			}
 			title := machineTitle(m)
 			consequence := fmt.Sprintf("machine %s on %s is deleted with %s", title, display.ID(m.GetVmHost()), count(len(m.GetDisks()), "disk"))
+			if m.GetOrigin() == vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED {
+				consequence = fmt.Sprintf("machine %s on %s, which was adopted, is deleted with those of its %s that only it uses",
+					title, display.ID(m.GetVmHost()), count(len(m.GetDisks()), "disk"))
+			}
 			if err := a.confirm(c.Context(), yes || f.dryRun, consequence, title); err != nil {
 				return err
 			}
@@ -176,6 +180,7 @@ func (a *app) machineDelete() *cobra.Command {
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	f.registerWait(c)
 	which.register(a, c)
+	c.ValidArgsFunction = a.completeArg(completeOurMachines)
 	return c
 }
 

@@ -15,7 +15,7 @@ func (a *app) machineAdopt() *cobra.Command {
 	var tags []string
 	c := a.machineAct("adopt", "Take a discovered machine over",
 		func(c *cobra.Command) {
-			c.Long = "Takes a discovered machine over: from now on it can be powered and deleted, and\ncounts as ours. Only its metadata changes; it is not restarted."
+			c.Long = "Takes a discovered machine over: from now on it can be powered and deleted, and\ncounts as ours. Only its metadata changes; it is not restarted, and keeps its\nuid. `vmhostctl machine list --filter 'origin = MACHINE_ORIGIN_DISCOVERED'` shows\nwhich there are."
 			c.Flags().StringVar(&hostname, "hostname", "", "`NAME` it gets in vmhost; that on the hypervisor when left out")
 			c.Flags().StringArrayVar(&tags, "tag", nil, "`WORD` to give it; repeat for more")
 		},
@@ -24,6 +24,7 @@ func (a *app) machineAdopt() *cobra.Command {
 				Name: m.GetName(), Hostname: hostname, Tags: tags, RequestId: f.id(), ValidateOnly: f.dryRun,
 			})
 		})
+	c.ValidArgsFunction = a.completeArg(completeDiscovered)
 	return c
 }
 
@@ -33,7 +34,7 @@ func (a *app) machineRelease() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "release MACHINE", Short: "Give a machine back: it stays on its host, and vmhost forgets it", Args: takes(1),
-		Long: "Takes our metadata off a machine and drops its record. It goes on as it is, is listed\nas discovered, and vmhost changes nothing of it any more.",
+		Long: "Takes our metadata off a machine and drops its record. It goes on as it is, with\nits disks, is listed as discovered, and vmhost changes nothing of it any more.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -55,7 +56,11 @@ func (a *app) machineRelease() *cobra.Command {
 			if op, err = a.finish(ctx, op, "release machine "+title, &f); err != nil {
 				return err
 			}
-			return a.print(op, m.GetName(), func() error {
+			name := m.GetName()
+			if now := (&vmhostv1.Machine{}); op.GetResponse().UnmarshalTo(now) == nil {
+				name = now.GetName() // one that was composed has another as a discovered one
+			}
+			return a.print(op, name, func() error {
 				_, err := fmt.Fprintf(a.stdout, "machine %s released\n", display.Clean(title))
 				return err
 			})
@@ -64,5 +69,6 @@ func (a *app) machineRelease() *cobra.Command {
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	f.registerWait(c)
 	which.register(a, c)
+	c.ValidArgsFunction = a.completeArg(completeOurMachines)
 	return c
 }

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -131,7 +132,7 @@ func (a *app) machinePower(p power) *cobra.Command {
 	var filter string
 	c := &cobra.Command{
 		Use: p.word + " MACHINE...", Short: p.short, Long: p.long,
-		Example: "  vmhostctl machine " + p.word + " web-1\n  vmhostctl machine " + p.word + " --filter 'vm_host = \"vmHosts/h1\"'",
+		Example: "  vmhostctl machine " + p.word + " web-1 web-2\n  vmhostctl machine " + p.word + " --filter 'vm_host = \"vmHosts/h1\"'",
 		Args: func(c *cobra.Command, args []string) error {
 			if (len(args) == 0) == (filter == "") {
 				return usage(a.helpHintOf("machine "+p.word), "name machines, or give --filter, and not both")
@@ -163,12 +164,14 @@ func (a *app) machinePower(p power) *cobra.Command {
 			if p.many != nil {
 				p.many(request)
 			}
-			return a.powerMany(ctx, api, p, request, &f)
+			return a.powerMany(ctx, api, p, found, request, &f)
 		},
 	}
 	c.Flags().StringVar(&filter, "filter", "", "all machines of ours that match `EXPRESSION`")
 	f.registerWait(c)
 	which.register(a, c)
+	c.MarkFlagsMutuallyExclusive("filter", "pool") // which the filter can say
+	c.ValidArgsFunction = a.completeArgs(completeOurMachines)
 	return c
 }
 
@@ -187,25 +190,39 @@ func (a *app) powerOne(ctx context.Context, api *region, p power, m *vmhostv1.Ma
 	return printRow(a, m, machineColumns(a.now()))
 }
 
-func (a *app) powerMany(ctx context.Context, api *region, p power, request *vmhostv1.BatchChangePowerRequest, f *changeFlags) error {
+// powerMany asks for it on all at once, waits for all, and shows what became of
+// each.
+func (a *app) powerMany(ctx context.Context, api *region, p power, found []*vmhostv1.Machine, request *vmhostv1.BatchChangePowerRequest, f *changeFlags) error {
+	if request.GetFilter() != "" && a.forPeople() {
+		var err error
+		if found, _, err = collect(ctx, 0, machinePages(api, request.GetFilter(), "")); err != nil {
+			return fail(err, "%s machines", p.word)
+		}
+	}
+	b := &batch{word: p.word, titles: titles(found)}
 	r, err := change(ctx, api.machines.BatchChangePower, request)
 	if err != nil {
 		return fail(err, "%s machines", p.word)
 	}
-	if !f.async && !f.dryRun {
-		for i, result := range r.GetResults() {
-			if result.GetOperation() == nil {
-				continue
-			}
-			ended, err := a.await(ctx, result.GetOperation(), p.word+" machine "+display.ID(result.GetName()), f.wait)
-			if ended == nil {
-				return err // nobody waits any more
-			}
-			r.Results[i].Operation = ended
-		}
+	b.results = r.GetResults()
+	if f.dryRun {
+		fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
 	}
-	if err := a.changed(r, "", f, func() error { return a.printResults(r.GetResults()) }); err != nil {
+	var lost error
+	if !f.async && !f.dryRun {
+		lost = a.awaitAll(ctx, api, b, f.wait)
+	}
+	if err := printList(a, r, b.results, (*vmhostv1.BatchResult).GetName, b.columns()); err != nil {
 		return err
 	}
-	return failedResults(p.word, r.GetResults())
+	switch failed := b.verdict(); {
+	case lost != nil:
+		return lost
+	case failed != nil:
+		return failed
+	case f.dryRun:
+		return f.checked()
+	default:
+		return nil
+	}
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
-const vmHostRemoveLong = `Takes a host out of the fleet. Without more, nothing on the hypervisor is touched,
-and a host with machines of ours is refused.
+const vmHostRemoveLong = `Takes a host out of the fleet. Without more, nothing on the hypervisor is
+touched, and a host with machines of ours is refused.
 
---forget     everything stays on the hypervisor; our metadata is taken off it
---decompose  machines of ours are deleted with their disks, one by one
---abandon    for a host that is lost: only our records go, nothing is reached
+  --forget     every machine stays; our metadata is taken off those of ours
+  --decompose  machines of ours are deleted with their disks, one by one
+  --abandon    for a host that is lost: only our records go, nothing is reached
 
 A machine that cannot be forgotten or deleted stops nothing else; it keeps its
-record, and the host stays, cordoned.`
+record, and the host stays, cordoned. Machines that were only discovered are
+never touched.`
 
 func (a *app) vmHostRemove() *cobra.Command {
 	var f changeFlags
@@ -53,6 +54,14 @@ func (a *app) vmHostRemove() *cobra.Command {
 				}
 				return a.gone("VM host", name, "removed", &f)
 			}
+			b := &batch{}
+			if a.forPeople() { // some will have no name afterwards
+				found, _, err := collect(ctx, 0, machinePages(api, "vm_host = "+quote(name), ""))
+				if err != nil {
+					return fail(err, "remove VM host %s", id)
+				}
+				b.titles = titles(found)
+			}
 			op, err := change(ctx, api.vmHosts.RemoveVmHost, &vmhostv1.RemoveVmHostRequest{Name: name, Mode: mode, RequestId: f.id(), ValidateOnly: f.dryRun})
 			if err != nil {
 				return fail(err, "remove VM host %s", id)
@@ -61,30 +70,39 @@ func (a *app) vmHostRemove() *cobra.Command {
 			if ended == nil {
 				return verdict
 			}
-			if err := a.printRemoval(ended, id); err != nil {
+			if err := a.printRemoval(ended, id, b); err != nil {
 				return err
 			}
 			return verdict
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	c.Flags().BoolVar(&forget, "forget", false, "keep everything on the hypervisor and take our metadata off it")
-	c.Flags().BoolVar(&decompose, "decompose", false, "delete our machines on it")
-	c.Flags().BoolVar(&abandon, "abandon", false, "drop the records without reaching the host")
+	c.Flags().BoolVar(&forget, "forget", false, "keep every machine and take our metadata off those of ours")
+	c.Flags().BoolVar(&decompose, "decompose", false, "delete the machines of ours with their disks")
+	c.Flags().BoolVar(&abandon, "abandon", false, "drop our records without reaching the host")
 	c.MarkFlagsMutuallyExclusive("forget", "decompose", "abandon")
 	f.registerWait(c)
 	return c
 }
 
 // printRemoval shows what became of each machine.
-func (a *app) printRemoval(op *vmhostv1.Operation, host string) error {
+func (a *app) printRemoval(op *vmhostv1.Operation, host string, b *batch) error {
 	r := &vmhostv1.RemoveVmHostResult{}
-	if op == nil || op.GetResponse().UnmarshalTo(r) != nil {
-		return nil // it says nothing yet
+	if op.GetResponse().UnmarshalTo(r) != nil {
+		return nil // it was given up before it had any
 	}
+	b.results = r.GetResults()
 	return a.print(r, full(vmHosts, host), func() error {
-		if err := a.printResults(r.GetResults()); err != nil || !r.GetRemoved() {
-			return err
+		if len(b.results) > 0 {
+			if err := printTable(a, b.results, b.columns()); err != nil {
+				return err
+			}
+		}
+		if more := int(r.GetSucceeded()+r.GetFailed()) - len(b.results); more > 0 {
+			fmt.Fprintf(a.stdout, "and %s more: %d of all went well, %d did not\n", count(more, "machine"), r.GetSucceeded(), r.GetFailed())
+		}
+		if !r.GetRemoved() {
+			return nil
 		}
 		_, err := fmt.Fprintf(a.stdout, "VM host %s removed\n", display.Clean(host))
 		return err

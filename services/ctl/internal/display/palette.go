@@ -19,9 +19,10 @@ var colours = map[string]string{
 	"READY": green, "ON": green, "SUCCEEDED": green, "OK": green, "yes": green,
 
 	"PENDING": yellow, "RUNNING": yellow, "COMPOSING": yellow, "DELETING": yellow, "COMPENSATING": yellow,
+	"ADOPTING": yellow, "RELEASING": yellow,
 	"PAUSED": yellow, "WARNING": yellow, "CANCELLED": yellow, "READY,CORDONED": yellow, "NO_RACK": yellow,
 
-	"FAILED": red, "UNREACHABLE": red, "AUTH_FAILED": red, "HOST_KEY_CHANGED": red, "CRASHED": red, "no": red,
+	"FAILED": red, "UNREACHABLE": red, "AUTH_FAILED": red, "HOST_KEY_CHANGED": red, "CRASHED": red, "REFUSED": red, "no": red,
 
 	"OFF": dim, "UNKNOWN": dim, "SKIPPED": dim, None: dim,
 }
