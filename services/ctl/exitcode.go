@@ -25,7 +25,8 @@ const (
 const exitCodeHelp = `What vmhostctl ends with:
 
     0  it worked
-    1  the operation ended and had failed, or vmhost itself failed
+    1  the operation ended and had failed, or some of many did, or vmhost itself
+       failed
     2  the command line or a field of the request is not valid, or a question
        was not answered with yes
     3  the operation was cancelled, or waiting for it ended before it did;
@@ -35,13 +36,14 @@ const exitCodeHelp = `What vmhostctl ends with:
     6  the named resource does not exist
     7  a conflict: it exists already, is in use or busy, has changed since,
        or is not in a state that allows this
-    8  no capacity: no host fits
+    8  no capacity: no host fits, or the quota of the pool is used up
     9  the region is not reached or did not answer in time
    10  --dry-run with --detailed-exitcode: the change would be made
   130  interrupted by Ctrl-C; what had been asked for goes on
 
-Errors are on stderr, in three lines: what failed, why, and what to do. With
--o json a line after them holds the same as a google.rpc.Status in JSON.
+Errors are on stderr, in three lines: what failed, why, and what to do, with
+what to type below where that takes more than a few words. With -o json a line
+after them holds the same as a google.rpc.Status in JSON.
 `
 
 func exitCodesTopic() *cobra.Command {

@@ -20,6 +20,8 @@ type failure struct {
 	what string          // what was not done, with the object's name: `cannot start machine web-1`
 	err  *apierror.Error // why
 	code int             // what to end with
+	// commands are what to type, one line each, below what to do.
+	commands []string
 }
 
 func (f *failure) Error() string { return f.what + ": " + f.err.Message }
@@ -105,6 +107,9 @@ func (a *app) writeFailure(w io.Writer, f *failure) {
 	}
 	fmt.Fprintf(w, "  why: %s\n", why)
 	fmt.Fprintf(w, "  do: %s\n", display.Clean(a.hint(f)))
+	for _, line := range f.commands {
+		fmt.Fprintf(w, "    %s\n", display.Clean(line))
+	}
 	if a.flags.verbose {
 		fmt.Fprintf(w, "  request: %s\n", display.Clean(a.requestOf(f)))
 	}
@@ -140,7 +145,20 @@ func (a *app) hint(f *failure) string {
 	case vmhostv1.ErrorReason_NO_RACK:
 		return "see which racks are connected: `vmhostctl rack list`"
 	case vmhostv1.ErrorReason_FOREIGN_OBJECT:
-		return "vmhost never touches what it did not make; choose another name, or change it on the hypervisor"
+		return "vmhost never touches what it did not make; choose another name, or take the machine over: `vmhostctl machine adopt`"
+	case vmhostv1.ErrorReason_QUOTA_EXCEEDED:
+		return "ask for less, or raise the quota: `vmhostctl pool get NAME`, `vmhostctl pool update NAME --quota …`"
+	case vmhostv1.ErrorReason_CONSOLE_BUSY:
+		return "take it from whoever has it: `vmhostctl machine console MACHINE --force`"
+	case vmhostv1.ErrorReason_HOST_NOT_TRUSTED:
+		return "have the LXD server trust the host's certificate: `vmhostctl vm-host parameters NAME --certificate`"
+	case vmhostv1.ErrorReason_MACHINE_MISSING:
+		return "see what the host has now: `vmhostctl vm-host refresh NAME`"
+	case vmhostv1.ErrorReason_UNSUPPORTED:
+		if f.err.Code != codes.Unimplemented {
+			return "see what the host can do: `vmhostctl vm-host get NAME`"
+		}
+		return a.hintOfCode(f.err)
 	case vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED:
 		return "see what happened with `vmhostctl event list`, then watch without --resume-token"
 	case vmhostv1.ErrorReason_REQUEST_ID_REUSED:

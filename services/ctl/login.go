@@ -136,10 +136,12 @@ func (f *loginFlags) lxd(ctx context.Context, a *app) (*vmhostv1.Credential, err
 		return nil, usage("use --trust-token, --trust-password-stdin, or --tls-cert with --tls-key", "an LXD server takes no SSH credential and no CA")
 	case f.trustToken != "":
 		token, err := a.secretFile(f.trustToken)
+		if l.TrustToken = lastWord(token); err == nil && l.GetTrustToken() == "" {
+			err = fmt.Errorf("%s holds nothing but white space", f.trustToken)
+		}
 		if err != nil {
 			return nil, local(err, "name a file with what `lxc config trust add` printed", "read the trust token")
 		}
-		l.TrustToken = lastWord(token)
 	case f.trustPassword:
 		password, err := a.password(ctx)
 		if errors.Is(err, errInterrupted) {

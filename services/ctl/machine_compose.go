@@ -13,22 +13,28 @@ const composeLong = `Makes a machine: chooses the host with the most room among 
 the room, and has the machine made. What is left out is chosen: a hostname, one
 core, 2 GiB of memory, one disk of 8 GB, one interface on the default network.
 
---nic says what the interface is attached to, by one or more of
-  network=NAME bridge=NAME macvlan=DEVICE sriov=DEVICE   what it is on the host
-  subnet=CIDR vlan=ID space=SPACE tag=WORD               what the host has it on
-  ip=ADDRESS mac=MAC                                     its own, else chosen
-  mode=MODE                                              of macvlan: bridge, private, vepa, passthru
-  boot                                                   the network to boot from
+--nic says what an interface is attached to, by one or more of these; all of
+them must hold
+  network=NAME bridge=NAME       what it is on the host
+  macvlan=DEVICE sriov=DEVICE
+  subnet=CIDR vlan=ID            what the host has it on
+  space=SPACE tag=WORD
+  ip=ADDRESS mac=MAC             its own, else chosen
+  mode=MODE                      of macvlan: bridge, private, vepa, passthru
+  boot                           boot from the network by it
 
---disk is SIZE[@POOL], with tag=WORD for a storage pool of that tag and boot for
-the one to boot from, after commas. Sizes are exact: 20GB are 20 000 000 000 bytes.
+--disk is SIZE[@POOL], and after commas tag=WORD for a storage pool with that
+tag, and boot for the disk to boot from, else the first. Sizes are exact: 20GB
+are 20 000 000 000 bytes.
 
---dry-run shows where it would go, and why each other host was refused.`
+--dry-run shows where it would go and why, and why each other host was refused.`
 
 const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4GiB --disk 20GB --start
-  vmhostctl machine compose --disk 10GB@fast --disk 100GB@big --nic network=lab --nic macvlan=eth1,mode=bridge
-  vmhostctl machine compose --disk 20GB,tag=ssd,boot --nic subnet=10.0.0.0/24,ip=10.0.0.7 --nic space=storage,vlan=12
-  vmhostctl machine compose c1 --container --image tiny --cores 2 --memory 256MiB --disk 4GB --disk 10GB@btrfs
+  vmhostctl machine compose --disk 10GB@fast --disk 100GB@big \
+      --nic network=lab --nic macvlan=eth1,mode=bridge
+  vmhostctl machine compose --disk 20GB,tag=ssd \
+      --nic subnet=10.0.0.0/24,ip=10.0.0.7 --nic space=storage,vlan=12
+  vmhostctl machine compose c1 --container --image tiny --disk 4GB
   vmhostctl machine compose db --zone a --require-tag ssd --dry-run`
 
 // composeFlags say what machine is wanted.
@@ -65,9 +71,9 @@ func (a *app) machineCompose() *cobra.Command {
 	}
 	c.Flags().Int32Var(&f.cores, "cores", 0, "`NUMBER` of virtual cores; 1 when left out")
 	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` of memory, such as 512MiB or 8GiB; 2GiB when left out")
-	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL]`, such as 10GB or 40GiB@fast, with [,tag=WORD][,boot]; repeat for more, the first boots")
+	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL][,tag=WORD][,boot]`, such as 10GB or 40GiB@fast; repeat for more")
 	c.Flags().BoolVar(&f.diskless, "diskless", false, "no disk at all")
-	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface by `KEY=VALUE`, several by commas; repeat for more")
+	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface by `KEY=VALUE[,KEY=VALUE]`, see above; repeat for more")
 	c.Flags().BoolVar(&f.container, "container", false, "a container (LXD) instead of a virtual machine; needs --image")
 	c.Flags().StringVar(&f.image, "image", "", "LXD `IMAGE` to make it from, an alias or fingerprint on the host")
 	c.Flags().StringArrayVar(&f.profiles, "profile", nil, "LXD `PROFILE` to apply; repeat for more, in order")
@@ -87,6 +93,7 @@ func (a *app) machineCompose() *cobra.Command {
 	c.MarkFlagsMutuallyExclusive("disk", "diskless")
 	f.change.registerWait(c)
 	a.completeWords(c, "firmware", "bios", "uefi")
+	a.completeCompose(c)
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
 	a.completeFlag(c, "vm-host", completeHosts)

@@ -22,6 +22,7 @@ func machineColumns(now time.Time) []display.Column[*vmhostv1.Machine] {
 		{Head: "DISKS", Right: true, Cell: diskSizes},
 		{Head: "ADDRESSES", Cell: func(m machine) string { return strings.Join(m.GetAddresses(), ",") }},
 		{Head: "ORIGIN", Cell: originWord},
+		{Head: "TYPE", Wide: true, Cell: func(m machine) string { return machineTypeWord(m.GetType()) }},
 		{Head: "ZONE", Wide: true, Cell: func(m machine) string { return display.ID(m.GetZone()) }},
 		{Head: "TAGS", Wide: true, Cell: func(m machine) string { return strings.Join(m.GetTags(), ",") }},
 		{Head: "OPERATION", Wide: true, Cell: func(m machine) string { return display.ID(m.GetOperation()) }},
@@ -56,6 +57,9 @@ func (a *app) printMachine(m *vmhostv1.Machine) error {
 		b.Add("Image", m.GetImage())
 		b.Add("Profiles", strings.Join(m.GetProfiles(), ", "))
 		b.Add("Project", m.GetProject())
+		if m.GetAutostart() {
+			b.Add("Autostart", "whenever its host boots")
+		}
 		b.Add("Tags", strings.Join(m.GetTags(), ", "))
 		b.Add("Origin", originText(m))
 		b.Add("On the host", onTheHost(m))
@@ -85,10 +89,10 @@ func memoryText(m *vmhostv1.Machine) string {
 }
 
 func firmwareText(m *vmhostv1.Machine) string {
-	s := display.Word(m.GetFirmware(), "FIRMWARE_")
 	if m.GetFirmware() == vmhostv1.Firmware_FIRMWARE_UNSPECIFIED {
 		return ""
 	}
+	s := display.Word(m.GetFirmware(), "FIRMWARE_")
 	if m.GetSecureBoot() {
 		s += ", secure boot"
 	}
@@ -128,10 +132,11 @@ func onTheHost(m *vmhostv1.Machine) string {
 func diskColumns() []display.Column[*vmhostv1.MachineDisk] {
 	type disk = *vmhostv1.MachineDisk
 	return []display.Column[disk]{
-		{Head: "DEVICE", Cell: disk.GetDevice},
+		{Head: "DEVICE", Cell: func(d disk) string { return first(d.GetDevice(), d.GetName()) }},
 		{Head: "SIZE", Right: true, Cell: func(d disk) string { return display.Bytes(d.GetSizeBytes()) }},
 		{Head: "POOL", Cell: disk.GetStoragePool},
 		{Head: "VOLUME", Cell: disk.GetVolume},
+		{Head: "BOOT", Cell: func(d disk) string { return onlyYes(d.GetBoot()) }},
 		{Head: "PATH", Cell: disk.GetPath},
 	}
 }
@@ -141,14 +146,23 @@ func interfaceColumns() []display.Column[*vmhostv1.MachineInterface] {
 	return []display.Column[nic]{
 		{Head: "MAC", Cell: nic.GetMac},
 		{Head: "ATTACHED TO", Cell: attachedTo},
+		{Head: "BOOT", Cell: func(i nic) string { return onlyYes(i.GetBoot()) }},
 		{Head: "ADDRESSES", Cell: func(i nic) string { return strings.Join(i.GetAddresses(), ", ") }},
+		{Head: "FIXED", Cell: nic.GetFixedAddress},
 	}
+}
+
+func onlyYes(b bool) string {
+	if !b {
+		return ""
+	}
+	return "yes"
 }
 
 func attachedTo(i *vmhostv1.MachineInterface) string {
 	s := fmt.Sprintf("%s %s", strings.ToLower(display.Word(i.GetKind(), "INTERFACE_KIND_")), i.GetSource())
-	if i.GetMacvlanMode() != vmhostv1.MacvlanMode_MACVLAN_MODE_UNSPECIFIED {
-		s += " (" + strings.ToLower(display.Word(i.GetMacvlanMode(), "MACVLAN_MODE_")) + ")"
+	if mode := macvlanWord(i.GetMacvlanMode()); mode != "" {
+		s += " (" + mode + ")"
 	}
 	if i.GetVlan() != 0 {
 		s += fmt.Sprintf(", VLAN %d", i.GetVlan())

@@ -100,7 +100,7 @@ func nicDetail(i *vmhostv1.InterfaceRequest, key, value string) (known bool, err
 	case "vlan":
 		id, perr := strconv.ParseInt(value, 10, 32)
 		if perr != nil || id < 0 || id > 4094 {
-			return true, usage("use a number from 0 to 4094", "vlan %q is no VLAN", value)
+			return true, usage("write for example --nic vlan=12", "--nic vlan %q is no number from 0 to 4094", value)
 		}
 		vlan := int32(id)
 		i.Vlan = &vlan
@@ -116,26 +116,44 @@ func nicDetail(i *vmhostv1.InterfaceRequest, key, value string) (known bool, err
 	return true, err
 }
 
+// maxCores is more than any machine may have.
+const maxCores = 4096
+
 // parseCores reads `0-3,8`.
 func parseCores(s string) ([]int32, error) {
-	const hint, most = "write for example --pin-cores 0-3,8", 65535
+	const hint = "write for example --pin-cores 0-3,8"
 	if s == "" {
 		return nil, nil
 	}
 	var out []int32
+	seen := map[int]bool{}
 	for part := range strings.SplitSeq(s, ",") {
 		low, high, ranged := strings.Cut(part, "-")
-		first, err := strconv.ParseInt(low, 10, 32)
+		first, ok := coreNumber(low)
 		last := first
-		if err == nil && ranged {
-			last, err = strconv.ParseInt(high, 10, 32)
+		if ranged && ok {
+			last, ok = coreNumber(high)
 		}
-		if err != nil || first < 0 || last < first || last > most {
+		if !ok || last < first {
 			return nil, usage(hint, "--pin-cores %q: %q names no cores", s, part)
 		}
 		for core := first; core <= last; core++ {
-			out = append(out, int32(core))
+			if seen[core] {
+				return nil, usage(hint, "--pin-cores names core %d twice", core)
+			}
+			if len(out) == maxCores {
+				return nil, usage(hint, "--pin-cores names more than %d cores", maxCores)
+			}
+			seen[core] = true
+			out = append(out, int32(core)) //nolint:gosec // coreNumber has looked at its size
 		}
 	}
 	return out, nil
+}
+
+// coreNumber reads digits and nothing else.
+func coreNumber(s string) (int, bool) {
+	const most = 65535
+	n, err := strconv.ParseUint(s, 10, 32)
+	return int(n), err == nil && n <= most //nolint:gosec // compared
 }

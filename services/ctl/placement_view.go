@@ -21,7 +21,7 @@ func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) err
 		return fail(err, "%s: read the plan", what)
 	}
 	p := plan.GetPlacement()
-	if err := a.print(plan, p.GetVmHost(), func() error { return a.explain(p) }); err != nil {
+	if err := a.print(plan, p.GetVmHost(), func() error { return a.explain(plan) }); err != nil {
 		return err
 	}
 	if p.GetVmHost() == "" {
@@ -38,7 +38,8 @@ func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) err
 // verdictRow is one host of a placement.
 type verdictRow struct{ host, fits, filter, message string }
 
-func (a *app) explain(p *vmhostv1.Placement) error {
+func (a *app) explain(plan *vmhostv1.ComposePlan) error {
+	p := plan.GetPlacement()
 	b := &display.Block{Palette: a.palette()}
 	if p.GetVmHost() != "" {
 		b.AddState("Would go to", display.ID(p.GetVmHost()), fmt.Sprintf("(then %.0f%% loaded)", p.GetLoad()*100))
@@ -47,6 +48,7 @@ func (a *app) explain(p *vmhostv1.Placement) error {
 	} else {
 		b.AddState("Would go to", "no", "host: none fits")
 	}
+	b.Add("Quota", quotaUse(plan))
 	b.Add("Looked at", count(int(p.GetConsidered()), "host")+refusedSuffix(p))
 	if err := b.Write(a.stdout); err != nil {
 		return err
@@ -72,6 +74,20 @@ func (a *app) explain(p *vmhostv1.Placement) error {
 		{Head: "FILTER", Cell: func(r verdictRow) string { return r.filter }},
 		{Head: "WHY", Cell: func(r verdictRow) string { return r.message }},
 	})
+}
+
+// quotaUse is what the machine's pool takes without it, of how much.
+func quotaUse(plan *vmhostv1.ComposePlan) string {
+	var parts []string
+	for _, r := range quotaRows(&vmhostv1.ResourcePool{Quota: plan.GetQuota(), Used: plan.GetUsed()}) {
+		if r.limit != nil {
+			parts = append(parts, strings.ToLower(r.name)+" "+r.text())
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return strings.Join(parts, ", ") + " without it"
 }
 
 // withReasons are the things chosen, each with why it was.

@@ -28,6 +28,7 @@ func (a *app) poolCommand() *cobra.Command {
 			for _, r := range quotaRows(p) {
 				b.Add(r.name, r.text())
 			}
+			b.Add("Quota", quotaText(p.GetQuota()))
 		},
 		list: func(ctx context.Context, api *region, f listFlags) (listed[*vmhostv1.ResourcePool], error) {
 			items, next, err := collect(ctx, f.limit, func(ctx context.Context, size int32, token string) ([]*vmhostv1.ResourcePool, string, error) {

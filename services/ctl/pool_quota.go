@@ -15,7 +15,7 @@ import (
 // quotaFlag adds --quota. It replaces the whole quota; an empty one takes it
 // away.
 func quotaFlag(c *cobra.Command) func(*vmhostv1.ResourcePool) ([]string, error) {
-	quota := c.Flags().String("quota", "", "what its machines may take together, `AMOUNTS` such as machines=10,cores=40,memory=128GiB,storage=2TB; '' is no limit")
+	quota := c.Flags().String("quota", "", "what its machines may take together, `AMOUNTS` such as machines=10,cores=40,memory=128GiB,storage=2TB, all of them; '' is no limit")
 	return func(p *vmhostv1.ResourcePool) ([]string, error) {
 		if !c.Flags().Changed("quota") {
 			return nil, nil
@@ -26,12 +26,14 @@ func quotaFlag(c *cobra.Command) func(*vmhostv1.ResourcePool) ([]string, error) 
 	}
 }
 
+// parseQuota reads `machines=10,cores=40,memory=128GiB,storage=2TB`; nil is no
+// quota.
 func parseQuota(s string) (*vmhostv1.ResourceQuota, error) {
 	const hint = "write for example --quota machines=10,cores=40,memory=128GiB,storage=2TB"
-	q := &vmhostv1.ResourceQuota{}
 	if s == "" {
-		return q, nil
+		return nil, nil //nolint:nilnil // no quota is what nil says
 	}
+	q := &vmhostv1.ResourceQuota{}
 	once := map[string]bool{}
 	for part := range strings.SplitSeq(s, ",") {
 		key, value, _ := strings.Cut(part, "=")
@@ -95,4 +97,25 @@ func quotaRows(p *vmhostv1.ResourcePool) [4]quotaRow {
 		{"Memory", u.GetMemoryMib(), q.MemoryMib, memory},               //nolint:protogetter // see above
 		{"Storage", u.GetStorageBytes(), q.StorageBytes, display.Bytes}, //nolint:protogetter // see above
 	}
+}
+
+// quotaText is what parseQuota reads.
+func quotaText(q *vmhostv1.ResourceQuota) string {
+	var parts []string
+	add := func(key string, n *int64, format func(int64) string) {
+		if n != nil {
+			parts = append(parts, key+"="+format(*n))
+		}
+	}
+	rows := quotaRows(&vmhostv1.ResourcePool{Quota: q})
+	add("machines", rows[0].limit, plainNumber)
+	add("cores", rows[1].limit, plainNumber)
+	add("memory", rows[2].limit, func(mib int64) string {
+		if mib%1024 == 0 {
+			return plainNumber(mib/1024) + "GiB"
+		}
+		return plainNumber(mib) + "MiB"
+	})
+	add("storage", rows[3].limit, units.FormatBytes)
+	return strings.Join(parts, ",")
 }

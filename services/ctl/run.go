@@ -63,7 +63,10 @@ func (a *app) root() *cobra.Command {
 		RunE:          showHelp,
 	}
 	// A command that holds others is not used without one of them.
-	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}", 1))
+	root.SetUsageTemplate(strings.NewReplacer(
+		"{{if .Runnable}}", "{{if and .Runnable (not .HasAvailableSubCommands)}}",
+		".FlagUsages ", ".FlagUsagesWrapped 80 ",
+	).Replace(root.UsageTemplate()))
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

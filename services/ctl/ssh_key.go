@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -16,40 +15,55 @@ import (
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
+const keyComment = "vmhost"
+
 // makeSSHKey makes an SSH key in a file of its own, and says where its public
 // part goes. A file that is there is kept: somebody may log in with it.
-func (a *app) makeSSHKey(path, address string) error {
+func (a *app) makeSSHKey(path, address string, dryRun bool) error {
 	if path == "" || path == "-" {
 		return usage("name the file: --new-ssh-key --ssh-key FILE", "--new-ssh-key needs a file to write to")
 	}
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return fmt.Errorf("make an SSH key: %w", err)
+	to, err := hypervisor.ParseAddress(address)
+	if err != nil || to.Transport != hypervisor.TransportSSH {
+		return usage("give --new-ssh-key with an address qemu+ssh://USER@HOST/system", "%s is not reached by SSH", address)
 	}
-	block, err := ssh.MarshalPrivateKey(key, "vmhost")
-	if err != nil {
-		return fmt.Errorf("encode an SSH key: %w", err)
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
+	if _, err := os.Lstat(path); err == nil {
 		return usage("leave --new-ssh-key out to use it, or name another file", "%s is there already", path)
 	}
+	if dryRun {
+		return nil
+	}
+	const hint = "name a file that you can write with --ssh-key"
+	line, private, err := newKey()
 	if err != nil {
-		return local(err, "name a file that you can write with --ssh-key", "write the SSH key")
+		return local(err, hint, "make an SSH key")
 	}
-	_, err = file.Write(pem.EncodeToMemory(block))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return local(err, "name a file that you can write with --ssh-key", "write the SSH key")
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = file.Write(private)
+		err = errors.Join(err, file.Close())
 	}
-	line, err := ssh.NewPublicKey(public)
 	if err != nil {
-		return fmt.Errorf("encode an SSH key: %w", err)
+		return local(err, hint, "write the SSH key")
 	}
-	user, host := "root", address
-	if parsed, err := hypervisor.ParseAddress(address); err == nil && parsed.User != "" {
-		user, host = parsed.User, parsed.Host
-	}
-	fmt.Fprintf(a.stderr, "made the SSH key %s; add this line to ~%s/.ssh/authorized_keys on %s:\n\n  %s vmhost\n\n",
-		display.Clean(path), display.Clean(user), display.Clean(host), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(line))))
+	fmt.Fprintf(a.stderr, "made the SSH key %s; add this line to ~%s/.ssh/authorized_keys on %s:\n\n  %s %s\n\n",
+		display.Clean(path), display.Clean(to.User), display.Clean(to.Host), line, keyComment)
 	return nil
+}
+
+// newKey is a new key, as a line of authorized_keys and as a private key file.
+func newKey() (public string, private []byte, err error) {
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return "", nil, err
+	}
+	block, err := ssh.MarshalPrivateKey(key, keyComment)
+	if err != nil {
+		return "", nil, err
+	}
+	line, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		return "", nil, err
+	}
+	return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(line))), pem.EncodeToMemory(block), nil
 }

@@ -18,11 +18,12 @@ const vmHostAddLong = `Adds a host and waits until it has been read. Nothing on 
 
 ADDRESS is one of
   qemu:///system                       libvirt on the rack's own machine
-  qemu+unix://SOCKET/system            a socket that the rack's configuration names
+  qemu+unix://SOCKET/system            libvirt, a socket that its rack names
   qemu+ssh://USER@HOST[:PORT]/system   libvirt by SSH
   qemu+tls://HOST[:PORT]/system        libvirt by TLS
   https://HOST[:PORT]                  LXD; with --lxd, HOST[:PORT] will do
-  lxd+unix://SOCKET                    LXD, a socket that the rack's configuration names
+  lxd+unix://                          LXD on the rack's own machine
+  lxd+unix://SOCKET                    LXD, a socket that its rack names
 
 For SSH and LXD the host's key is shown once and must be confirmed: on a
 terminal by typing yes, elsewhere by --host-key. From then on no other key is
@@ -33,9 +34,11 @@ trust token or its trust password, which are used once and then forgotten, or by
 ` + "`lxc config trust add`" + `; what to type is shown when it does not.`
 
 const vmHostAddExample = `  vmhostctl vm-host add h1 qemu:///system
-  vmhostctl vm-host add h2 qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --zone a --tag ssd
-  vmhostctl vm-host add h3 qemu+tls://h3.example/system --tls-cert c.pem --tls-key k.pem --tls-ca ca.pem
-  vmhostctl vm-host add l1 https://l1.example --trust-token token.txt --project lab`
+  vmhostctl vm-host add h2 qemu+ssh://root@h2.example/system \
+      --ssh-key ~/.ssh/id_ed25519 --zone a --tag ssd
+  vmhostctl vm-host add h3 qemu+tls://h3.example/system \
+      --tls-cert c.pem --tls-key k.pem --tls-ca ca.pem
+  vmhostctl vm-host add l1 https://l1.example --trust-token FILE --project lab`
 
 func (a *app) vmHostAdd() *cobra.Command {
 	var f changeFlags
@@ -105,7 +108,7 @@ func (a *app) awaitHost(ctx context.Context, api *region, h *vmhostv1.VmHost, li
 			return h, nil
 		}
 		if reason, failed := hostFailure(h, waited); failed {
-			return h, notReady(h, reason)
+			return h, notReady(h, reason, a.now())
 		}
 		if waited > limit {
 			e := apierror.New(codes.DeadlineExceeded, vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED,
@@ -143,7 +146,7 @@ func hostFailure(h *vmhostv1.VmHost, waited time.Duration) (vmhostv1.ErrorReason
 	}
 }
 
-func notReady(h *vmhostv1.VmHost, reason vmhostv1.ErrorReason) error {
+func notReady(h *vmhostv1.VmHost, reason vmhostv1.ErrorReason, now time.Time) error {
 	name := display.ID(h.GetName())
 	e := apierror.New(codes.FailedPrecondition, reason, "it was added and is %s: %s", hostState(h), worstNote(h)).
 		WithHint("it is tried again by itself; see `vmhostctl vm-host get %s`, change it with `vmhostctl vm-host update %s …`", name, name)
@@ -153,8 +156,32 @@ func notReady(h *vmhostv1.VmHost, reason vmhostv1.ErrorReason) error {
 			break
 		}
 	}
-	if h.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD && reason == vmhostv1.ErrorReason_HOST_AUTH_FAILED {
-		e.Hint = "have the server trust it: `vmhostctl vm-host parameters " + name + " --certificate > " + name + ".crt`, then on the server `lxc config trust add " + name + ".crt`"
+	f := &failure{what: fmt.Sprintf("VM host %s is not ready", name), err: e, code: exitFailed}
+	if untrusted(h, now) {
+		e.Hint = "have the server trust the host's certificate; the second line is for the server, with the file of the first"
+		f.commands = trustLines(h)
 	}
-	return &failure{what: fmt.Sprintf("VM host %s is not ready", name), err: e, code: exitFailed}
+	return f
+}
+
+// untrusted says whether an LXD server refuses the host's certificate for no
+// other reason than that it does not trust it.
+func untrusted(h *vmhostv1.VmHost, now time.Time) bool {
+	ends := h.GetCredentialInfo().GetCertificateExpireTime()
+	return h.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD && h.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_AUTH_FAILED &&
+		(!ends.IsValid() || ends.AsTime().After(now))
+}
+
+// trustLines are what to type, to have an LXD server trust a host's certificate.
+func trustLines(h *vmhostv1.VmHost) []string {
+	name := display.ID(h.GetName())
+	add := "lxc config trust add " + name + ".crt --name vmhost-" + name
+	if p := h.GetProject(); p != "" && p != "default" {
+		add += " --restricted --projects " + shellQuote(p)
+	}
+	return []string{
+		"vmhostctl vm-host parameters " + name + " --certificate > " + name + ".crt",
+		add,
+		"vmhostctl vm-host refresh " + name,
+	}
 }

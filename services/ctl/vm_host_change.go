@@ -18,7 +18,7 @@ func (a *app) vmHostUpdate() *cobra.Command {
 	var address, etag string
 	c := &cobra.Command{
 		Use: "update NAME", Short: "Change what is asked of a host", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Long:    "Changes what is given and nothing else. --tag replaces all tags; --tag '' takes\nthem away. A new address, credential or host key is tried at once.",
+		Long:    "Changes what is given and nothing else. --tag, --network-label and\n--storage-pool-label replace all there are; '' takes them away. A new address,\ncredential or host key is tried at once.",
 		Example: "  vmhostctl vm-host update h1 --overcommit cores=4\n  vmhostctl vm-host update h2 --accept-host-key",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
@@ -91,6 +91,21 @@ func (a *app) acceptKeyOf(c *cobra.Command, api *region, h *vmhostv1.VmHost, wha
 	return nil
 }
 
+const vmHostCheckLong = `Has a rack reach an address and shows, one by one, what stands between it and a
+working host. Nothing is recorded. Without --host-key only the key that the host
+presents is shown, and no credential is sent.
+
+With --fix what can safely be done is done: a storage pool is defined where
+there is none, storage pools and networks that do not run are started. With
+--new-ssh-key an SSH key is made, and where it goes is shown.`
+
+const vmHostCheckExample = `  vmhostctl vm-host check qemu+ssh://root@h2.example/system \
+      --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…
+  vmhostctl vm-host check qemu+ssh://root@h2.example/system \
+      --new-ssh-key --ssh-key h2.key
+  vmhostctl vm-host check qemu:///system --fix
+  vmhostctl vm-host check https://l1.example`
+
 func (a *app) vmHostCheck() *cobra.Command {
 	var f changeFlags
 	var login loginFlags
@@ -98,8 +113,7 @@ func (a *app) vmHostCheck() *cobra.Command {
 	var lxd, fix, newKey bool
 	c := &cobra.Command{
 		Use: "check ADDRESS", Short: "Try an address before it is added", Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Long:    "Has a rack reach an address and shows, one by one, what stands between it and a\nworking host. Nothing is recorded. Without --host-key only the key that the host\npresents is shown, and no credential is sent.\n\nWith --fix what can safely be done is done: a storage pool is defined where there\nis none, storage pools and networks that do not run are started. With --new-ssh-key\na key is made, and where it goes is shown.",
-		Example: "  vmhostctl vm-host check qemu+ssh://root@h2.example/system --ssh-key ~/.ssh/id_ed25519 --host-key SHA256:…\n  vmhostctl vm-host check qemu+ssh://root@h2.example/system --new-ssh-key --ssh-key h2.key\n  vmhostctl vm-host check qemu:///system --fix",
+		Long: vmHostCheckLong, Example: vmHostCheckExample,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -107,13 +121,17 @@ func (a *app) vmHostCheck() *cobra.Command {
 			}
 			what := "check " + args[0]
 			if newKey {
-				if err := a.makeSSHKey(login.sshKey, args[0]); err != nil {
+				if err := a.makeSSHKey(login.sshKey, args[0], f.dryRun); err != nil {
 					return err
+				}
+				if f.dryRun {
+					login.sshKey = "" // there is none yet
 				}
 			}
 			spec := hostFlags{lxd: lxd}
 			request := &vmhostv1.CheckVmHostRequest{
-				Address: args[0], Type: spec.typeOf(args[0]), Project: project, Fix: fix, HostKey: key, Rack: full(racks, rack), Zone: full(zones, zone), RequestId: f.id(), ValidateOnly: f.dryRun,
+				Address: args[0], Type: spec.typeOf(args[0]), Project: project, Fix: fix, HostKey: key,
+				Rack: full(racks, rack), Zone: full(zones, zone), RequestId: f.id(), ValidateOnly: f.dryRun,
 			}
 			if request.Credential, err = login.credential(ctx, a, request.GetType()); err != nil {
 				return err
@@ -153,7 +171,7 @@ func (a *app) printCheck(r *vmhostv1.CheckVmHostResult, address string) error {
 		if err := printTable(a, r.GetItems(), []display.Column[item]{
 			{Head: "CHECK", Cell: item.GetCheck},
 			{Head: "STATUS", State: true, Cell: func(i item) string { return display.Word(i.GetStatus(), "CHECK_STATUS_") }},
-			{Head: "FOUND", Cell: func(i item) string { return withFixed(i) }},
+			{Head: "FOUND", Cell: withFixed},
 		}); err != nil {
 			return err
 		}
@@ -165,6 +183,11 @@ func (a *app) printCheck(r *vmhostv1.CheckVmHostResult, address string) error {
 			}
 		}
 		b.AddNotes("To do", todo)
+		projects := make([]display.Note, 0, len(r.GetProjects()))
+		for _, p := range r.GetProjects() {
+			projects = append(projects, display.Note{Head: p})
+		}
+		b.AddNotes("Projects", projects)
 		if r.GetHostKey() != "" {
 			b.AddNotes("Host key", []display.Note{{Head: r.GetFingerprint(), Message: r.GetHostKey()}})
 		}

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"encoding/pem"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ func (a *app) vmHostParameters() *cobra.Command {
 	var certificate bool
 	c := &cobra.Command{
 		Use: "parameters NAME", Short: "Show how a host is reached, without any secret", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Example: "  vmhostctl vm-host parameters l1 --certificate > l1.crt   # for `lxc config trust add l1.crt`",
+		Example: "  vmhostctl vm-host parameters l1\n  vmhostctl vm-host parameters l1 --certificate > l1.crt",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -28,15 +29,16 @@ func (a *app) vmHostParameters() *cobra.Command {
 			info := h.GetCredentialInfo()
 			if certificate {
 				if info.GetCertificatePem() == "" {
-					e := apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "the host has no client certificate; its credential is %s", h.GetCredentialKind())
+					e := apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "the host has no client certificate; its credential is %s", first(h.GetCredentialKind(), "none")).
+						WithHint("hosts that are reached by TLS have one, such as LXD servers")
 					return fail(e, "show the certificate of VM host %s", args[0])
 				}
-				_, err := fmt.Fprint(a.stdout, info.GetCertificatePem())
+				_, err := a.stdout.Write(onlyCertificates(info.GetCertificatePem()))
 				return err
 			}
 			return a.printBlock(parametersOf(h), h.GetName(), func(b *display.Block) {
 				b.Add("Name", display.ID(h.GetName()))
-				b.Add("Type", display.Word(h.GetType(), "VM_HOST_TYPE_"))
+				b.Add("Type", hostTypeWord(h))
 				b.Add("Address", h.GetAddress())
 				b.Add("Project", h.GetProject())
 				b.Add("Cluster", clusterText(h))
@@ -56,6 +58,17 @@ func (a *app) vmHostParameters() *cobra.Command {
 	return c
 }
 
+// onlyCertificates leaves out what is between certificates.
+func onlyCertificates(text string) []byte {
+	var out []byte
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			out = append(out, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return out
+}
+
 // parametersOf are the fields of a host that say how it is reached.
 func parametersOf(h *vmhostv1.VmHost) *vmhostv1.VmHost {
 	return &vmhostv1.VmHost{
@@ -66,17 +79,21 @@ func parametersOf(h *vmhostv1.VmHost) *vmhostv1.VmHost {
 }
 
 func clusterText(h *vmhostv1.VmHost) string {
-	if h.GetClusterMember() == "" {
-		return ""
+	switch {
+	case h.GetClusterMember() == "":
+		return h.GetClusterGroup()
+	case h.GetClusterGroup() == "":
+		return "member " + h.GetClusterMember()
+	default:
+		return "member " + h.GetClusterMember() + " of " + h.GetClusterGroup()
 	}
-	return "member " + h.GetClusterMember() + " of " + h.GetClusterGroup()
 }
 
 func (a *app) vmHostAddClusterMembers() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
 		Use: "add-cluster-members NAME", Short: "Add a host for every other member of an LXD cluster", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Long: "Adds a host for every member of the host's LXD cluster that has none yet, reached and\nconfigured as the host is. They share its certificate, which the cluster trusts.",
+		Long: "Adds a host for every member of the host's LXD cluster that has none yet, reached\nand configured as the host is. They share its certificate, which the cluster\ntrusts. All hosts of the cluster are shown.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -88,7 +105,19 @@ func (a *app) vmHostAddClusterMembers() *cobra.Command {
 			if err != nil {
 				return fail(err, "add the members of the cluster of VM host %s", args[0])
 			}
-			return a.changed(r, full(vmHosts, args[0]), &f, func() error { return printTable(a, r.GetVmHosts(), hostColumns(a.now())) })
+			if f.dryRun {
+				fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
+			}
+			if a.forPeople() {
+				fmt.Fprintf(a.stderr, "added %s\n", count(len(r.GetAdded()), "host"))
+			}
+			if err := printList(a, r, r.GetVmHosts(), (*vmhostv1.VmHost).GetName, hostColumns(a.now())); err != nil {
+				return err
+			}
+			if f.dryRun {
+				return f.checked()
+			}
+			return nil
 		},
 	}
 	f.register(c)

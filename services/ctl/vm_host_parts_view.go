@@ -43,6 +43,7 @@ func networkColumns(h *vmhostv1.VmHost) []display.Column[*vmhostv1.HostNetwork] 
 		{Head: "BRIDGE", Cell: network.GetBridge},
 		{Head: "DHCP", Cell: func(n network) string { return yesNo(n.GetDhcp()) }},
 		{Head: "SUBNETS", Cell: func(n network) string { return strings.Join(n.GetCidrs(), ",") }},
+		{Head: "ADDRESSES", Cell: func(n network) string { return strings.Join(n.GetAddresses(), ",") }},
 		{Head: "VLAN", Cell: vlanText},
 		{Head: "OUTSIDE", Cell: outside},
 		{Head: "SPACE", Cell: func(n network) string { return labels[n.GetName()].GetSpace() }},
@@ -50,18 +51,26 @@ func networkColumns(h *vmhostv1.VmHost) []display.Column[*vmhostv1.HostNetwork] 
 	}
 }
 
+// vlanText is a network's own VLAN, and after a plus those it carries besides.
 func vlanText(n *vmhostv1.HostNetwork) string {
-	if n.GetVlan() == 0 {
-		return ""
+	var s string
+	if n.GetVlan() != 0 {
+		s = strconv.Itoa(int(n.GetVlan()))
 	}
-	return strconv.Itoa(int(n.GetVlan()))
+	if len(n.GetVlans()) > 0 {
+		s += "+" + ranges(n.GetVlans())
+	}
+	return s
 }
 
 // outside is how a network reaches what is not on its host.
 func outside(n *vmhostv1.HostNetwork) string {
-	parts := make([]string, 0, 1+len(n.GetUplinks()))
+	parts := make([]string, 0, 2+len(n.GetUplinks()))
 	if n.GetForward() != "" {
 		parts = append(parts, n.GetForward())
+	}
+	if n.GetParent() != "" {
+		parts = append(parts, "on "+n.GetParent())
 	}
 	return strings.Join(append(parts, n.GetUplinks()...), " ")
 }
@@ -108,7 +117,23 @@ func sriovColumns() []display.Column[*vmhostv1.SriovDevice] {
 		{Head: "NAME", Cell: device.GetName},
 		{Head: "FREE", Right: true, Cell: func(d device) string { return plainNumber(int64(d.GetFree())) }},
 		{Head: "FUNCTIONS", Right: true, Cell: func(d device) string { return plainNumber(int64(d.GetFunctions())) }},
+		{Head: "NODE", Right: true, Cell: func(d device) string {
+			if d.GetNumaNode() < 0 {
+				return ""
+			}
+			return plainNumber(int64(d.GetNumaNode()))
+		}},
 	}
+}
+
+// addImages shows as many images as a person looks through.
+func addImages(b *display.Block, images []*vmhostv1.HostImage) {
+	const most = 20
+	title := "Images"
+	if len(images) > most {
+		title = fmt.Sprintf("Images (%d of %d; -o json has all)", most, len(images))
+	}
+	display.AddTable(b, title, images[:min(len(images), most)], imageColumns())
 }
 
 func memberColumns() []display.Column[*vmhostv1.ClusterMember] {
@@ -132,10 +157,6 @@ func imageColumns() []display.Column[*vmhostv1.HostImage] {
 		{Head: "SIZE", Right: true, Cell: func(i image) string { return display.Bytes(i.GetSizeBytes()) }},
 		{Head: "DESCRIPTION", Cell: image.GetDescription},
 	}
-}
-
-func machineTypeWord(t vmhostv1.MachineType) string {
-	return strings.ReplaceAll(strings.ToLower(display.Word(t, "MACHINE_TYPE_")), "_", " ")
 }
 
 func problemNotes(problems []string) []display.Note {

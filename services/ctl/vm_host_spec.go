@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,13 +44,14 @@ func (f *hostFlags) register(a *app, c *cobra.Command) {
 	c.MarkFlagsMutuallyExclusive("host-key", "accept-host-key")
 	c.Flags().Int32Var(&f.reservedCores, "reserved-cores", 0, "`NUMBER` of cores kept for the host itself")
 	c.Flags().StringVar(&f.reservedMemory, "reserved-memory", "", "`SIZE` of memory kept for the host itself, such as 2GiB")
-	c.Flags().StringArrayVar(&f.networks, "network-label", nil, "what a network of the host is called: `NETWORK:space=SPACE,tag=WORD,tag=WORD`; repeat for more")
-	c.Flags().StringArrayVar(&f.pools, "storage-pool-label", nil, "what a storage pool of the host is called: `POOL:tag=WORD,tag=WORD`; repeat for more")
+	c.Flags().StringArrayVar(&f.networks, "network-label", nil, "what a network of the host is called, `NETWORK:space=SPACE,tag=WORD`; repeat for more")
+	c.Flags().StringArrayVar(&f.pools, "storage-pool-label", nil, "what a storage pool of the host is called, `POOL:tag=WORD`; repeat for more")
 	f.login.register(c)
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
 	a.completeFlag(c, "rack", completeRacks)
 	a.completeWords(c, "default-macvlan-mode", "bridge", "private", "vepa", "passthru")
+	a.completeHostParts(c)
 }
 
 // apply puts what was given into the host, and names the fields it changed.
@@ -202,6 +204,9 @@ func parseNetworkLabels(in []string) ([]*vmhostv1.NetworkLabels, error) {
 		if err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(out, func(o *vmhostv1.NetworkLabels) bool { return o.GetNetwork() == l.GetNetwork() }) {
+			return nil, usage("say everything of a network in one --network-label", "--network-label names %s twice", l.GetNetwork())
+		}
 		out = append(out, l)
 	}
 	return out, nil
@@ -220,6 +225,9 @@ func parsePoolLabels(in []string) ([]*vmhostv1.StoragePoolLabels, error) {
 		})
 		if err != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(out, func(o *vmhostv1.StoragePoolLabels) bool { return o.GetStoragePool() == l.GetStoragePool() }) {
+			return nil, usage("say everything of a storage pool in one --storage-pool-label", "--storage-pool-label names %s twice", l.GetStoragePool())
 		}
 		out = append(out, l)
 	}

@@ -25,7 +25,10 @@ func hostColumns(now time.Time) []display.Column[*vmhostv1.VmHost] {
 		{Head: "RACK", Cell: func(h host) string { return display.ID(h.GetAssignedRack()) }},
 		{Head: "TAGS", Wide: true, Cell: func(h host) string { return strings.Join(h.GetTags(), ",") }},
 		{Head: "OVERCOMMIT", Wide: true, Cell: ratios},
+		{Head: "TYPE", Wide: true, Cell: hostTypeWord},
 		{Head: "ADDRESS", Wide: true, Cell: host.GetAddress},
+		{Head: "PROJECT", Wide: true, Cell: host.GetProject},
+		{Head: "MEMBER", Wide: true, Cell: host.GetClusterMember},
 		{Head: "VERSION", Wide: true, Cell: func(h host) string { return h.GetObservation().GetHypervisorVersion() }},
 		{Head: "AGE", Wide: true, Right: true, Cell: func(h host) string { return display.Age(now, h.GetCreateTime()) }},
 	}
@@ -92,15 +95,17 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 		b.Add("Name", display.ID(h.GetName()))
 		b.Add("Display name", h.GetDisplayName())
 		b.AddState("State", hostState(h), "")
+		b.Add("Type", hostTypeWord(h))
 		b.Add("Address", h.GetAddress())
+		b.Add("Project", h.GetProject())
+		b.Add("Cluster", clusterText(h))
 		b.Add("Zone", display.ID(h.GetZone()))
 		b.Add("Pool", display.ID(h.GetResourcePool()))
 		b.Add("Tags", strings.Join(h.GetTags(), ", "))
 		b.Add("Overcommit", ratios(h))
 		b.Add("Reserved", reservedText(h))
 		b.Add("Default storage", h.GetDefaultStoragePool())
-		b.Add("Project", h.GetProject())
-		b.Add("Cluster", clusterText(h))
+		b.Add("Default macvlan", macvlanWord(h.GetDefaultMacvlanMode()))
 		b.Add("Rack", rackOf(h))
 		b.Add("Credential", h.GetCredentialKind())
 		b.Add("Host key", h.GetHostKey())
@@ -111,6 +116,7 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 			b.Add("Memory", memory(o.GetMemoryMib()))
 			b.Add("Architectures", strings.Join(o.GetArchitectures(), ", "))
 			b.Add("Capabilities", strings.Join(o.GetCapabilities(), ", "))
+			b.Add("Profiles", strings.Join(o.GetProfiles(), ", "))
 			b.Add("Machines", machinesText(h))
 			b.Add("Seen", display.Time(now, o.GetObserveTime()))
 		}
@@ -122,7 +128,7 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 		display.AddTable(b, "NUMA nodes", o.GetNumaNodes(), numaColumns())
 		display.AddTable(b, "SR-IOV devices", o.GetSriovDevices(), sriovColumns())
 		display.AddTable(b, "Cluster members", o.GetClusterMembers(), memberColumns())
-		display.AddTable(b, "Images", o.GetImages(), imageColumns())
+		addImages(b, o.GetImages())
 		b.AddNotes("Not read", problemNotes(o.GetProblems()))
 		b.AddNotes("Conditions", notes(h.GetConditions(), func(c *vmhostv1.Condition) string { return display.Age(now, c.GetTransitionTime()) }))
 	})
@@ -160,14 +166,18 @@ func processor(o *vmhostv1.VmHostObservation) string {
 	if o.GetCpuMhz() > 0 {
 		s += fmt.Sprintf(", %d MHz", o.GetCpuMhz())
 	}
-	if !o.GetKvm() {
+	switch {
+	case o.GetKvm():
+	case slices.Contains(o.GetCapabilities(), "virtual-machines"):
 		s += ", no KVM: guests are emulated"
+	default:
+		s += ", no KVM: no virtual machines"
 	}
 	return s
 }
 
 func machinesText(h *vmhostv1.VmHost) string {
-	s := fmt.Sprintf("%d composed", h.GetUsage().GetMachines())
+	s := fmt.Sprintf("%d of ours", h.GetUsage().GetMachines())
 	if f := h.GetObservation().GetForeign(); f.GetMachines() > 0 {
 		s += fmt.Sprintf(", %d of others (%d cores, %s)", f.GetMachines(), f.GetCores(), memory(f.GetMemoryMib()))
 	}
@@ -211,6 +221,7 @@ func usageColumns() []display.Column[usageRow] {
 		number("COMMITTED", (*vmhostv1.ResourceUsage).GetCommitted),
 		number("OTHERS", (*vmhostv1.ResourceUsage).GetForeign),
 		number("LIMIT", (*vmhostv1.ResourceUsage).GetLimit),
+		number("RESERVED", (*vmhostv1.ResourceUsage).GetReserved),
 		number("PHYSICAL", (*vmhostv1.ResourceUsage).GetPhysical),
 		{Head: "RATIO", Right: true, Cell: func(r usageRow) string { return fmt.Sprintf("%g", r.usage.GetRatio()) }},
 	}

@@ -34,6 +34,30 @@ func hostState(h *vmhostv1.VmHost) string {
 	return s
 }
 
+func hostTypeWord(h *vmhostv1.VmHost) string {
+	switch h.GetType() {
+	case vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED:
+		return ""
+	case vmhostv1.VmHostType_VM_HOST_TYPE_LXD:
+		return "LXD"
+	}
+	return strings.ToLower(display.Word(h.GetType(), "VM_HOST_TYPE_"))
+}
+
+func macvlanWord(m vmhostv1.MacvlanMode) string {
+	if m == vmhostv1.MacvlanMode_MACVLAN_MODE_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(display.Word(m, "MACVLAN_MODE_"))
+}
+
+func machineTypeWord(t vmhostv1.MachineType) string {
+	if t == vmhostv1.MachineType_MACHINE_TYPE_UNSPECIFIED {
+		return ""
+	}
+	return strings.ReplaceAll(strings.ToLower(display.Word(t, "MACHINE_TYPE_")), "_", " ")
+}
+
 func yesNo(b bool) string {
 	if b {
 		return "yes"
