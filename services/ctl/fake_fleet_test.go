@@ -114,9 +114,10 @@ func page[T proto.Message](f *fakeRegion, all []T, r pageRequest) ([]T, string, 
 	return found[from:to], "", nil
 }
 
-var comparison = regexp.MustCompile(`^(\w+) = "((?:[^"\\]|\\.)*)"$`)
+var comparison = regexp.MustCompile(`^(\w+) (!?=) (?:"((?:[^"\\]|\\.)*)"|([A-Z_]+))$`)
 
-// matches knows as much of AIP-160 as these tests need: FIELD = "TEXT" AND ….
+// matches knows as much of AIP-160 as these tests need: FIELD = "TEXT" AND
+// FIELD != VALUE AND ….
 func matches(m proto.Message, filter string) (bool, error) {
 	if filter == "" {
 		return true, nil
@@ -131,8 +132,11 @@ func matches(m proto.Message, filter string) (bool, error) {
 			return false, apierror.InvalidField("filter", "names %q, which is no field", c[1])
 		}
 		value := m.ProtoReflect().Get(field).String()
-		want, wild := strings.CutSuffix(strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(c[2]), "*")
-		if (!wild && value != want) || !strings.HasPrefix(value, want) {
+		if enum := field.Enum(); enum != nil {
+			value = string(enum.Values().ByNumber(m.ProtoReflect().Get(field).Enum()).Name())
+		}
+		want, wild := strings.CutSuffix(strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(c[3])+c[4], "*")
+		if (value == want || wild && strings.HasPrefix(value, want)) != (c[2] == "=") {
 			return false, nil
 		}
 	}
@@ -171,6 +175,9 @@ func (f *fakeRegion) CreateVmHost(_ context.Context, r *vmhostv1.CreateVmHostReq
 	h.Name, h.State, h.Credential = "vmHosts/"+r.GetVmHostId(), vmhostv1.VmHostState_VM_HOST_STATE_PENDING, nil
 	if f.newState == vmhostv1.VmHostState_VM_HOST_STATE_AUTH_FAILED {
 		h.Conditions = []*vmhostv1.Condition{{Type: "Reachable", Reason: "HOST_AUTH_FAILED", Message: "the key was refused", Hint: "put the key into authorized_keys"}}
+		if h.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
+			h.Conditions[0].Message = "the server does not trust the host's certificate"
+		}
 	}
 	if !r.GetValidateOnly() {
 		f.hosts = append(f.hosts, h)

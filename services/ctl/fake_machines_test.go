@@ -30,7 +30,9 @@ func (f *fakeRegion) ComposeMachine(_ context.Context, r *vmhostv1.ComposeMachin
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if r.GetValidateOnly() {
-		return &vmhostv1.Operation{Verb: vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, Response: anyOf(&vmhostv1.ComposePlan{Placement: f.placement})}, nil
+		return &vmhostv1.Operation{Verb: vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, Response: anyOf(&vmhostv1.ComposePlan{
+			Placement: f.placement, Quota: f.planQuota, Used: &vmhostv1.ResourceAmount{Machines: 3, Cores: 6},
+		})}, nil
 	}
 	uid := fmt.Sprintf("dddd0000-0000-4000-8000-%012d", len(f.machines))
 	m := &vmhostv1.Machine{

@@ -63,6 +63,12 @@ type fakeRegion struct {
 	events     []*vmhostv1.Event
 	placement  *vmhostv1.Placement
 	check      *vmhostv1.CheckVmHostResult
+
+	planQuota    *vmhostv1.ResourceQuota
+	refused      map[string]bool // machines that batches refuse
+	consoleLog   string
+	consoleTaken chan struct{} // closed to take the console away; nil while nobody has it
+	typed        string        // on a console
 }
 
 func newFakeRegion(t testing.TB, dir string) *fakeRegion {
@@ -78,7 +84,7 @@ func newFakeRegion(t testing.TB, dir string) *fakeRegion {
 	f := &fakeRegion{
 		caFile: filepath.Join(dir, "ca.pem"), tokenFile: filepath.Join(dir, "token"), caPin: pki.SPKIHash(ca.Certificate()),
 		faults: map[string][]error{}, received: map[string][]proto.Message{}, responses: map[string]proto.Message{},
-		changed: make(chan struct{}), maxPage: 1000, newState: vmhostv1.VmHostState_VM_HOST_STATE_READY,
+		changed: make(chan struct{}), refused: map[string]bool{}, maxPage: 1000, newState: vmhostv1.VmHostState_VM_HOST_STATE_READY,
 	}
 	f.fill()
 	for file, data := range map[string][]byte{
@@ -187,6 +193,9 @@ func (f *fakeRegion) end(op *vmhostv1.Operation) {
 		op.Phase = vmhostv1.OperationPhase_OPERATION_PHASE_CANCELLED
 	case f.failing != nil:
 		op.Phase, op.Error = vmhostv1.OperationPhase_OPERATION_PHASE_FAILED, f.failing
+		if op.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_REMOVE {
+			op.Response = anyOf(f.responses[op.GetName()])
+		}
 	default:
 		op.Phase = vmhostv1.OperationPhase_OPERATION_PHASE_SUCCEEDED
 		op.Response = anyOf(f.responses[op.GetName()])

@@ -134,6 +134,26 @@ func setFake(ts *testscript.TestScript, _ bool, args []string) {
 	case "check":
 		f.check.Reset()
 		ts.Check(protojson.Unmarshal([]byte(value), f.check))
+	case "refuse":
+		f.refused[value] = true
+	case "console-log":
+		text, err := strconv.Unquote(`"` + value + `"`)
+		ts.Check(err)
+		f.consoleLog = text
+	case "host":
+		h := &vmhostv1.VmHost{}
+		ts.Check(protojson.Unmarshal([]byte(value), h))
+		f.hosts = append(f.hosts, h)
+	case "quota":
+		f.pools[1].Quota, f.pools[1].Used = &vmhostv1.ResourceQuota{}, &vmhostv1.ResourceAmount{Machines: 3, Cores: 6, MemoryMib: 6144, StorageBytes: 60e9}
+		ts.Check(protojson.Unmarshal([]byte(value), f.pools[1].GetQuota()))
+	case "plan-quota":
+		f.planQuota = &vmhostv1.ResourceQuota{}
+		ts.Check(protojson.Unmarshal([]byte(value), f.planQuota))
+	case "typed-event":
+		e := &vmhostv1.Event{}
+		ts.Check(protojson.Unmarshal([]byte(value), e))
+		f.events = append(f.events, e)
 	case "event":
 		f.events = append(f.events, &vmhostv1.Event{Id: value, Type: "machine.power_changed", Resource: "machines/x", Message: value + " happened"})
 	default:
