@@ -34,7 +34,7 @@ func (e *Engine) Adopt(ctx context.Context, principal string, req *vmhostv1.Adop
 		principal: principal, verb: vmhostv1.OperationVerb_OPERATION_VERB_ADOPT, id: id,
 		deadline: e.cfg.Deadlines.Power, validateOnly: req.GetValidateOnly(), turn: true,
 		decide: func(v *store.View, tx *store.Txn, op *storev1.StoredOperation) error {
-			m, seen, err := e.adoptable(v, req)
+			m, seen, err := e.adoptable(v, tx, req)
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,7 @@ func (e *Engine) Adopt(ctx context.Context, principal string, req *vmhostv1.Adop
 }
 
 // adoptable is the record that a discovered machine gets, and how it is seen.
-func (e *Engine) adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*storev1.StoredMachine, *rackv1.MachineObservation, error) {
+func (e *Engine) adoptable(v *store.View, tx *store.Txn, req *vmhostv1.AdoptMachineRequest) (*storev1.StoredMachine, *rackv1.MachineObservation, error) {
 	name := req.GetName()
 	if m, ok := store.Machines.Get(v, idOf(name)); ok {
 		if err := notBusy(v, m.Value.GetResource()); err != nil {
@@ -71,6 +71,12 @@ func (e *Engine) adoptable(v *store.View, req *vmhostv1.AdoptMachineRequest) (*s
 	if err := mayAdopt(found, seen, host.Value.GetResource()); err != nil {
 		return nil, nil, err
 	}
+	// What becomes ours while a host is removed would be released or deleted with
+	// the rest.
+	if err := notRemoving(v, host.Value.GetResource()); err != nil {
+		return nil, nil, err
+	}
+	tx.IfRevision(store.VmHosts.Key(idOf(found.GetVmHost())), host.Revision)
 	r := proto.CloneOf(found)
 	r.Hostname, r.Tags = req.GetHostname(), req.GetTags()
 	if r.GetHostname() == "" {

@@ -2,6 +2,7 @@ package operation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -457,15 +459,15 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 			}
 		})
 	}
-	// Reports: foreign use counted anew from what is seen, as inventory does.
 	stop := make(chan struct{})
+	r := w.reports(machines)
 	reporter.Go(func() {
 		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				w.report()
+				r.next()
 			case <-stop:
 				return
 			}
@@ -482,21 +484,37 @@ func TestWhatAHostCarriesDoesNotJumpWhenMachinesChangeSides_P1(t *testing.T) {
 	w.checkBooks()
 }
 
-// report writes foreign use as counted from a view, if nobody wrote it meanwhile.
-func (w *world) report() {
-	v := w.store.Cached()
-	rec, _ := store.Observed.Get(v, "h")
-	next := proto.CloneOf(rec.Value)
-	f := &vmhostv1.ForeignUsage{HugepagesMib: proto.Int64(0)}
-	for _, seen := range view.AllDiscovered(v) {
-		o := seen.Value.GetObservation()
-		f.Machines, f.Cores, f.MemoryMib = f.GetMachines()+1, f.GetCores()+o.GetCores(), f.GetMemoryMib()+o.GetMemoryMib()
+// reports is a rack that reports machines of others to the inventory: all of them,
+// or that one of them was turned on or off.
+type reports struct {
+	w         *world
+	inventory *inventory.Inventory
+	session   *inventory.Assembler
+	machines  []*rackv1.MachineObservation
+	host      *vmhostv1.VmHostObservation
+	n         int64
+}
+
+func (w *world) reports(machines []*rackv1.MachineObservation) *reports {
+	return &reports{w: w, inventory: inventory.New(w.store, w.log), machines: machines, host: proto.CloneOf(w.observed())}
+}
+
+func (r *reports) next() {
+	r.w.t.Helper()
+	a, _ := store.Assignments.Get(r.w.store.Cached(), "h")
+	part := &rackv1.HostInventory{VmHost: "vmHosts/h", Epoch: a.Revision, Sequence: r.n, Last: true, Delta: r.n%8 != 0}
+	r.n++
+	if part.GetDelta() {
+		m := proto.CloneOf(r.machines[rand.IntN(len(r.machines))])
+		m.PowerState = vmhostv1.PowerState(1 + r.n%2)
+		part.Machines = []*rackv1.MachineObservation{m}
+	} else {
+		r.session = inventory.NewAssembler()
+		part.Observation, part.Machines = r.host, r.machines
 	}
-	next.Observation.Foreign = f
-	tx := store.NewTxn()
-	tx.IfRevision(store.Observed.Key("h"), rec.Revision)
-	store.Put(tx, store.Observed, next, "h")
-	_, _ = w.store.Commit(w.t.Context(), tx) // lost to whoever was faster
+	if err := r.inventory.Report(r.w.t.Context(), "r1", r.session.Add(part)); err != nil && !errors.Is(err, inventory.ErrReportAgain) {
+		r.w.t.Errorf("report: %v", err)
+	}
 }
 
 // watchSum follows the state and compares what is committed and foreign with the

@@ -67,11 +67,8 @@ func (e *Engine) Remove(ctx context.Context, principal string, req *vmhostv1.Rem
 				return apierror.New(codes.Aborted, vmhostv1.ErrorReason_ETAG_MISMATCH, "%s has changed since it was read", name).
 					With("resource", name).With("etag", present).WithHint("read it again, and decide whether to go on")
 			}
-			for _, other := range store.Operations.All(v) {
-				if r := other.Value.GetResource(); other.Value.GetRemoval() != nil && !ended(other.Value) && r.GetVmHost() == name {
-					return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is being removed by %s", name, r.GetName()).
-						With("resource", name).With("operation", r.GetName()).WithHint("wait for that operation, or cancel it")
-				}
+			if err := notRemoving(v, h.Value.GetResource()); err != nil {
+				return err
 			}
 			op.Removal = &storev1.StoredRemoval{Mode: req.GetMode(), VmHostUid: h.Value.GetResource().GetUid()}
 			op.Resource.Target, op.Resource.VmHost, op.Resource.Message = name, name, "beginning"
@@ -84,6 +81,20 @@ func (e *Engine) Remove(ctx context.Context, principal string, req *vmhostv1.Rem
 			return nil
 		},
 	})
+}
+
+// notRemoving refuses a host that is being removed.
+func notRemoving(v *store.View, host *vmhostv1.VmHost) error {
+	if !host.GetCordoned() {
+		return nil // it would be
+	}
+	for _, op := range store.Operations.All(v) {
+		if r := op.Value.GetResource(); op.Value.GetRemoval() != nil && !ended(op.Value) && r.GetVmHost() == host.GetName() {
+			return apierror.New(codes.FailedPrecondition, vmhostv1.ErrorReason_WRONG_STATE, "%s is being removed by %s", host.GetName(), r.GetName()).
+				With("resource", host.GetName()).With("operation", r.GetName()).WithHint("wait for that operation, or cancel it")
+		}
+	}
+	return nil
 }
 
 // remove does whatever the removal of a host asks for now: it begins with more of

@@ -43,6 +43,14 @@ func (w *world) fill(composed int) []string {
 	return names
 }
 
+// other is the name of a machine of others.
+func (w *world) other() (name string) {
+	for name = range allDiscovered(w) {
+		break
+	}
+	return name
+}
+
 func (w *world) begin(mode vmhostv1.RemoveMode) string {
 	w.t.Helper()
 	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log})
@@ -283,6 +291,9 @@ func TestARemovalThatIsStoppedBeginsWithNoMoreMachines(t *testing.T) {
 			w.eventually("as many as may be under way", func() bool { return w.operation(name).GetRemoval().GetBegun() == removeWidth })
 			if _, err := e.Remove(t.Context(), "bob", &vmhostv1.RemoveVmHostRequest{Name: "vmHosts/h", Mode: decompose}); apierror.Reason(err) != vmhostv1.ErrorReason_WRONG_STATE {
 				t.Errorf("two removals at once: %v", err)
+			}
+			if _, err := e.Adopt(t.Context(), "bob", &adoptRequest{Name: w.other()}); apierror.Reason(err) != vmhostv1.ErrorReason_WRONG_STATE {
+				t.Errorf("adopted while its host is removed: %v", err)
 			}
 			tt.stop(w, e, name)
 			close(w.rack.hold)
