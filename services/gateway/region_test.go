@@ -145,3 +145,24 @@ func (r *region) WatchEvents(req *vmhostv1.WatchEventsRequest, stream vmhostv1.E
 		}
 	}
 }
+
+// ReadConsoleLog sends two parts, and fails for some machines.
+func (r *region) ReadConsoleLog(req *vmhostv1.ReadConsoleLogRequest, stream vmhostv1.MachineService_ReadConsoleLogServer) error {
+	r.remember(stream.Context(), req)
+	off := apierror.New(codes.Unavailable, vmhostv1.ErrorReason_HOST_UNREACHABLE, "it is not reached").WithHint("wait")
+	switch req.GetName() {
+	case "machines/silent":
+		return nil
+	case "machines/unreachable":
+		return off
+	}
+	for _, part := range []string{"one\r\n", "two"} {
+		if err := stream.Send(&vmhostv1.ReadConsoleLogResponse{Data: []byte(part)}); err != nil {
+			return err
+		}
+	}
+	if req.GetName() == "machines/breaks" {
+		return off
+	}
+	return nil
+}

@@ -46,6 +46,7 @@ type API struct {
 	log      *slog.Logger
 	mux      *runtime.ServeMux
 	events   vmhostv1.EventServiceClient
+	machines vmhostv1.MachineServiceClient
 	bindings map[string]*binding
 
 	drainOnce sync.Once
@@ -59,7 +60,7 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger) (
 		return nil, err
 	}
 	conn = &strictConn{ClientConnInterface: conn, bindings: bindings}
-	a := &API{log: log, events: vmhostv1.NewEventServiceClient(conn), bindings: bindings, draining: make(chan struct{})}
+	a := &API{log: log, events: vmhostv1.NewEventServiceClient(conn), machines: vmhostv1.NewMachineServiceClient(conn), bindings: bindings, draining: make(chan struct{})}
 	a.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, codec{}),
 		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
@@ -113,6 +114,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := withCall(r.Context(), r, body)
 	if r.Method == http.MethodGet && r.URL.Path == watchPath {
 		a.watch(ctx, w, r)
+		return
+	}
+	switch machine, method := machineMethod(r.URL.Path); {
+	case method == consoleLogMethod && r.Method == http.MethodGet:
+		a.consoleLog(ctx, w, r, machine)
+		return
+	case method == attachMethod:
+		a.attachConsole(ctx, w)
 		return
 	}
 	a.mux.ServeHTTP(w, forMux(ctx, r, body))
