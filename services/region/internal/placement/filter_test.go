@@ -235,3 +235,32 @@ func TestAnImageDecidesTheArchitecture(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatOthersUseOfPagesAndFunctionsIsNotCountedTwice(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		used, ours, told int64
+		free             int64
+	}{
+		{"nothing is told: all that is in use is of others", 512, 64, -1, 448},
+		{"ours run", 64, 64, 0, 960},
+		{"ours are off", 0, 64, 0, 960},
+		{"machines of others that are off have theirs as well", 64, 64, 100, 860},
+		{"something that is no machine has some", 512, 64, 100, 512},
+	} {
+		o := &vmhostv1.VmHostObservation{
+			Foreign:      &vmhostv1.ForeignUsage{},
+			NumaNodes:    []*vmhostv1.NumaNode{{HugePages: []*vmhostv1.HugePages{{SizeKib: 1024, Total: 1024, Free: 1024 - tt.used}}}},
+			SriovDevices: []*vmhostv1.SriovDevice{{Name: "f0", Functions: 1024, Free: int32(1024 - tt.used)}},
+		}
+		if tt.told >= 0 {
+			o.Foreign.HugepagesMib, o.Foreign.SriovFunctions = proto.Int64(tt.told), map[string]int32{"f0": int32(tt.told)}
+		}
+		h := NewHost(&storev1.StoredVmHost{}, &storev1.StoredVmHostObservation{Observation: o}, &storev1.StoredLedger{
+			Total: &storev1.Commitment{HugepagesMib: tt.ours, SriovFunctions: map[string]int32{"f0": int32(tt.ours)}},
+		})
+		if pages, functions := h.Hugepages.Free(), h.Networks[0].Functions.Free(); pages != tt.free || functions != tt.free {
+			t.Errorf("%s: %d MiB and %d functions are free, want %d", tt.name, pages, functions, tt.free)
+		}
+	}
+}

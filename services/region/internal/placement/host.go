@@ -162,12 +162,21 @@ func hugepages(o *vmhostv1.VmHostObservation, committed int64) (Resource, int64)
 			}
 		}
 	}
-	// Who uses pages is known only when it was told; else they are all taken for
-	// those of others.
+	told := int64(-1)
 	if f := o.GetForeign(); f != nil && f.HugepagesMib != nil {
-		used = f.GetHugepagesMib()
+		told = f.GetHugepagesMib()
 	}
-	return NewResource(total, 0, 1, committed, used), size / 1024
+	return NewResource(total, 0, 1, committed, ofOthers(used, committed, told)), size / 1024
+}
+
+// ofOthers is what others use of something of which it is seen how much is in
+// use. Not told how much their machines have (-1), all of it is taken for theirs.
+// Told, it is at least what ours cannot have: not only machines use such things.
+func ofOthers(used, committed, told int64) int64 {
+	if told < 0 {
+		return used
+	}
+	return max(told, used-committed)
 }
 
 // Take answers the host as it is after a machine took so much of it.

@@ -49,14 +49,12 @@ func networks(spec *vmhostv1.VmHost, o *vmhostv1.VmHostObservation, committed ma
 				n = out[i]
 			}
 		}
-		// Who uses functions is known only when it was told; else they are all
-		// taken for those of others.
-		used := int64(d.GetFunctions() - d.GetFree())
-		if told, ok := o.GetForeign().GetSriovFunctions()[d.GetName()]; ok {
-			used = int64(told)
+		used, ours, told := int64(d.GetFunctions()-d.GetFree()), int64(committed[d.GetName()]), int64(-1)
+		if n, ok := o.GetForeign().GetSriovFunctions()[d.GetName()]; ok {
+			told = int64(n)
 		}
 		n.Kind, n.Active, n.Bridge = vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV, true, ""
-		n.Functions = NewResource(int64(d.GetFunctions()), 0, 1, int64(committed[d.GetName()]), used)
+		n.Functions = NewResource(int64(d.GetFunctions()), 0, 1, ours, ofOthers(used, ours, told))
 		out = append(out, n)
 	}
 	for _, l := range spec.GetNetworkLabels() {
