@@ -65,20 +65,15 @@ func named(t *testing.T, api *client.Client, name string) (m *vmhostv1.Machine) 
 	return m
 }
 
-func usage(t *testing.T, api *client.Client) *vmhostv1.VmHostUsage {
-	t.Helper()
-	h, err := api.VmHosts.GetVmHost(t.Context(), &vmhostv1.GetVmHostRequest{Name: "vmHosts/h1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h.GetUsage()
-}
-
 // carries says if the host does not carry so much, of ours and of others.
-func carries(t *testing.T, api *client.Client, when string, committed, foreign int64, storage int64) {
+func carries(t *testing.T, api *client.Client, when string, committed, foreign, storage int64) {
 	t.Helper()
-	await(t, fmt.Sprintf("%d committed and %d foreign cores %s", committed, foreign, when), func(context.Context) error {
-		u := usage(t, api)
+	await(t, fmt.Sprintf("%d committed and %d foreign cores %s", committed, foreign, when), func(ctx context.Context) error {
+		h, err := api.VmHosts.GetVmHost(ctx, &vmhostv1.GetVmHostRequest{Name: "vmHosts/h1"})
+		if err != nil {
+			return err
+		}
+		u := h.GetUsage()
 		s := u.GetStorageBytes()["default"]
 		if u.GetCores().GetCommitted() != committed || u.GetCores().GetForeign() != foreign || s.GetCommitted()+s.GetForeign() != storage {
 			return fmt.Errorf("cores %v, storage %v", u.GetCores(), s)
