@@ -26,6 +26,7 @@ type streamCalls interface {
 
 type nodeCalls interface {
 	ConnectGetCapabilities() (string, error)
+	ConnectGetDomainCapabilities(emulator, arch, machine, virtType lv.OptString, flags lv.ConnectGetDomainCapabilitiesFlags) (string, error)
 	ConnectGetHostname() (string, error)
 	ConnectGetLibVersion() (uint64, error)
 	ConnectGetVersion() (uint64, error)
@@ -60,6 +61,11 @@ type storageCalls interface {
 	StoragePoolGetXMLDesc(pool lv.StoragePool, flags lv.StorageXMLFlags) (string, error)
 	StoragePoolGetInfo(pool lv.StoragePool) (state uint8, capacity, allocation, available uint64, err error)
 	StoragePoolListAllVolumes(pool lv.StoragePool, needResults int32, flags uint32) ([]lv.StorageVol, uint32, error)
+	StoragePoolDefineXML(xml string, flags uint32) (lv.StoragePool, error)
+	StoragePoolBuild(pool lv.StoragePool, flags lv.StoragePoolBuildFlags) error
+	StoragePoolCreate(pool lv.StoragePool, flags lv.StoragePoolCreateFlags) error
+	StoragePoolUndefine(pool lv.StoragePool) error
+	StoragePoolSetAutostart(pool lv.StoragePool, autostart int32) error
 	StoragePoolRefresh(pool lv.StoragePool, flags uint32) error
 	StorageVolCreateXML(pool lv.StoragePool, xml string, flags lv.StorageVolCreateFlags) (lv.StorageVol, error)
 	StorageVolGetInfo(vol lv.StorageVol) (kind int8, capacity, allocation uint64, err error)
@@ -71,6 +77,9 @@ type networkCalls interface {
 	ConnectListAllNetworks(needResults int32, flags lv.ConnectListAllNetworksFlags) ([]lv.Network, uint32, error)
 	NetworkGetXMLDesc(network lv.Network, flags uint32) (string, error)
 	NetworkGetDhcpLeases(network lv.Network, mac lv.OptString, needResults int32, flags uint32) ([]lv.NetworkDhcpLease, uint32, error)
+	NetworkUpdateCompat(network lv.Network, command lv.NetworkUpdateCommand, section lv.NetworkUpdateSection, parent int32, xml string, flags lv.NetworkUpdateFlags) error
+	NetworkCreate(network lv.Network) error
+	NetworkSetAutostart(network lv.Network, autostart int32) error
 	ConnectListAllInterfaces(needResults int32, flags lv.ConnectListAllInterfacesFlags) ([]lv.Interface, uint32, error)
 	InterfaceGetXMLDesc(iface lv.Interface, flags uint32) (string, error)
 	ConnectListAllNodeDevices(needResults int32, flags uint32) ([]lv.NodeDevice, uint32, error)

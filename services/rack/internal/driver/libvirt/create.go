@@ -153,6 +153,9 @@ func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *see
 	if log != nil {
 		*undo = append(*undo, func(ctx context.Context) error { return d.deleteVolume(ctx, *log) })
 	}
+	if err := d.fixAddresses(ctx, machine, undo); err != nil {
+		return err
+	}
 	dom := lv.Domain{}
 	if there != nil {
 		dom = there.dom

@@ -43,18 +43,19 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 			return err
 		}
 	}
+	err = d.freeAddresses(ctx, machine)
 	if len(machine.GetDisks()) == 0 {
-		return nil
-	}
-	// Read after the domain is gone, so that it is not among the users.
-	s, err := d.snapshot(ctx, listing)
-	if err != nil {
 		return err
 	}
-	err = d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
+	// Read after the domain is gone, so that it is not among the users.
+	s, serr := d.snapshot(ctx, listing)
+	if serr != nil {
+		return errors.Join(err, serr)
+	}
+	verr := d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
 		return strings.HasPrefix(k.GetVolume(), volumePrefix(machine.GetUid()))
 	})
-	return errors.Join(err, d.removeLog(ctx, machine))
+	return errors.Join(err, verr, d.removeLog(ctx, machine))
 }
 
 // removeVolumes removes the volumes of a machine's disks. mine says which of them

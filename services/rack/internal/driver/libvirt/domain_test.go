@@ -307,8 +307,16 @@ func TestMemoryUnits(t *testing.T) {
 
 func TestNetworksOfLibvirt(t *testing.T) {
 	for name, want := range map[string]network{
-		"nat.xml":     {bridge: "virbr1", cidrs: []string{"192.168.131.0/24", "fd00:131::/64"}, dhcp: true},
-		"bridged.xml": {bridge: "br0", bridged: true, vlan: 42},
+		"nat.xml": {
+			bridge: "virbr1", cidrs: []string{"192.168.131.0/24", "fd00:131::/64"}, dhcp: true, forward: "nat",
+			addresses: []string{"192.168.131.1", "fd00:131::1"},
+		},
+		"bridged.xml": {bridge: "br0", bridged: true, vlan: 42, forward: "bridge", switched: true},
+		"hostdev.xml": {forward: "hostdev", uplinks: []string{"ens1f0"}, functionsOf: "ens1f0"},
+		"fixed.xml": {
+			bridge: "virbr2", cidrs: []string{"10.5.0.0/16"}, dhcp: true, forward: "route", uplinks: []string{"eth1"}, addresses: []string{"10.5.0.1"},
+			mtu: 9000, fixed: map[string]string{"52:54:00:00:00:0a": "10.5.0.10"},
+		},
 	} {
 		text, err := os.ReadFile(filepath.Join("testdata", "networks", name))
 		if err != nil {

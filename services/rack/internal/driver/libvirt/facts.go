@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ type pool struct {
 	name, kind, path                string
 	capacity, allocation, available uint64
 	active                          bool
+	problem                         string // what libvirt says is wrong with it
 }
 
 // network is a network of libvirt.
@@ -42,9 +44,10 @@ type network struct {
 	uplinks      []string // devices that it is bound to
 	addresses    []string // of the host
 	mtu          int32
-	functionsOf  string  // the device whose virtual functions it hands out
-	switched     bool    // by Open vSwitch
-	vlans        []int32 // that it carries, tagged, besides its own
+	functionsOf  string            // the device whose virtual functions it hands out
+	switched     bool              // by Open vSwitch
+	fixed        map[string]string // addresses by MAC that its DHCP server gives
+	vlans        []int32           // that it carries, tagged, besides its own
 }
 
 // facts are what is known of a host besides its domains.
@@ -56,14 +59,15 @@ type facts struct {
 	netsKnown   bool
 	netXML      map[lv.UUID]keptXML
 
-	static  *staticFacts
-	caps    *libvirtxml.Caps
-	capsAt  time.Time
-	links   []*vmhostv1.HostNetwork
-	linksAt time.Time
-	sriov   []sriovDevice
-	sriovAt time.Time
-	secure  map[string]bool // by architecture: secure boot
+	static   *staticFacts
+	caps     *libvirtxml.Caps
+	capsAt   time.Time
+	links    []*vmhostv1.HostNetwork
+	linksAt  time.Time
+	sriov    []sriovDevice
+	sriovAt  time.Time
+	secure   bool // guests of the host's architecture can have secure boot
+	secureAt time.Time
 }
 
 type keptXML struct {
@@ -146,10 +150,15 @@ func (d *Driver) readPools(ctx context.Context) error {
 					return err
 				}
 				// Gone between the two calls, or in trouble: shown, not usable.
-				p.active = false
+				p.active, p.problem = false, err.Error()
 				return nil
 			}
-			return readPoolXML(p, text)
+			if err := readPoolXML(p, text); err != nil {
+				p.active, p.problem = false, valid(err.Error())
+			} else if !p.active {
+				p.problem = "the storage pool is not running"
+			}
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -273,6 +282,16 @@ func parseNetwork(text string) (network, error) {
 	}
 	for _, ip := range x.IPs {
 		n.dhcp = n.dhcp || (ip.DHCP != nil && len(ip.DHCP.Ranges)+len(ip.DHCP.Hosts) > 0)
+		if ip.DHCP != nil {
+			for _, h := range ip.DHCP.Hosts {
+				if h.MAC != "" && h.IP != "" {
+					if n.fixed == nil {
+						n.fixed = map[string]string{}
+					}
+					n.fixed[strings.ToLower(h.MAC)] = h.IP
+				}
+			}
+		}
 		if c, ok := cidrOf(ip); ok {
 			n.cidrs, n.addresses = append(n.cidrs, c), append(n.addresses, ip.Address)
 		}
@@ -302,15 +321,24 @@ func (n *network) readForward(f *libvirtxml.NetworkForward) {
 }
 
 func cidrOf(ip libvirtxml.NetworkIP) (string, bool) {
-	address, err := netip.ParseAddr(ip.Address)
+	prefix, ok := subnetOf(ip.Address, strconv.FormatUint(uint64(ip.Prefix), 10), ip.Netmask)
+	return prefix.String(), ok
+}
+
+// subnetOf is the subnet of an address with a prefix length or a mask.
+func subnetOf(text, length, netmask string) (netip.Prefix, bool) {
+	address, err := netip.ParseAddr(text)
 	if err != nil {
-		return "", false
+		return netip.Prefix{}, false
 	}
-	bits := int(ip.Prefix)
+	bits, err := strconv.Atoi(firstOf(length, "0"))
+	if err != nil {
+		return netip.Prefix{}, false
+	}
 	if bits == 0 {
-		mask, err := netip.ParseAddr(ip.Netmask)
+		mask, err := netip.ParseAddr(netmask)
 		if err != nil || !mask.Is4() {
-			return "", false
+			return netip.Prefix{}, false
 		}
 		for _, b := range mask.As4() {
 			for ; b&0x80 != 0; b <<= 1 {
@@ -319,8 +347,5 @@ func cidrOf(ip libvirtxml.NetworkIP) (string, bool) {
 		}
 	}
 	prefix, err := address.Prefix(bits)
-	if err != nil {
-		return "", false
-	}
-	return prefix.String(), true
+	return prefix, err == nil
 }

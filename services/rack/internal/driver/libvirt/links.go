@@ -45,6 +45,7 @@ func (d *Driver) readLinks(ctx context.Context) ([]*vmhostv1.HostNetwork, error)
 // none.
 func (d *Driver) readInterfaces(ctx context.Context) ([]*vmhostv1.HostNetwork, error) {
 	var out []*vmhostv1.HostNetwork
+	ports := map[string]bool{}
 	list, err := call(ctx, d.conn, "list the host's interfaces", fast, func(a api) ([]lv.Interface, error) {
 		list, _, err := a.ConnectListAllInterfaces(1, lv.ConnectListInterfacesActive)
 		return list, err
@@ -69,22 +70,46 @@ func (d *Driver) readInterfaces(ctx context.Context) ([]*vmhostv1.HostNetwork, e
 		case x.Bridge != nil:
 			n.Kind, n.Bridge = vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_BRIDGE, i.Name
 			for _, p := range x.Bridge.Interfaces {
-				// A port of a bridge cannot carry a macvlan as well.
-				out = slices.DeleteFunc(out, func(o *vmhostv1.HostNetwork) bool { return o.GetName() == p.Name })
+				ports[p.Name] = true
+				if !guestDevice(p.Name) {
+					n.Uplinks = append(n.Uplinks, p.Name)
+				}
 			}
-		case strings.HasPrefix(i.Name, "vnet"), strings.HasPrefix(i.Name, "macvtap"):
-			continue // a guest's
+		case guestDevice(i.Name):
+			continue
+		case x.VLAN != nil:
+			if x.VLAN.Tag != nil {
+				n.Vlan = int32(*x.VLAN.Tag)
+			}
+			if x.VLAN.Interface != nil {
+				n.Parent = x.VLAN.Interface.Name
+				n.Uplinks = []string{n.GetParent()}
+			}
+		case x.Bond != nil:
+			for _, p := range x.Bond.Interfaces {
+				ports[p.Name] = true
+				n.Uplinks = append(n.Uplinks, p.Name)
+			}
+		}
+		if x.MTU != nil {
+			n.Mtu = int32(x.MTU.Size)
 		}
 		for _, p := range x.Protocol {
 			for _, ip := range p.IPs {
 				if c, ok := cidrOf(libvirtxml.NetworkIP{Address: ip.Address, Prefix: ip.Prefix}); ok && ip.Prefix > 0 {
-					n.Cidrs = append(n.Cidrs, c)
+					n.Cidrs, n.Addresses = append(n.Cidrs, c), append(n.Addresses, ip.Address)
 				}
 			}
 		}
 		out = append(out, n)
 	}
-	return out, nil
+	// A port of a bridge or bond cannot carry a macvlan as well.
+	return slices.DeleteFunc(out, func(n *vmhostv1.HostNetwork) bool { return ports[n.GetName()] }), nil
+}
+
+// guestDevice says whether a device is the host's end of a guest's interface.
+func guestDevice(name string) bool {
+	return strings.HasPrefix(name, "vnet") || strings.HasPrefix(name, "macvtap") || strings.HasPrefix(name, "tap")
 }
 
 // readNetDevices reads what libvirt's node device driver shows: network devices,
@@ -141,7 +166,11 @@ func hostNetworks(networks []network, links []*vmhostv1.HostNetwork) []*vmhostv1
 		out = append(out, &vmhostv1.HostNetwork{
 			Name: n.name, Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Bridge: n.bridge,
 			Cidrs: n.cidrs, Dhcp: n.dhcp, Active: n.active, Vlan: n.vlan,
+			Addresses: n.addresses, Uplinks: n.uplinks, Forward: n.forward, Mtu: n.mtu, Vlans: n.vlans,
 		})
+		if n.bridged {
+			behind(out[len(out)-1], links)
+		}
 		if n.bridge != "" && !n.bridged {
 			hidden[n.bridge] = true
 		}
@@ -162,4 +191,17 @@ func hostNetworks(networks []network, links []*vmhostv1.HostNetwork) []*vmhostv1
 		}
 	}
 	return out
+}
+
+// behind fills in what a network has by the bridge of the host that it is.
+func behind(n *vmhostv1.HostNetwork, links []*vmhostv1.HostNetwork) {
+	for _, l := range links {
+		if l.GetName() != n.GetBridge() {
+			continue
+		}
+		n.Uplinks, n.Addresses = l.GetUplinks(), l.GetAddresses()
+		if n.GetMtu() == 0 {
+			n.Mtu = l.GetMtu()
+		}
+	}
 }

@@ -158,8 +158,26 @@ func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv
 			StoragePool: poolName, Volume: volume, Device: k.device, Path: k.path, SizeBytes: int64(one.block(k.device).capacity), Boot: k.boot,
 		})
 	}
+	function := 0
 	for _, i := range x.interfaces {
 		n := &vmhostv1.MachineInterface{Mac: i.GetMac(), Source: i.GetSource(), Kind: i.GetKind(), MacvlanMode: i.GetMacvlanMode(), Vlan: i.GetVlan(), Boot: i.GetBoot()}
+		switch i.GetKind() {
+		case vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK:
+			for _, known := range networks {
+				if known.name == i.GetSource() {
+					n.FixedAddress = known.fixed[i.GetMac()]
+				}
+				if known.name == i.GetSource() && known.functionsOf != "" {
+					n.Kind, n.Source = vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV, known.functionsOf
+				}
+			}
+		case vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV:
+			if n.Source == "" && function < len(x.functions) {
+				n.Source = d.facts.deviceOf(x.functions[function])
+				function++
+			}
+		default:
+		}
 		if one.running() {
 			if by := leasedBy(i, networks); by != "" {
 				n.Addresses = slices.Clone(d.leases.of(by, i.GetMac()))

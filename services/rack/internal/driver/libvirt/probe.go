@@ -41,6 +41,8 @@ func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snaps
 		links  []*vmhostv1.HostNetwork
 		s      *snapshot
 		free   map[int32]map[uint32]uint64
+		sriov  []sriovDevice
+		secure bool
 	)
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { s, err = d.snapshot(gctx, probing); return err })
@@ -49,7 +51,10 @@ func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snaps
 		if err = d.readNetworks(gctx); err != nil {
 			return err
 		}
-		links, err = d.readLinks(gctx)
+		if links, err = d.readLinks(gctx); err != nil {
+			return err
+		}
+		sriov, err = d.readSriov(gctx)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -62,7 +67,10 @@ func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snaps
 		if caps, err = d.capabilities(gctx); err != nil {
 			return err
 		}
-		free, err = d.freePages(gctx, caps)
+		if free, err = d.freePages(gctx, caps); err != nil {
+			return err
+		}
+		secure, err = d.secureBoot(gctx, caps)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -84,21 +92,28 @@ func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snaps
 		Kvm:               hasKVM(caps, ""),
 		Foreign:           foreign,
 		HostUuid:          strings.ToLower(caps.Host.UUID),
+		SriovDevices:      observedSriov(sriov, d.facts.networks(), s.domains),
 	}
 	for _, p := range pools {
 		out.StoragePools = append(out.StoragePools, &vmhostv1.StoragePool{
-			Name: p.name, Type: p.kind, Path: p.path, Active: p.active, Thin: thinPools[p.kind],
+			Name: p.name, Type: p.kind, Path: p.path, Active: p.active, Thin: thinPools[p.kind], Problem: p.problem,
 			CapacityBytes: int64(p.capacity), AllocationBytes: int64(p.allocation), AvailableBytes: int64(p.available),
 			OursBytes: int64(min(ours[p.name], p.allocation)),
 		})
 	}
-	out.Capabilities = words(out)
+	out.Capabilities = words(out, secure)
 	return out, s, nil
 }
 
 // words are the capabilities that requests can ask for.
-func words(o *vmhostv1.VmHostObservation) []string {
+func words(o *vmhostv1.VmHostObservation, secure bool) []string {
 	out := []string{"virtual-machines"}
+	if secure {
+		out = append(out, "secure-boot")
+	}
+	if len(o.GetSriovDevices()) > 0 {
+		out = append(out, "sr-iov")
+	}
 	if o.GetKvm() {
 		out = append(out, "kvm")
 	}

@@ -254,3 +254,15 @@ func functionOf(i *vmhostv1.MachineInterface, host hostFacts) (libvirtxml.Domain
 	}}
 	return out, nil
 }
+
+// deviceOf is the device that a virtual function is of, as it was last read.
+func (f *facts) deviceOf(at pciAddress) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, v := range f.sriov {
+		if slices.Contains(v.functions, at) {
+			return v.name
+		}
+	}
+	return ""
+}
