@@ -151,33 +151,38 @@ func (w *watched) end(t *testing.T) error {
 	}
 }
 
-func (s *suite) console(t *testing.T) {
+// guests boots one guest, which may take a while, and asks everything of it.
+func (s *suite) guests(t *testing.T) {
 	d, uid := s.guest(t)
 	con := d.(hypervisor.Consoler)
-	w := s.watch(t, con, uid, false)
-	w.await(t, s.h.Guest.Answer, s.h.Guest.Type)
-	// One that is closed frees the console.
-	w.close()
-	w.end(t)
-	w = s.watch(t, con, uid, false)
-	w.await(t, s.h.Guest.Answer, s.h.Guest.Type)
-	// The connection that it came from is free meanwhile.
-	if _, err := d.Machine(s.ctx(t), uid); err != nil {
-		t.Errorf("read a machine while a console is open: %v", err)
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T, d hypervisor.Driver, con hypervisor.Consoler, uid string)
+	}{
+		{"the end of the log can be read", s.consoleLog},
+		{"a console that is closed is free", s.consoleFreed},
+		{"a console that is taken is busy, and force takes it", s.consoleTaken},
+		{"a soft stop turns it off, and its console ends", s.softStop},
+		{"the log of a machine that is off can be read", s.consoleLogOff},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, d, con, uid) })
 	}
-	if got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stop, 0); err != nil || got.GetPowerState() != off {
-		t.Fatalf("stop: %v, error %v", got.GetPowerState(), err)
-	}
-	if err := w.end(t); !errors.Is(err, io.EOF) {
-		t.Errorf("the console of a machine that stopped ends with %v, want io.EOF", err)
-	}
-	_, err := con.OpenConsole(s.ctx(t), hypervisor.Ref{UID: uid}, false)
-	classed(t, err, hypervisor.ErrRefused)
 }
 
-func (s *suite) consoleTaken(t *testing.T) {
-	d, uid := s.guest(t)
-	con := d.(hypervisor.Consoler)
+func (s *suite) consoleFreed(t *testing.T, d hypervisor.Driver, con hypervisor.Consoler, uid string) {
+	for range 2 {
+		w := s.watch(t, con, uid, false)
+		w.await(t, s.h.Guest.Answer, s.h.Guest.Type)
+		// The connection that it came from is free meanwhile.
+		if _, err := d.Machine(s.ctx(t), uid); err != nil {
+			t.Errorf("read a machine while a console is open: %v", err)
+		}
+		w.close()
+		w.end(t)
+	}
+}
+
+func (s *suite) consoleTaken(t *testing.T, _ hypervisor.Driver, con hypervisor.Consoler, uid string) {
 	first := s.watch(t, con, uid, false)
 	first.await(t, s.h.Guest.Answer, s.h.Guest.Type)
 	_, err := con.OpenConsole(s.ctx(t), hypervisor.Ref{UID: uid}, false)
@@ -187,32 +192,49 @@ func (s *suite) consoleTaken(t *testing.T) {
 	second.await(t, s.h.Guest.Answer, s.h.Guest.Type)
 }
 
-func (s *suite) consoleLog(t *testing.T) {
-	d, uid := s.guest(t)
-	con := d.(hypervisor.Consoler)
-	read := func(tail int64) string {
-		t.Helper()
-		text, err := s.readLog(t, con, uid, tail)
-		if errors.Is(err, hypervisor.ErrUnsupported) {
-			t.Skipf("no log is kept: %v", err)
+func (s *suite) softStop(t *testing.T, d hypervisor.Driver, con hypervisor.Consoler, uid string) {
+	w := s.watch(t, con, uid, true)
+	for range 2 { // stopped already is done
+		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stopSoft, patience/2)
+		if err != nil || got.GetPowerState() != off {
+			t.Fatalf("the machine is %v, error %v; want off", got.GetPowerState(), err)
 		}
-		if err != nil {
-			t.Fatalf("read the log: %v", err)
-		}
-		return text
 	}
-	if all := read(1 << 20); !strings.Contains(all, s.h.Guest.Ready) || all == "" {
+	if err := w.end(t); !errors.Is(err, io.EOF) {
+		t.Errorf("the console of a machine that stopped ends with %v, want io.EOF", err)
+	}
+	_, err := con.OpenConsole(s.ctx(t), hypervisor.Ref{UID: uid}, false)
+	classed(t, err, hypervisor.ErrRefused)
+}
+
+func (s *suite) consoleLog(t *testing.T, _ hypervisor.Driver, con hypervisor.Consoler, uid string) {
+	if all := s.mustReadLog(t, con, uid, 1<<20); !strings.Contains(all, s.h.Guest.Ready) || all == "" {
 		t.Errorf("the log is %q, want %q in it", all, s.h.Guest.Ready)
 	}
-	if got := read(5); len(got) != 5 {
+	if got := s.mustReadLog(t, con, uid, 5); len(got) != 5 {
 		t.Errorf("the last 5 bytes are %q", got)
 	}
-	if _, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stop, 0); err != nil {
-		t.Fatal(err)
+	if got := s.mustReadLog(t, con, uid, 0); got != "" {
+		t.Errorf("the last 0 bytes are %q", got)
 	}
-	if all := read(1 << 20); !strings.Contains(all, s.h.Guest.Ready) {
+}
+
+func (s *suite) consoleLogOff(t *testing.T, _ hypervisor.Driver, con hypervisor.Consoler, uid string) {
+	if all := s.mustReadLog(t, con, uid, 1<<20); !strings.Contains(all, s.h.Guest.Ready) {
 		t.Errorf("the log of the machine that is off is %q", all)
 	}
+}
+
+func (s *suite) mustReadLog(t *testing.T, con hypervisor.Consoler, uid string, tail int64) string {
+	t.Helper()
+	text, err := s.readLog(t, con, uid, tail)
+	if errors.Is(err, hypervisor.ErrUnsupported) {
+		t.Skipf("no log is kept: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("read the log: %v", err)
+	}
+	return text
 }
 
 func (s *suite) consoleForeign(t *testing.T) {

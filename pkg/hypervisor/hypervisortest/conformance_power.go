@@ -122,13 +122,3 @@ func (s *suite) softStopDeaf(t *testing.T) {
 		t.Errorf("a stop left it %v", got.GetPowerState())
 	}
 }
-
-func (s *suite) softStop(t *testing.T) {
-	d, uid := s.guest(t)
-	for range 2 { // stopped already is done
-		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stopSoft, patience/2)
-		if err != nil || got.GetPowerState() != off {
-			t.Fatalf("the machine is %v, error %v; want off", got.GetPowerState(), err)
-		}
-	}
-}

@@ -44,7 +44,7 @@ func (d *Driver) observations(ctx context.Context, s *snapshot) []*rackv1.Machin
 
 // Inventory reads the host and all its machines from one bulk read.
 func (d *Driver) Inventory(ctx context.Context) (*vmhostv1.VmHostObservation, []*rackv1.MachineObservation, error) {
-	o, s, err := d.probe(ctx)
+	o, s, err := d.probe(ctx, whole)
 	if err != nil {
 		return nil, nil, err
 	}

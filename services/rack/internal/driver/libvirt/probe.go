@@ -28,12 +28,12 @@ type nodeInfo struct {
 
 // Probe reads everything of the host but its machines' list.
 func (d *Driver) Probe(ctx context.Context) (*vmhostv1.VmHostObservation, error) {
-	o, _, err := d.probe(ctx)
+	o, _, err := d.probe(ctx, probing)
 	return o, err
 }
 
 // probe reads the host, and its domains as they are at that moment.
-func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snapshot, error) {
+func (d *Driver) probe(ctx context.Context, by reader) (*vmhostv1.VmHostObservation, *snapshot, error) {
 	var (
 		info   nodeInfo
 		static *staticFacts
@@ -45,7 +45,7 @@ func (d *Driver) probe(ctx context.Context) (*vmhostv1.VmHostObservation, *snaps
 		secure bool
 	)
 	group, gctx := errgroup.WithContext(ctx)
-	group.Go(func() (err error) { s, err = d.snapshot(gctx, probing); return err })
+	group.Go(func() (err error) { s, err = d.snapshot(gctx, by); return err })
 	group.Go(func() error { return d.readPools(gctx) })
 	group.Go(func() (err error) {
 		if err = d.readNetworks(gctx); err != nil {

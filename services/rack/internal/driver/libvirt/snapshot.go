@@ -55,6 +55,8 @@ type reader int
 const (
 	probing reader = iota
 	listing
+	// whole is both at once: it neither takes nor leaves anything to share.
+	whole
 )
 
 // snapshot reads all domains. What Probe has just read serves one Machines, and
@@ -69,13 +71,15 @@ func (d *Driver) snapshot(ctx context.Context, by reader) (*snapshot, error) {
 	case <-d.conn.dead:
 		return nil, d.conn.gone("read all domains")
 	}
-	if s := d.last; s != nil && !s.used[by] && time.Since(s.taken) < shareFor && d.unchanged(ctx, s) {
+	if s := d.last; s != nil && by != whole && !s.used[by] && time.Since(s.taken) < shareFor && d.unchanged(ctx, s) {
 		s.used[by] = true
 		return s, nil
 	}
 	d.last = nil
 	s := &snapshot{news: d.library.begin()}
-	s.used[by] = true
+	if by != whole {
+		s.used[by] = true
+	}
 	var (
 		stats     []lv.DomainStatsRecord
 		autostart []lv.Domain
@@ -113,7 +117,9 @@ func (d *Driver) snapshot(ctx context.Context, by reader) (*snapshot, error) {
 	}
 	d.library.keep(present, s.news)
 	s.taken = time.Now()
-	d.last = s
+	if by != whole {
+		d.last = s
+	}
 	return s, nil
 }
 
