@@ -84,14 +84,13 @@ func (a addresses) keep(list []*instance, ours func(*instance) bool) {
 }
 
 // note makes sure that a running instance is known; a.mu is held.
-func (a addresses) note(i *instance, ours bool) *live {
+func (a addresses) note(i *instance, ours bool) {
 	l := a.known[i.uuid]
 	if l == nil {
 		l = &live{since: time.Now()}
 		a.known[i.uuid] = l
 	}
 	l.ours, l.place = ours, i.place()
-	return l
 }
 
 // changed notes that something happened to an instance.

@@ -112,13 +112,12 @@ func checkUUID(s string) error {
 // or name that is not this machine is ErrForeign.
 func (d *Driver) ownOrFree(ctx context.Context, m *vmhostv1.Machine) (bool, error) {
 	// All members of a cluster share the names of a project.
-	raw, err := get[[]lxdapi.Instance](ctx, d.conn, opList, d.in("/1.0/instances", "recursion", "1"))
+	list, err := d.listOwn(ctx)
 	if err != nil {
 		return false, err
 	}
 	found := false
-	for _, r := range raw {
-		i := d.read(r)
+	for _, i := range list {
 		foreign := func(what string) error {
 			return &hypervisor.Error{
 				Class: hypervisor.ErrForeign, Op: opCreate, Err: fmt.Errorf("project %q has another instance %s", d.project, what),

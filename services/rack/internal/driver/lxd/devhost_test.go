@@ -87,8 +87,8 @@ func credential(c *vmhostv1.LxdCredential) *vmhostv1.Credential {
 // distrust makes a server forget a certificate at the end of the test.
 func distrust(t testing.TB, s lxdtest.Server, c *vmhostv1.LxdCredential) {
 	t.Helper()
-	print := fingerprintOf(t, c)
-	t.Cleanup(func() { _, _ = s.TryLxc("config", "trust", "remove", print[:12]) })
+	id := fingerprintOf(t, c)
+	t.Cleanup(func() { _, _ = s.TryLxc("config", "trust", "remove", id[:12]) })
 }
 
 // trusted is a certificate that a server trusts, by its own tools.

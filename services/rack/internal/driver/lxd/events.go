@@ -221,9 +221,9 @@ func (l *listener) take() []string {
 	return out
 }
 
-// listeners are the readers of Events, and what is still to be told them. The
-// latter is bounded by the number of instances: one change of each is enough,
-// but for its end.
+// listeners are the readers of Events, and what is still to be told them: the
+// resolver takes all of it at once, and needs a request at most for an instance
+// that is new.
 type listeners struct {
 	mu      *sync.Mutex
 	set     map[*listener]struct{}
@@ -238,9 +238,8 @@ func newListeners() listeners {
 // happened queues a change.
 func (s listeners) happened(c change) {
 	s.mu.Lock()
-	list := *s.pending
-	if n := len(list); n == 0 || list[n-1] != c {
-		*s.pending = append(list, c)
+	if n := len(*s.pending); n == 0 || (*s.pending)[n-1] != c {
+		*s.pending = append(*s.pending, c)
 	}
 	s.mu.Unlock()
 	nudge(s.wake)

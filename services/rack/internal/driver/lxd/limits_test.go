@@ -24,8 +24,15 @@ func TestCPULimitIsACountOrAListOfCores(t *testing.T) {
 		{in: "0,1,2", cores: 3, pinned: []int32{0, 1, 2}},
 		{in: "0-1, 4-5", cores: 4, pinned: []int32{0, 1, 4, 5}},
 		{in: "2,1,1-2", cores: 2, pinned: []int32{1, 2}},
-		{in: "0", bad: true}, {in: "-1", bad: true}, {in: "5-3", bad: true}, {in: "a", bad: true}, {in: "1,", bad: true},
-		{in: "0-99999999999", bad: true}, {in: "99999", bad: true}, {in: "1.5", bad: true}, {in: "50%", bad: true},
+		{in: "0", bad: true},
+		{in: "-1", bad: true},
+		{in: "5-3", bad: true},
+		{in: "a", bad: true},
+		{in: "1,", bad: true},
+		{in: "0-99999999999", bad: true},
+		{in: "99999", bad: true},
+		{in: "1.5", bad: true},
+		{in: "50%", bad: true},
 	} {
 		cores, pinned, err := cpuLimit(test.in)
 		if (err != nil) != test.bad || cores != test.cores || !slices.Equal(pinned, test.pinned) {
@@ -66,8 +73,16 @@ func TestMemoryLimitHasEveryUnitOfLXD(t *testing.T) {
 		{in: "7EiB", want: 7 << 40},
 		{in: "50%", host: 1000, want: 500},
 		{in: "1%", host: 50, want: 1},
-		{in: "50%", bad: true}, {in: "101%", host: 10, bad: true}, {in: "-1%", host: 10, bad: true}, {in: "%", host: 10, bad: true},
-		{in: "8EiB", bad: true}, {in: "1.5GiB", bad: true}, {in: "-1", bad: true}, {in: "lots", bad: true}, {in: "MiB", bad: true}, {in: "1ZiB", bad: true},
+		{in: "50%", bad: true},
+		{in: "101%", host: 10, bad: true},
+		{in: "-1%", host: 10, bad: true},
+		{in: "%", host: 10, bad: true},
+		{in: "8EiB", bad: true},
+		{in: "1.5GiB", bad: true},
+		{in: "-1", bad: true},
+		{in: "lots", bad: true},
+		{in: "MiB", bad: true},
+		{in: "1ZiB", bad: true},
 	} {
 		got, err := memoryLimit(test.in, test.host)
 		if (err != nil) != test.bad || got != test.want {

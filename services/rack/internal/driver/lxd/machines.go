@@ -45,14 +45,18 @@ func (d *Driver) listAll(ctx context.Context) (*listing, error) {
 	return out, nil
 }
 
-// listOwn reads the instances of the driver's project: the proof of what is there
-// and what is not.
+// listOwn reads the instances of the driver's project, on all members of a
+// cluster: the proof of what is there and what is not.
 func (d *Driver) listOwn(ctx context.Context) ([]*instance, error) {
 	list, err := get[[]lxdapi.Instance](ctx, d.conn, opList, d.in("/1.0/instances", "recursion", "1"))
 	if err != nil {
 		return nil, err
 	}
-	return d.readAll(list), nil
+	out := make([]*instance, 0, len(list))
+	for _, i := range list {
+		out = append(out, d.read(i))
+	}
+	return out, nil
 }
 
 func (d *Driver) readAll(list []lxdapi.Instance) []*instance {
@@ -220,13 +224,19 @@ func (d *Driver) own(ctx context.Context, ref hypervisor.Ref, op string) (*insta
 func (d *Driver) pick(list []*instance, ref hypervisor.Ref, op string) (*instance, error) {
 	var other *instance
 	for _, i := range list {
-		if i.uuid != ref.Domain() {
-			continue
-		}
-		if d.is(i, ref.UID) {
+		switch {
+		case i.uuid != ref.Domain():
+		case !d.is(i, ref.UID):
+			other = i
+		case d.here(i.Location), op == opDelete:
+			// What is to go goes wherever it is: not there must mean nowhere.
 			return i, nil
+		default:
+			return nil, &hypervisor.Error{
+				Class: hypervisor.ErrNotFound, Op: op, Err: fmt.Errorf("instance %q is on the cluster member %q now", i.Name, i.Location),
+				Hint: "add that member as a host; the machine follows it there",
+			}
 		}
-		other = i
 	}
 	if other == nil {
 		return nil, nil //nolint:nilnil // absent is no error

@@ -127,12 +127,12 @@ func (d *Driver) put(ctx context.Context, i *instance, action string, timeout ti
 }
 
 func (d *Driver) startInstance(ctx context.Context, i *instance) error {
-	switch i.StatusCode {
-	case lxdapi.Running:
+	switch {
+	case i.StatusCode == lxdapi.Running:
 		return nil
-	case lxdapi.Frozen:
+	case i.StatusCode == lxdapi.Frozen:
 		return d.put(ctx, i, "unfreeze", hardTimeout, false)
-	case lxdapi.Error:
+	case i.StatusCode == lxdapi.Error:
 		if err := d.turnOff(ctx, i); err != nil {
 			return err
 		}
@@ -166,10 +166,10 @@ func (d *Driver) shutDown(ctx context.Context, i *instance, grace time.Duration)
 // ask asks the guest to stop and waits no longer than grace.
 func (d *Driver) ask(ctx context.Context, i *instance, grace time.Duration) error {
 	op := "ask instance " + i.Name + " to stop"
-	switch i.StatusCode {
-	case lxdapi.Stopped:
+	switch {
+	case i.StatusCode == lxdapi.Stopped:
 		return nil
-	case lxdapi.Frozen:
+	case i.StatusCode == lxdapi.Frozen:
 		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: op, Err: errors.New("the machine is paused and hears nothing"), Hint: "resume it first"}
 	}
 	if grace <= 0 {

@@ -108,11 +108,12 @@ func (d *Driver) readSpace(ctx context.Context, pools []*pool) ([]poolSpace, err
 	for n, p := range pools {
 		group.Go(func() error {
 			res, err := d.poolResources(gctx, p.Name)
-			if err == nil {
+			switch {
+			case err == nil:
 				out[n].resources = res
-			} else if unknown(err) {
+			case unknown(err):
 				return err
-			} else {
+			default:
 				out[n].problem = err.Error()
 			}
 			return nil

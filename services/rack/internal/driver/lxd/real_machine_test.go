@@ -225,7 +225,7 @@ func TestRealCopyOfAMachineIsForeign(t *testing.T) {
 	d := overSocket(t, s, "")
 	ctx := timeout(t, time.Minute)
 	c := container(t, d, "")
-	c.Machine.Disks = c.Machine.Disks[:1]
+	c.Machine.Disks = c.GetMachine().GetDisks()[:1]
 	m := c.GetMachine()
 	if _, err := d.Create(ctx, c); err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestRealClusterMembersAreHostsOfTheirOwn(t *testing.T) {
 		}
 	}
 	c := container(t, second, "")
-	c.Machine.Disks = c.Machine.Disks[:1]
+	c.Machine.Disks = c.GetMachine().GetDisks()[:1]
 	m := c.GetMachine()
 	if _, err := second.Create(ctx, c); err != nil {
 		t.Fatal(err)
@@ -359,11 +359,20 @@ func TestRealClusterMembersAreHostsOfTheirOwn(t *testing.T) {
 	} else {
 		wantClass(t, err, hypervisor.ErrForeign)
 	}
-	if err := first.Delete(ctx, m); err != nil {
+	_, err := second.SetPower(ctx, hypervisor.Ref{UID: m.GetUid()}, rackv1.PowerAction_POWER_ACTION_START, 0)
+	wantClass(t, err, hypervisor.ErrNotFound)
+	if err == nil || !strings.Contains(err.Error(), "lxdc1") {
+		t.Errorf("error %v does not say where it is", err)
+	}
+	// A machine that is to go is not left behind because it has moved.
+	if err := second.Delete(ctx, m); err != nil {
 		t.Fatal(err)
 	}
+	if where(first) {
+		t.Error("it is still on lxdc1")
+	}
 	target.ClusterMember = "lxdc9"
-	err := open(t, target)
+	err = open(t, target)
 	wantClass(t, err, hypervisor.ErrRefused)
 	if err != nil && !strings.Contains(err.Error(), "lxdc1, lxdc2") {
 		t.Errorf("error %v does not name the members", err)

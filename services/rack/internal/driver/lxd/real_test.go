@@ -14,6 +14,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/hypervisortest"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/lxdtest"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -136,6 +137,14 @@ func harness(t *testing.T, s lxdtest.Server, p *proxy, target hypervisor.Target)
 		// Its PID 1 reads nothing; the terminal shows what is typed.
 		Guest: &hypervisortest.Guest{Ready: "TINY READY", Type: "hello\r", Answer: "hello"},
 		PinTo: []int32{0},
+		Deaf: func(t testing.TB, c *rackv1.CreateMachine) {
+			// PID 1 gets a signal that it does not know instead of the one to stop.
+			name := "deaf-" + c.GetMachine().GetUid()[:8]
+			o.Lxc(t, "profile", "create", name, "--project", o.project)
+			t.Cleanup(func() { _, _ = o.TryLxc("profile", "delete", name, "--project", o.project) })
+			o.Lxc(t, "profile", "set", name, "raw.lxc", "lxc.signal.halt = SIGWINCH", "--project", o.project)
+			c.Machine.Profiles = []string{name}
+		},
 	}
 }
 

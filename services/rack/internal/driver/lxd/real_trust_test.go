@@ -113,7 +113,10 @@ func TestRealBadCredentialsAreToldApart(t *testing.T) {
 		{"a token that is none", func(_ *hypervisor.Target, c *vmhostv1.LxdCredential) { c.TrustToken = "no token" }, hypervisor.ErrAuth, "cannot be read"},
 		{"a token of another server", func(_ *hypervisor.Target, c *vmhostv1.LxdCredential) { c.TrustToken = other.Token(t) }, hypervisor.ErrAuth, "confirmed is"},
 		{"a token that was made up", func(_ *hypervisor.Target, c *vmhostv1.LxdCredential) {
-			b, _ := json.Marshal(lxdapi.CertificateAddToken{ClientName: "x", Fingerprint: s.Fingerprint, Secret: "made-up"})
+			b, err := json.Marshal(lxdapi.CertificateAddToken{ClientName: "x", Fingerprint: s.Fingerprint, Secret: "made-up"})
+			if err != nil {
+				t.Fatal(err)
+			}
 			c.TrustToken = base64.StdEncoding.EncodeToString(b)
 		}, hypervisor.ErrAuth, "does not take the trust token"},
 		{"an expired certificate", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) {
@@ -127,7 +130,9 @@ func TestRealBadCredentialsAreToldApart(t *testing.T) {
 		}, hypervisor.ErrAuth, "no client certificate"},
 		{"no host key", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) { target.HostKey = "" }, hypervisor.ErrHostKey, "no certificate is confirmed"},
 		{"a host key that is none", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) { target.HostKey = "ssh-ed25519 AAAA" }, hypervisor.ErrHostKey, "64 hexadecimal"},
-		{"another server", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) { target.HostKey = pinPrefix + other.Fingerprint }, hypervisor.ErrHostKey, "presents"},
+		{"another server", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) {
+			target.HostKey = pinPrefix + other.Fingerprint
+		}, hypervisor.ErrHostKey, "presents"},
 		{"a member where there is no cluster", func(target *hypervisor.Target, _ *vmhostv1.LxdCredential) {
 			target.Credential, target.ClusterMember = credential(trusted(t, s)), "m1"
 		}, hypervisor.ErrRefused, "not clustered"},
@@ -147,9 +152,9 @@ func TestRealBadCredentialsAreToldApart(t *testing.T) {
 
 func TestRealHostKeyIsTheServersFingerprint(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd1")
-	key, print, err := NewOpener(Config{}).HostKey(timeout(t, 10*time.Second), mustParse(t, s.URL))
-	if err != nil || key != pinPrefix+s.Fingerprint || print != s.Fingerprint {
-		t.Errorf("%q, %q, error %v; want %s", key, print, err, s.Fingerprint)
+	key, shown, err := NewOpener(Config{}).HostKey(timeout(t, 10*time.Second), mustParse(t, s.URL))
+	if err != nil || key != pinPrefix+s.Fingerprint || shown != s.Fingerprint {
+		t.Errorf("%q, %q, error %v; want %s", key, shown, err, s.Fingerprint)
 	}
 }
 

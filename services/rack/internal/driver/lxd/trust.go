@@ -105,16 +105,22 @@ func (l *login) server(ctx context.Context, c *conn) (*lxdapi.Server, error) {
 
 func trusts(s *lxdapi.Server) bool { return s.Auth != "untrusted" }
 
+// trustRequest is what of api.CertificatesPost is said; its password is what LXD
+// 5.0 needs and newer clients call deprecated.
+type trustRequest struct {
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	Password   string `json:"password,omitempty"`
+	TrustToken string `json:"trust_token,omitempty"`
+}
+
 // ask makes the server trust us, by the secret that is used once.
 func (l *login) ask(ctx context.Context, c *conn, server *lxdapi.Server) error {
-	post := lxdapi.CertificatesPost{Name: l.identity.name(), Type: "client", Password: l.password}
+	post := trustRequest{Name: l.identity.name(), Type: "client", Password: l.password}
 	if l.token != "" {
-		post.Password = ""
 		// Servers before 5.21 take the token for a password and know no other field.
-		if slices.Contains(server.APIExtensions, "explicit_trust_token") {
-			post.TrustToken = l.token
-		} else {
-			post.Password = l.token
+		if post.Password = l.token; slices.Contains(server.APIExtensions, "explicit_trust_token") {
+			post.Password, post.TrustToken = "", l.token
 		}
 	}
 	_, _, err := c.api.query(ctx, http.MethodPost, "/1.0/certificates", post, "")
