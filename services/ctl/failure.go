@@ -154,6 +154,8 @@ func (a *app) hint(f *failure) string {
 		return "have the LXD server trust the host's certificate: `vmhostctl vm-host parameters NAME --certificate`"
 	case vmhostv1.ErrorReason_MACHINE_MISSING:
 		return "see what the host has now: `vmhostctl vm-host refresh NAME`"
+	case vmhostv1.ErrorReason_WRONG_STATE:
+		return "see how it stands now: `get` shows it, with the conditions there are"
 	case vmhostv1.ErrorReason_UNSUPPORTED:
 		if f.err.Code != codes.Unimplemented {
 			return "see what the host can do: `vmhostctl vm-host get NAME`"

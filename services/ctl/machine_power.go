@@ -205,6 +205,10 @@ func (a *app) powerMany(ctx context.Context, api *region, p power, found []*vmho
 		return fail(err, "%s machines", p.word)
 	}
 	b.results = r.GetResults()
+	if len(b.results) == 0 && a.forPeople() {
+		fmt.Fprintln(a.stderr, "no machine of ours matches; nothing was done")
+		return nil
+	}
 	if f.dryRun {
 		fmt.Fprintln(a.stderr, "dry run: the request is valid; nothing was changed")
 	}
