@@ -248,7 +248,13 @@ func (r *Region) apiCertificate(own certificate) (certificate, error) {
 func (r *Region) rackServer(chain interceptor.Interceptors, own certificate, enrolment *enroll.Server) *server {
 	g := grpc.NewServer(serverOptions(chain, rackTLS(own, r.deployment.Authority))...)
 	enrolment.Register(g, r.sessions, r.consoles)
-	return &server{name: "racks", grpc: g, listener: r.rackListener, drain: r.cfg.DrainTimeout, log: r.log, draining: r.sessions.Drain}
+	return &server{name: "racks", grpc: g, listener: r.rackListener, drain: r.cfg.DrainTimeout, log: r.log, draining: r.drainRacks}
+}
+
+// drainRacks sends racks elsewhere. Consoles first: who has one is told why.
+func (r *Region) drainRacks() {
+	r.consoles.Drain()
+	r.sessions.Drain()
 }
 
 func rackIdentity(ctx context.Context) (id, uid string, ok bool) {

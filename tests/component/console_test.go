@@ -236,7 +236,7 @@ func TestAConsoleEndsWithItsRackItsHostAndItsRegion(t *testing.T) {
 	x.host.Disconnect() // the hypervisor's connection is lost
 	refused(t, ends(t, c), codes.Unavailable, vmhostv1.ErrorReason_HOST_UNREACHABLE)
 	await(t, "the host to be back", func(context.Context) error {
-		again, err := x.region.Admin.AttachConsole(t.Context(), x.machine.GetName(), false)
+		again, err := x.region.Admin.AttachConsole(t.Context(), x.machine.GetName(), false) //nolint:contextcheck // it outlives the wait
 		if err == nil {
 			c = again
 		}

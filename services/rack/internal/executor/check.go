@@ -162,7 +162,7 @@ func (c checklist) look(ctx context.Context, driver hypervisor.Driver, fix bool)
 		}
 	}
 	c.out.Observation = observation
-	c.out.Items = append(c.out.GetItems()[:entered], judged...)
+	c.out.Items = append(c.out.Items, judged...)
 	for _, check := range slices.Sorted(maps.Keys(fixed)) {
 		i := slices.IndexFunc(c.out.GetItems(), func(i *vmhostv1.CheckItem) bool { return i.GetCheck() == check })
 		if i < 0 {

@@ -59,7 +59,7 @@ func (e *Executor) OpenConsole(ctx context.Context, open *rackv1.OpenConsole) {
 			defer e.mu.Unlock()
 			delete(e.asked, open.GetId())
 		}()
-		e.console(e.talking, h, open, refusal, log) //nolint:contextcheck // a console ends by its own stream
+		e.console(e.talking, h, open, refusal, log)
 	})
 }
 

@@ -27,7 +27,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
@@ -42,7 +41,7 @@ type Config struct {
 	// Store is the state.
 	Store *store.Store
 	// Lease is the region's lease; false when there is none now.
-	Lease func() (clientv3.LeaseID, bool)
+	Lease func() (store.LeaseID, bool)
 	// Local says whether this process holds the session of a rack.
 	Local func(rack string) bool
 	// Identity says which rack calls: its id, and its uid.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -63,7 +62,7 @@ func newBench(t *testing.T, change ...func(*console.Config)) *bench {
 		t.Fatal(err)
 	}
 	cfg := console.Config{
-		Store: b.store, Lease: func() (clientv3.LeaseID, bool) { return lease.ID, true }, Local: func(string) bool { return b.local },
+		Store: b.store, Lease: func() (store.LeaseID, bool) { return lease.ID, true }, Local: func(string) bool { return b.local },
 		Identity: func(ctx context.Context) (string, string, bool) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			who := md.Get("rack") // the certificate of this test

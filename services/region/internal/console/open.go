@@ -106,7 +106,7 @@ func (s *Server) Open(ctx context.Context, req Request) (*Console, error) {
 		err = s.await(ctx, c)
 	}
 	if err != nil {
-		c.close(err)
+		c.close(err) //nolint:contextcheck // what is recorded of its end outlives the call
 		return nil, err
 	}
 	return c, nil

@@ -8,6 +8,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
+// LeaseID names a lease, so that who puts keys under one need not import etcd's
+// client.
+type LeaseID = clientv3.LeaseID
+
 // Lease is kept alive until Close, or until it is lost.
 type Lease struct {
 	// ID is what keys are put under.
