@@ -25,7 +25,7 @@ const opLog = "read console log"
 // when it is full renames it and goes on with an empty one; those with numbers are
 // no volumes until somebody reads the pool anew.
 //
-// See docs/adr/0010-console-logs-are-volumes.md.
+// See docs/adr/0011-console-logs-are-volumes.md.
 
 // logVolume is the name of a machine's log.
 func logVolume(uid string) string { return volumePrefix(uid) + "serial0.log" }
