@@ -657,12 +657,14 @@ type ConsoleRequest_Id struct {
 }
 
 type ConsoleRequest_Data struct {
-	// What the guest wrote.
+	// What the guest wrote. Empty as the second message: the console is open.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
 type ConsoleRequest_Error struct {
-	// Second, when it could not be opened; or at the end, why it ended.
+	// Second, when it could not be opened; or at the end, why it ended. A stream
+	// that ends without one ended by itself: the machine stopped, or all of the log
+	// was sent.
 	Error *StepError `protobuf:"bytes,3,opt,name=error,proto3,oneof"`
 }
 
