@@ -51,8 +51,10 @@ func everything() *vmhostv1.ComposeMachineRequest {
 			{SizeBytes: 1 << 20, StoragePool: "default"}, {SizeBytes: 1 << 21, Tags: []string{"ssd"}, Boot: true},
 		},
 		Interfaces: []*vmhostv1.InterfaceRequest{
-			{IpAddress: "10.0.0.7", SubnetCidr: "10.0.0.0/24"}, {Space: "dmz", Tags: []string{"fast"}, Vlan: proto.Int32(6), Boot: true},
-			{Source: "eth1", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN}, {Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV, Vlan: proto.Int32(9)},
+			{IpAddress: "10.0.0.7", SubnetCidr: "10.0.0.0/24"},
+			{Space: "dmz", Tags: []string{"fast"}, Vlan: proto.Int32(6), Boot: true},
+			{Source: "eth1", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_MACVLAN},
+			{Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV, Vlan: proto.Int32(9)},
 		},
 	}
 }

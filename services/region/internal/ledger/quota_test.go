@@ -434,3 +434,38 @@ func setHostPool(t testing.TB, f fataler, s *store.Store, host, pool string) {
 		f.Fatalf("commit: %v", err)
 	}
 }
+
+// TestWhatAQuotaCostsATransaction counts keys: every one costs etcd some 25 µs.
+func TestWhatAQuotaCostsATransaction(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	addHost(t, s, "h", 100, 1<<20)
+	cost := func() (compares int, written []string) {
+		w, err := newWant("alice", small())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := l.newDecision(s.Cached())
+		l.decide(d, []*pending{{want: w, done: make(chan struct{})}})
+		if !l.bind(d) {
+			t.Fatal("nothing has changed meanwhile")
+		}
+		compares = d.tx.Compares()
+		l.commit(t.Context(), d)
+		history := storetest.History(t, s)
+		for key := range history[len(history)-1].Changed {
+			family, _, _ := strings.Cut(strings.TrimPrefix(key, store.Root), "/")
+			written = append(written, family)
+		}
+		slices.Sort(written)
+		return compares, written
+	}
+	if n, keys := cost(); n != 4 || strings.Join(keys, " ") != "ledger machines names operations" {
+		t.Errorf("without a quota: %d compares, writes %v", n, keys)
+	}
+	setQuota(t, t, s, "default", &vmhostv1.ResourceQuota{Machines: proto.Int32(9)})
+	if n, keys := cost(); n != 5 || strings.Join(keys, " ") != "ledger machines names operations usage" {
+		t.Errorf("with a quota: %d compares, writes %v", n, keys)
+	}
+	checkQuotas(t, t, s)
+}

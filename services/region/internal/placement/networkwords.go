@@ -103,7 +103,7 @@ func (r Refusal) network() string {
 	case missTaken:
 		return fmt.Sprintf("has given address %s on %s to another machine", want.Address, near)
 	case missFunctions:
-		return fmt.Sprintf("has no free virtual function on %s", near)
+		return "has no free virtual function on " + near
 	case missNothing: // one by one they fit, but not all together
 		return fmt.Sprintf("has too few free virtual functions for %d interfaces", r.functions())
 	default:

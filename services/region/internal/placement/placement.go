@@ -107,7 +107,7 @@ func (p *Plan) explain(hosts []*Host, req *Request) {
 // Commitment is all that the machine takes of its host.
 func (p *Plan) Commitment(req *Request) *storev1.Commitment {
 	c := &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB, PinnedCores: slices.Clone(req.PinnedCores)}
-	slices.Sort(c.PinnedCores)
+	slices.Sort(c.GetPinnedCores())
 	if req.Hugepages {
 		c.HugepagesMib = req.MemoryMiB
 	}
@@ -128,7 +128,7 @@ func (p *Plan) Commitment(req *Request) *storev1.Commitment {
 			c.FixedAddresses = append(c.FixedAddresses, FixedAddress(n.Source, a.String()))
 		}
 	}
-	slices.Sort(c.FixedAddresses)
+	slices.Sort(c.GetFixedAddresses())
 	return c
 }
 
