@@ -43,7 +43,7 @@ type Config struct {
 	Fake FakeConfig `yaml:"fake"`
 	// StepsPerHost is how many steps run at once on a host.
 	StepsPerHost int `yaml:"steps_per_host" usage:"how many steps run at once on a host"`
-	// InventoryInterval is how often a host is read whole.
+	// InventoryInterval is how often a host is read whole, at most a minute.
 	InventoryInterval time.Duration `yaml:"inventory_interval" usage:"how often a host is read whole, besides its events"`
 	// DrainTimeout is how long steps may take to end at a stop.
 	DrainTimeout time.Duration `yaml:"drain_timeout" usage:"how long steps may go on after the rack was told to stop"`
@@ -115,8 +115,10 @@ func (c *Config) Validate() error {
 	if c.StepsPerHost < 1 || c.StepsPerHost > 64 {
 		faults = append(faults, errors.New("steps_per_host is outside 1 to 64"))
 	}
-	if c.InventoryInterval < time.Second {
-		faults = append(faults, errors.New("inventory_interval is below a second"))
+	if c.InventoryInterval < time.Second || c.InventoryInterval > time.Minute {
+		// A region counts on a report of every host every minute, and after three
+		// that did not come it takes the host for lost.
+		faults = append(faults, errors.New("inventory_interval is outside 1s to 1m"))
 	}
 	if c.DrainTimeout <= 0 {
 		faults = append(faults, errors.New("drain_timeout is not positive"))

@@ -3,6 +3,7 @@ package rack_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/config"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
@@ -27,6 +28,7 @@ func TestFaultsOfTheConfigurationNameTheirKey(t *testing.T) {
 		"fake.hosts":         func(c *rack.Config) { c.Fake.Hosts = []fake.HostSpec{{Name: "A"}} },
 		"steps_per_host":     func(c *rack.Config) { c.StepsPerHost = 0 },
 		"inventory_interval": func(c *rack.Config) { c.InventoryInterval = 0 },
+		"outside 1s to 1m":   func(c *rack.Config) { c.InventoryInterval = 61 * time.Second },
 		"drain_timeout":      func(c *rack.Config) { c.DrainTimeout = 0 },
 	} {
 		cfg := rack.Default()

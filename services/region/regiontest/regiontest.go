@@ -193,3 +193,13 @@ func (e *Etcd) Dump(tb testing.TB) []byte {
 	tb.Helper()
 	return storetest.DumpClient(tb, e.client)
 }
+
+// Revision is that of the state as etcd has it: it goes up with every write.
+func (e *Etcd) Revision(tb testing.TB) int64 {
+	tb.Helper()
+	resp, err := e.client.Get(tb.Context(), "any")
+	if err != nil {
+		tb.Fatalf("read the revision: %v", err)
+	}
+	return resp.Header.GetRevision()
+}
