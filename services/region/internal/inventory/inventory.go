@@ -230,6 +230,7 @@ func (i *Inventory) Status(ctx context.Context, rack string, m *rackv1.HostStatu
 	return i.record(ctx, rack, m.GetVmHost(), m.GetEpoch(), func(s *scope) error {
 		next := s.next()
 		if m.GetReachable() {
+			next.ConnectionVersion = m.GetConnectionVersion()
 			setCondition(next, reachable())
 		} else {
 			var c *vmhostv1.Condition

@@ -377,3 +377,19 @@ func TestWhateverARackSaysWhatIsKeptIsInBounds(t *testing.T) {
 		}
 	})
 }
+
+// What the trust in an LXD server is judged by.
+func TestTheConnectionThatAHostWasReachedWithIsRecorded(t *testing.T) {
+	w := newWorld(t)
+	for _, m := range []*rackv1.HostStatus{
+		{Reachable: true, ConnectionVersion: "1"},
+		{Error: &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_AUTH}, ConnectionVersion: "2"},
+	} {
+		m.VmHost, m.Epoch = "vmHosts/h", w.epoch
+		w.must(w.inv.Status(t.Context(), "r1", m))
+		rec := w.observed()
+		if got := rec.GetConnectionVersion(); got != "1" {
+			t.Errorf("after %v: reached with %q", m, got)
+		}
+	}
+}
