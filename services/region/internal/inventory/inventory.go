@@ -230,7 +230,7 @@ func (i *Inventory) Status(ctx context.Context, rack string, m *rackv1.HostStatu
 	return i.record(ctx, rack, m.GetVmHost(), m.GetEpoch(), func(s *scope) error {
 		next := s.next()
 		if m.GetReachable() {
-			next.ConnectionVersion = m.GetConnectionVersion()
+			next.ConnectionVersion = cleanText(m.GetConnectionVersion(), maxName)
 			setCondition(next, reachable())
 		} else {
 			var c *vmhostv1.Condition
