@@ -51,7 +51,7 @@ vmhostctl machine get demo -o name >/dev/null 2>&1 ||
 # An address can be that of its firmware, which takes one to netboot; the guest
 # says itself when it is up.
 for _ in $(seq 120); do
-    vmhostctl machine console-log demo 2>/dev/null | grep -q 'GUEST READY' &&
+    vmhostctl machine console-log demo 2>/dev/null | grep 'GUEST READY' >/dev/null &&
         vmhostctl machine get demo | grep -q '^Addresses *[0-9]' && break
     sleep 0.5
 done
