@@ -93,12 +93,15 @@ func (ss *session) assignment(v *store.View, host string, spec *storev1.StoredVm
 	return m, err
 }
 
-// prepare tells the rack of the host that a step is for, if it was not told of it
-// under the step's epoch: it would refuse the step.
+// prepare tells the rack of the host that a step or console is for, if it was not
+// told of it under that epoch: it would refuse.
 func (ss *session) prepare(ctx context.Context, m *rackv1.ConnectResponse, given map[string]assigned) error {
-	step := m.GetStep()
-	host := strings.TrimPrefix(step.GetVmHost(), "vmHosts/")
-	if host == "" || given[host].epoch >= step.GetEpoch() {
+	name, epoch := m.GetStep().GetVmHost(), m.GetStep().GetEpoch()
+	if open := m.GetOpenConsole(); open != nil {
+		name, epoch = open.GetVmHost(), open.GetEpoch()
+	}
+	host := strings.TrimPrefix(name, "vmHosts/")
+	if host == "" || given[host].epoch >= epoch {
 		return nil
 	}
 	return ss.assignHost(ctx, ss.server.store.Cached(), host, given)

@@ -70,6 +70,17 @@ func TestNoStepOvertakesTheAssignmentThatItNeeds(t *testing.T) {
 			}
 		}
 	}
+	put(t, r.store, func(tx *store.Txn) {
+		store.Put(tx, store.Assignments, &storev1.StoredAssignment{Rack: "r1", VmHostUid: "uid-h1"}, "h1")
+	})
+	a, _ := store.Assignments.Get(r.store.Cached(), "h1")
+	ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_OpenConsole{OpenConsole: &rackv1.OpenConsole{Id: "c", VmHost: "vmHosts/h1", Epoch: a.Revision}}})
+	if m := to.next(t).GetAssignment(); m.GetEpoch() != a.Revision {
+		t.Errorf("before the console came %v", m)
+	}
+	if m := to.next(t).GetOpenConsole(); m.GetId() != "c" {
+		t.Errorf("%v, want a console", m)
+	}
 }
 
 func inventoryOf(epoch, sequence int64, delta bool) *rackv1.ConnectRequest {
