@@ -106,7 +106,7 @@ func (a *app) contextSet() *cobra.Command {
 	c := &cobra.Command{
 		Use: "set NAME", Short: "Add or change a context", Args: takes(1), ValidArgsFunction: a.completeContext,
 		Long: "Adds a context, or changes what is given of one. The first becomes the current\none. A token is never taken from the command line, where others could see it.",
-		Example: "  vmhostctl context set lab --endpoint region.example:7443 --ca-file ca.pem --token-file token\n" +
+		Example: "  vmhostctl context set lab --endpoint region.example:7443 \\\n      --ca-file ca.pem --token-file token\n" +
 			"  vmhostctl context set lab --token-stdin < token",
 		RunE: func(_ *cobra.Command, args []string) error {
 			var token string

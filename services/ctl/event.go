@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,7 +155,7 @@ func (w *watch) row(e *vmhostv1.Event) error {
 	}
 	w.headed = true
 	message := e.GetMessage()
-	if w.app.flags.output == outputWide && e.GetPrincipal() != "" {
+	if w.app.flags.output == outputWide && !strings.Contains(message, e.GetPrincipal()) {
 		message += " (by " + e.GetPrincipal() + ")"
 	}
 	_, err := fmt.Fprintf(w.app.stdout, form, eventTime(e), display.Clean(e.GetType()), display.Clean(e.GetResource()), display.Clean(message))

@@ -150,8 +150,6 @@ func (a *app) hint(f *failure) string {
 		return "ask for less, or raise the quota: `vmhostctl pool get NAME`, `vmhostctl pool update NAME --quota …`"
 	case vmhostv1.ErrorReason_CONSOLE_BUSY:
 		return "take it from whoever has it: `vmhostctl machine console MACHINE --force`"
-	case vmhostv1.ErrorReason_HOST_NOT_TRUSTED:
-		return "have the LXD server trust the host's certificate: `vmhostctl vm-host parameters NAME --certificate`"
 	case vmhostv1.ErrorReason_MACHINE_MISSING:
 		return "see what the host has now: `vmhostctl vm-host refresh NAME`"
 	case vmhostv1.ErrorReason_WRONG_STATE:

@@ -33,6 +33,8 @@ type listed[T any] struct {
 // label is a kind of labelled resource and the calls that serve it.
 type label[T labelled] struct {
 	noun, plural, collection, long string
+	// example is what else to give to create and update, if anything.
+	example string
 
 	list   func(ctx context.Context, api *region, f listFlags) (listed[T], error)
 	get    func(ctx context.Context, api *region, name string) (T, error)
@@ -87,18 +89,22 @@ func (l label[T]) getCommand(a *app) *cobra.Command {
 			if err != nil {
 				return fail(err, "show %s %s", l.noun, args[0])
 			}
-			return a.printBlock(item, item.GetName(), func(b *display.Block) {
-				b.Add("Name", display.ID(item.GetName()))
-				b.Add("Description", item.GetDescription())
-				if l.block != nil {
-					l.block(b, item)
-				}
-				b.Add("Uid", item.GetUid())
-				b.Add("Created", display.Time(a.now(), item.GetCreateTime()))
-				b.Add("Changed", display.Time(a.now(), item.GetUpdateTime()))
-			})
+			return l.print(a, item)
 		},
 	}
+}
+
+func (l label[T]) print(a *app, item T) error {
+	return a.printBlock(item, item.GetName(), func(b *display.Block) {
+		b.Add("Name", display.ID(item.GetName()))
+		b.Add("Description", item.GetDescription())
+		if l.block != nil {
+			l.block(b, item)
+		}
+		b.Add("Uid", item.GetUid())
+		b.Add("Created", display.Time(a.now(), item.GetCreateTime()))
+		b.Add("Changed", display.Time(a.now(), item.GetUpdateTime()))
+	})
 }
 
 func (l label[T]) createCommand(a *app) *cobra.Command {
@@ -107,7 +113,7 @@ func (l label[T]) createCommand(a *app) *cobra.Command {
 	var more func(T) ([]string, error)
 	c := &cobra.Command{
 		Use: "create NAME", Short: "Add a " + l.noun, Args: takes(1), ValidArgsFunction: cobra.NoFileCompletions,
-		Example: "  vmhostctl " + l.noun + " create a --description 'first floor'",
+		Example: l.examples("create"),
 		RunE: func(c *cobra.Command, args []string) error {
 			wanted := l.fresh("", description)
 			if _, err := more(wanted); err != nil {
@@ -127,6 +133,14 @@ func (l label[T]) createCommand(a *app) *cobra.Command {
 	more = l.flags(c, &description)
 	f.register(c)
 	return c
+}
+
+func (l label[T]) examples(verb string) string {
+	s := "  vmhostctl " + l.noun + " " + verb + " a --description 'first floor'"
+	if l.example != "" {
+		s += "\n  vmhostctl " + l.noun + " " + verb + " a " + l.example
+	}
+	return s
 }
 
 // flags adds the flags of a resource's fields.
@@ -151,7 +165,7 @@ func (l label[T]) updateCommand(a *app) *cobra.Command {
 	var more func(T) ([]string, error)
 	c := &cobra.Command{
 		Use: "update NAME", Short: "Change a " + l.noun, Args: takes(1), ValidArgsFunction: a.completeArg(l.ids),
-		Example: "  vmhostctl " + l.noun + " update a --description 'first floor'",
+		Example: l.examples("update"),
 		RunE: func(c *cobra.Command, args []string) error {
 			wanted := l.fresh(full(l.collection, args[0]), description)
 			paths, err := more(wanted)

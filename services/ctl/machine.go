@@ -22,7 +22,7 @@ func (a *app) machineList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List machines, composed and discovered", Args: takes(0),
-		Example: "  vmhostctl machine list --filter 'vm_host = \"vmHosts/h1\" AND power_state = POWER_STATE_ON'\n  vmhostctl machine list --sort 'memory_mib desc' --limit 10",
+		Example: "  vmhostctl machine list --filter 'vm_host = \"vmHosts/h1\"'\n  vmhostctl machine list --sort 'memory_mib desc' --limit 10",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
@@ -145,7 +145,7 @@ func (a *app) machineDelete() *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use: "delete MACHINE", Short: "Delete a machine with its disks", Args: takes(1),
-		Long: "Stops a machine and removes it with the disks that were made for it; one that was\nadopted with those of its disks that only it uses. Its room is given back once\nthe host was seen without it. A discovered machine is refused.",
+		Long: "Stops a machine and removes it with the disks that were made for it; one that\nwas adopted, with those of its disks that only it uses. Its room is given back\nonce the host was seen without it. A discovered machine is refused.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

@@ -15,7 +15,8 @@ func (a *app) machineAdopt() *cobra.Command {
 	var tags []string
 	c := a.machineAct("adopt", "Take a discovered machine over",
 		func(c *cobra.Command) {
-			c.Long = "Takes a discovered machine over: from now on it can be powered and deleted, and\ncounts as ours. Only its metadata changes; it is not restarted, and keeps its\nuid. `vmhostctl machine list --filter 'origin = MACHINE_ORIGIN_DISCOVERED'` shows\nwhich there are."
+			c.Long = "Takes a discovered machine over: from now on it can be powered and deleted, and\ncounts as ours. Only its metadata changes; it is not restarted, and keeps its\nuid."
+			c.Example = "  vmhostctl machine list --filter 'origin = MACHINE_ORIGIN_DISCOVERED'\n  vmhostctl machine adopt old-db --hostname db --tag legacy"
 			c.Flags().StringVar(&hostname, "hostname", "", "`NAME` it gets in vmhost; that on the hypervisor when left out")
 			c.Flags().StringArrayVar(&tags, "tag", nil, "`WORD` to give it; repeat for more")
 		},

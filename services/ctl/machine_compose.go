@@ -71,9 +71,9 @@ func (a *app) machineCompose() *cobra.Command {
 	}
 	c.Flags().Int32Var(&f.cores, "cores", 0, "`NUMBER` of virtual cores; 1 when left out")
 	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` of memory, such as 512MiB or 8GiB; 2GiB when left out")
-	c.Flags().StringArrayVar(&f.disks, "disk", nil, "disk of `SIZE[@POOL][,tag=WORD][,boot]`, such as 10GB or 40GiB@fast; repeat for more")
+	c.Flags().StringArrayVar(&f.disks, "disk", nil, "`DISK` such as 10GB or 40GiB@fast, see above; repeat for more")
 	c.Flags().BoolVar(&f.diskless, "diskless", false, "no disk at all")
-	c.Flags().StringArrayVar(&f.nics, "nic", nil, "interface by `KEY=VALUE[,KEY=VALUE]`, see above; repeat for more")
+	c.Flags().StringArrayVar(&f.nics, "nic", nil, "`INTERFACE` such as network=lab, see above; repeat for more")
 	c.Flags().BoolVar(&f.container, "container", false, "a container (LXD) instead of a virtual machine; needs --image")
 	c.Flags().StringVar(&f.image, "image", "", "LXD `IMAGE` to make it from, an alias or fingerprint on the host")
 	c.Flags().StringArrayVar(&f.profiles, "profile", nil, "LXD `PROFILE` to apply; repeat for more, in order")

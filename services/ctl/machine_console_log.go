@@ -20,8 +20,8 @@ func (a *app) machineConsoleLog() *cobra.Command {
 	var tail string
 	c := &cobra.Command{
 		Use: "console-log MACHINE", Short: "Show what a machine wrote to its serial console", Args: takes(1),
-		Long: "Shows the end of the log of a machine's serial console, also when it is off. On a\n" +
-			"terminal only lines of printable text are shown; elsewhere the log is written as\nthe machine wrote it.",
+		Long: "Shows the end of the log of a machine's serial console, also when it is off. On\n" +
+			"a terminal only lines of printable text are shown; elsewhere the log is written\nas the machine wrote it.",
 		RunE: func(c *cobra.Command, args []string) error {
 			size, err := parseTail(tail)
 			if err != nil {

@@ -94,7 +94,7 @@ func (a *app) machineCycle() *cobra.Command {
 	var g graceFlag
 	c := a.machinePower(power{
 		word: "cycle", short: "Turn machines off and on again", verb: vmhostv1.OperationVerb_OPERATION_VERB_CYCLE,
-		long: "Asks the guest to stop, turns it off after a while, and starts it. A machine that\nis off is started.",
+		long: "Asks the guest to stop, turns it off after a while, and starts it. A machine\nthat is off is started.",
 		one: func(ctx context.Context, api *region, name string, f *changeFlags) (*vmhostv1.Operation, error) {
 			return change(ctx, api.machines.CycleMachine, &vmhostv1.CycleMachineRequest{
 				Name: name, GracePeriod: g.value(), RequestId: f.id(), ValidateOnly: f.dryRun,

@@ -10,10 +10,13 @@ import (
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
-func (a *app) poolCommand() *cobra.Command {
-	return labelCommand(a, label[*vmhostv1.ResourcePool]{
+func (a *app) poolCommand() *cobra.Command { return labelCommand(a, poolLabel()) }
+
+func poolLabel() label[*vmhostv1.ResourcePool] {
+	return label[*vmhostv1.ResourcePool]{
 		noun: "pool", plural: "resource pools", collection: resourcePools,
-		long: "A resource pool is a tenant or purpose: the unit of quota and access. Every host\nand machine belongs to one.",
+		long:    "A resource pool is a tenant or purpose: the unit of quota and access. Every host\nand machine belongs to one.",
+		example: "--quota machines=10,cores=40,memory=64GiB,storage=2TB",
 		fresh: func(name, description string) *vmhostv1.ResourcePool {
 			return &vmhostv1.ResourcePool{Name: name, Description: description}
 		},
@@ -54,5 +57,5 @@ func (a *app) poolCommand() *cobra.Command {
 			_, err := change(ctx, api.pools.DeleteResourcePool, &vmhostv1.DeleteResourcePoolRequest{Name: name, RequestId: f.id(), ValidateOnly: f.dryRun})
 			return err
 		},
-	})
+	}
 }

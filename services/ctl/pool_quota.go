@@ -15,7 +15,7 @@ import (
 // quotaFlag adds --quota. It replaces the whole quota; an empty one takes it
 // away.
 func quotaFlag(c *cobra.Command) func(*vmhostv1.ResourcePool) ([]string, error) {
-	quota := c.Flags().String("quota", "", "what its machines may take together, `AMOUNTS` such as machines=10,cores=40,memory=128GiB,storage=2TB, all of them; '' is no limit")
+	quota := c.Flags().String("quota", "", "what its machines may take together, `AMOUNTS` as above; '' is no limit")
 	return func(p *vmhostv1.ResourcePool) ([]string, error) {
 		if !c.Flags().Changed("quota") {
 			return nil, nil

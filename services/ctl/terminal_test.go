@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,7 +53,8 @@ func (w *watched) text() (string, <-chan struct{}) {
 	return w.buf.String(), w.changed
 }
 
-func startSession(t *testing.T, f *fakeRegion, terminal bool, args ...string) *session {
+// prepareSession is a session that has not begun.
+func prepareSession(t *testing.T, f *fakeRegion, args ...string) *session {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	if err := clictx.WriteContext(config, f.context(), true); err != nil {
@@ -60,6 +62,12 @@ func startSession(t *testing.T, f *fakeRegion, terminal bool, args ...string) *s
 	}
 	s := &session{t: t, cmd: exec.Command("vmhostctl", args...), output: &watched{changed: make(chan struct{})}, read: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), "VMHOSTCTL_CONFIG="+config, "TERM=xterm", "NO_COLOR=", "TZ=UTC", "GORACE="+noRaceSleep)
+	return s
+}
+
+func startSession(t *testing.T, f *fakeRegion, terminal bool, args ...string) *session {
+	t.Helper()
+	s := prepareSession(t, f, args...)
 	if !terminal {
 		s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 		close(s.read)
@@ -68,23 +76,39 @@ func startSession(t *testing.T, f *fakeRegion, terminal bool, args ...string) *s
 		}
 		return s
 	}
-	var err error
-	if s.tty, err = pty.StartWithSize(s.cmd, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
+	master, tty, err := pty.Open()
+	if err != nil {
 		t.Fatal(err)
+	}
+	s.attach(master, tty)
+	_ = tty.Close() // vmhostctl has its own: with it the terminal ends
+	return s
+}
+
+// attach begins the session on a terminal.
+func (s *session) attach(master, tty *os.File) {
+	s.t.Helper()
+	if err := pty.Setsize(master, &pty.Winsize{Rows: 24, Cols: 80}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.tty = master
+	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = tty, tty, tty
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
 	}
 	go func() {
 		defer close(s.read)
 		buf := make([]byte, 4096)
 		for {
-			n, err := s.tty.Read(buf)
+			n, err := master.Read(buf)
 			_, _ = s.output.Write(buf[:n])
 			if err != nil { // a terminal whose last user has gone
 				return
 			}
 		}
 	}()
-	t.Cleanup(func() { _ = s.tty.Close() })
-	return s
+	s.t.Cleanup(func() { _ = master.Close() })
 }
 
 // expect waits until the output matches.
@@ -117,6 +141,24 @@ func (s *session) ends(want int) string {
 	s.t.Helper()
 	err := s.cmd.Wait()
 	<-s.read
+	return s.ended(err, want)
+}
+
+// leaves is ends for a terminal that stays: what was written last is marked by
+// a line of the test's own.
+func (s *session) leaves(tty *os.File, want int) string {
+	s.t.Helper()
+	err := s.cmd.Wait()
+	const mark = "the test has seen the end"
+	if _, err := tty.WriteString(mark); err != nil {
+		s.t.Fatal(err)
+	}
+	s.expect(mark)
+	return strings.TrimSuffix(s.ended(err, want), mark)
+}
+
+func (s *session) ended(err error, want int) string {
+	s.t.Helper()
 	text, _ := s.output.text()
 	code := 0
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {

@@ -37,6 +37,23 @@ func TestViewsLookAsTheyShould(t *testing.T) {
 		{"machine_yaml", outputYAML, func(a *app) error { return a.printMachine(goldenMachine(ago)) }},
 		{"vm_host", outputTable, func(a *app) error { return a.printHost(goldenHost(ago)) }},
 		{"vm_host_wide", outputWide, func(a *app) error { return printTable(a, []*vmhostv1.VmHost{goldenHost(ago)}, hostColumns(now)) }},
+		{"vm_host_lxd", outputTable, func(a *app) error { return a.printHost(goldenLXDHost(ago)) }},
+		{"machine_container", outputTable, func(a *app) error { return a.printMachine(goldenContainer(ago)) }},
+		{"pool", outputTable, func(a *app) error { return poolLabel().print(a, goldenPool(ago)) }},
+		{"pool_table", outputTable, func(a *app) error {
+			return printTable(a, []*vmhostv1.ResourcePool{goldenPool(ago), {Name: "resourcePools/free"}}, poolLabel().shown(now))
+		}},
+		{"results", outputTable, func(a *app) error { return printTable(a, goldenBatch().results, goldenBatch().columns()) }},
+		{"plan", outputTable, func(a *app) error { return a.explain(goldenPlan()) }},
+		{"events", outputWide, func(a *app) error {
+			w := &watch{app: a}
+			for _, e := range goldenEvents(ago) {
+				if err := w.row(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
 		{"operation", outputTable, func(a *app) error { return a.printOperation(goldenOperation(ago)) }},
 		{"operation_wide", outputWide, func(a *app) error {
 			return printTable(a, []*vmhostv1.Operation{goldenOperation(ago)}, operationColumns(now))

@@ -22,7 +22,7 @@ func (a *app) vmHostList() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List hosts with what is used and what is free", Args: takes(0),
-		Example: "  vmhostctl vm-host list -o wide\n  vmhostctl vm-host list --filter 'zone = \"zones/a\" AND state = VM_HOST_STATE_READY'",
+		Example: "  vmhostctl vm-host list -o wide\n  vmhostctl vm-host list --filter 'state = VM_HOST_STATE_READY'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

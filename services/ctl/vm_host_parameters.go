@@ -93,7 +93,7 @@ func (a *app) vmHostAddClusterMembers() *cobra.Command {
 	var f changeFlags
 	c := &cobra.Command{
 		Use: "add-cluster-members NAME", Short: "Add a host for every other member of an LXD cluster", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Long: "Adds a host for every member of the host's LXD cluster that has none yet, reached\nand configured as the host is. They share its certificate, which the cluster\ntrusts. All hosts of the cluster are shown.",
+		Long: "Adds a host for every member of the host's LXD cluster that has none yet,\nreached and configured as the host is. They share its certificate, which the\ncluster trusts. All hosts of the cluster are shown.",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {

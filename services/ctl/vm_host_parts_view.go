@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -159,10 +160,31 @@ func imageColumns() []display.Column[*vmhostv1.HostImage] {
 	}
 }
 
+// lostLabels are labels of what the host does not have, or not any more. Of a
+// host that nobody has seen nothing is known.
+func lostLabels(h *vmhostv1.VmHost) []display.Note {
+	o := h.GetObservation()
+	if o == nil {
+		return nil
+	}
+	var out []display.Note
+	for _, l := range h.GetNetworkLabels() {
+		if !slices.ContainsFunc(o.GetNetworks(), func(n *vmhostv1.HostNetwork) bool { return n.GetName() == l.GetNetwork() }) {
+			out = append(out, display.Note{Head: "network " + l.GetNetwork()})
+		}
+	}
+	for _, l := range h.GetStoragePoolLabels() {
+		if !slices.ContainsFunc(o.GetStoragePools(), func(p *vmhostv1.StoragePool) bool { return p.GetName() == l.GetStoragePool() }) {
+			out = append(out, display.Note{Head: "storage pool " + l.GetStoragePool()})
+		}
+	}
+	return out
+}
+
 func problemNotes(problems []string) []display.Note {
 	out := make([]display.Note, 0, len(problems))
 	for _, p := range problems {
-		out = append(out, display.Note{Head: "problem", Message: p})
+		out = append(out, display.Note{Head: p})
 	}
 	return out
 }

@@ -125,6 +125,7 @@ func (a *app) printHost(h *vmhostv1.VmHost) error {
 		display.AddTable(b, "Resources", usageRows(h), usageColumns())
 		display.AddTable(b, "Storage pools", o.GetStoragePools(), storageColumns(h))
 		display.AddTable(b, "Networks", o.GetNetworks(), networkColumns(h))
+		b.AddNotes("Labels of what is not there", lostLabels(h))
 		display.AddTable(b, "NUMA nodes", o.GetNumaNodes(), numaColumns())
 		display.AddTable(b, "SR-IOV devices", o.GetSriovDevices(), sriovColumns())
 		display.AddTable(b, "Cluster members", o.GetClusterMembers(), memberColumns())
@@ -179,7 +180,7 @@ func processor(o *vmhostv1.VmHostObservation) string {
 func machinesText(h *vmhostv1.VmHost) string {
 	s := fmt.Sprintf("%d of ours", h.GetUsage().GetMachines())
 	if f := h.GetObservation().GetForeign(); f.GetMachines() > 0 {
-		s += fmt.Sprintf(", %d of others (%d cores, %s)", f.GetMachines(), f.GetCores(), memory(f.GetMemoryMib()))
+		s += fmt.Sprintf(", %d of others (%s, %s)", f.GetMachines(), count(int(f.GetCores()), "core"), memory(f.GetMemoryMib()))
 	}
 	return s
 }
