@@ -21,8 +21,14 @@ const (
 	opConsole = "open console"
 	// consoleColumns and consoleRows are what a guest is told of the terminal.
 	consoleColumns, consoleRows = 80, 24
+	// endTime is how long LXD may take to be done with a console.
+	endTime = 3 * time.Second
 	// goodBye is how long the end of a console may take to be said.
 	goodBye = time.Second
+	// between the ends of a console's two sockets. LXD says good-bye on the first
+	// when the second ends, and LXD 5.0 dies when the guest writes at that moment; a
+	// socket that is closed cannot be written to.
+	between = 100 * time.Millisecond
 )
 
 // consoles are those that are open through this driver.
@@ -32,10 +38,12 @@ type consoles struct {
 	// operations are LXD's, of all consoles that were opened here: one that was
 	// closed may be listed by LXD for a moment.
 	operations map[string]bool
+	// ending are the operations of those that were closed last, by uuid.
+	ending map[string]*lxdapi.Operation
 }
 
 func newConsoles() *consoles {
-	return &consoles{open: map[string]*console{}, operations: map[string]bool{}}
+	return &consoles{open: map[string]*console{}, operations: map[string]bool{}, ending: map[string]*lxdapi.Operation{}}
 }
 
 // OpenConsole opens the serial console of a running machine of ours. LXD lets
@@ -65,7 +73,7 @@ func (d *Driver) OpenConsole(ctx context.Context, ref hypervisor.Ref, force bool
 	fds, _ := started.Metadata["fds"].(map[string]any)
 	data, _ := fds["0"].(string)
 	control, _ := fds[lxdapi.SecretNameControl].(string)
-	c := &console{driver: d, uuid: i.uuid}
+	c := &console{driver: d, uuid: i.uuid, operation: started}
 	if c.data, err = d.operationSocket(ctx, started.ID, data); err != nil {
 		return nil, err
 	}
@@ -103,9 +111,7 @@ func (d *Driver) freeConsole(ctx context.Context, i *instance, force bool) error
 	mine := d.consoles.open[i.uuid]
 	d.consoles.mu.Unlock()
 	if force {
-		if mine != nil {
-			_ = mine.Close()
-		}
+		d.endConsole(ctx, i.uuid)
 		return nil
 	}
 	taken := mine != nil
@@ -131,6 +137,7 @@ func (d *Driver) freeConsole(ctx context.Context, i *instance, force bool) error
 		d.consoles.mu.Unlock()
 	}
 	if !taken {
+		d.endConsole(ctx, i.uuid)
 		return nil
 	}
 	return &hypervisor.Error{
@@ -146,6 +153,8 @@ type console struct {
 	data    *websocket.Conn
 	control *websocket.Conn
 	once    sync.Once
+
+	operation *lxdapi.Operation
 }
 
 // Read answers io.EOF when the machine has stopped or the console was closed.
@@ -167,14 +176,44 @@ func (c *console) Close() error {
 		c.driver.consoles.mu.Lock()
 		if c.driver.consoles.open[c.uuid] == c {
 			delete(c.driver.consoles.open, c.uuid)
+			c.driver.consoles.ending[c.uuid] = c.operation
 		}
 		c.driver.consoles.mu.Unlock()
-		deadline := time.Now().Add(goodBye)
-		for _, s := range []*websocket.Conn{c.data, c.control} {
-			_ = s.NetConn().SetWriteDeadline(deadline)
-			_ = s.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), deadline)
-			_ = s.NetConn().Close()
-		}
+		hangUp(c.data)
+		time.AfterFunc(between, func() { hangUp(c.control) })
 	})
 	return nil
+}
+
+func hangUp(s *websocket.Conn) {
+	deadline := time.Now().Add(goodBye)
+	_ = s.NetConn().SetWriteDeadline(deadline)
+	_ = s.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), deadline)
+	_ = s.NetConn().Close()
+}
+
+// endConsole ends the console of an instance, if one is open here, and waits for
+// LXD to be done with it: a container has one console, and LXD gives it to nobody
+// else before. It is called before an instance is stopped, too: LXD 5.0 says the
+// end of a console twice at once when its instance stops, which now and then ends
+// LXD itself ("concurrent write to websocket connection").
+func (d *Driver) endConsole(ctx context.Context, id string) {
+	d.consoles.mu.Lock()
+	c := d.consoles.open[id]
+	d.consoles.mu.Unlock()
+	if c != nil {
+		_ = c.Close()
+	}
+	d.consoles.mu.Lock()
+	ending := d.consoles.ending[id]
+	delete(d.consoles.ending, id)
+	d.consoles.mu.Unlock()
+	if ending == nil {
+		return
+	}
+	wait, cancel := context.WithTimeout(ctx, endTime)
+	defer cancel()
+	if err := d.await(wait, "end console", ending); err != nil {
+		d.log.DebugContext(ctx, "the console did not end as it should", "error", err)
+	}
 }

@@ -11,7 +11,7 @@ import (
 // What an instance without limits counts as. LXD gives a virtual machine without
 // them 1 core and 1 GiB. A container without them may use the whole host; it
 // counts as the same, as MAAS did: counted as the whole host, one such container
-// would let nothing be placed beside it. See docs/adr/0011.
+// would let nothing be placed beside it. See docs/adr/0012.
 const (
 	unsetCores     = 1
 	unsetMemoryMiB = 1024

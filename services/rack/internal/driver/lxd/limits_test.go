@@ -108,7 +108,7 @@ func TestSizesAreExactAndMemoryIsRoundedUp(t *testing.T) {
 			t.Fatalf("%q is %d bytes", text, got)
 		}
 		mib, err := memoryLimit(text, 0)
-		if err != nil || mib<<20>>20 != mib || mib < got>>20 || (mib-1)<<20 >= max(got, 1) {
+		if err != nil || mib < got>>20 || mib > got>>20+1 || (got%(1<<20) != 0) != (mib > got>>20) {
 			t.Fatalf("%q of %d bytes is %d MiB, error %v", text, got, mib, err)
 		}
 	})

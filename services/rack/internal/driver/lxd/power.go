@@ -108,6 +108,9 @@ func refuseOff(i *instance, verb, hint string) error {
 // seen by looking, since LXD calls it a failure.
 func (d *Driver) put(ctx context.Context, i *instance, action string, timeout time.Duration, force bool) error {
 	op := action + " instance " + i.Name
+	if action == "stop" || action == "restart" {
+		d.endConsole(ctx, i.uuid)
+	}
 	err := d.change(ctx, op, http.MethodPut, d.instancePath(i.Name, "/state"), lxdapi.InstanceStatePut{
 		Action: action, Timeout: int(math.Ceil(timeout.Seconds())), Force: force,
 	}, "")
@@ -127,12 +130,13 @@ func (d *Driver) put(ctx context.Context, i *instance, action string, timeout ti
 }
 
 func (d *Driver) startInstance(ctx context.Context, i *instance) error {
-	switch {
-	case i.StatusCode == lxdapi.Running:
+	if i.StatusCode == lxdapi.Running {
 		return nil
-	case i.StatusCode == lxdapi.Frozen:
+	}
+	if i.StatusCode == lxdapi.Frozen {
 		return d.put(ctx, i, "unfreeze", hardTimeout, false)
-	case i.StatusCode == lxdapi.Error:
+	}
+	if i.StatusCode == lxdapi.Error {
 		if err := d.turnOff(ctx, i); err != nil {
 			return err
 		}
@@ -166,10 +170,10 @@ func (d *Driver) shutDown(ctx context.Context, i *instance, grace time.Duration)
 // ask asks the guest to stop and waits no longer than grace.
 func (d *Driver) ask(ctx context.Context, i *instance, grace time.Duration) error {
 	op := "ask instance " + i.Name + " to stop"
-	switch {
-	case i.StatusCode == lxdapi.Stopped:
+	if i.StatusCode == lxdapi.Stopped {
 		return nil
-	case i.StatusCode == lxdapi.Frozen:
+	}
+	if i.StatusCode == lxdapi.Frozen {
 		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: op, Err: errors.New("the machine is paused and hears nothing"), Hint: "resume it first"}
 	}
 	if grace <= 0 {
