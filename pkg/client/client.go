@@ -50,6 +50,10 @@ type Client struct {
 	Operations vmhostv1.OperationServiceClient
 	// Zones are failure domains.
 	Zones vmhostv1.ZoneServiceClient
+	// Placements and PlacementPolicies answer where machines would go, and how
+	// hosts are preferred.
+	Placements        vmhostv1.PlacementServiceClient
+	PlacementPolicies vmhostv1.PlacementPolicyServiceClient
 	// ResourcePools are tenants or purposes.
 	ResourcePools vmhostv1.ResourcePoolServiceClient
 	// Racks are the agents near the hypervisors.
@@ -103,14 +107,16 @@ func DialOptions(caPEM []byte, caSPKI string) ([]grpc.DialOption, error) {
 // New makes a client over a connection that stays the caller's.
 func New(conn grpc.ClientConnInterface) *Client {
 	return &Client{
-		VmHosts:       vmhostv1.NewVmHostServiceClient(conn),
-		Machines:      vmhostv1.NewMachineServiceClient(conn),
-		Operations:    vmhostv1.NewOperationServiceClient(conn),
-		Zones:         vmhostv1.NewZoneServiceClient(conn),
-		ResourcePools: vmhostv1.NewResourcePoolServiceClient(conn),
-		Racks:         vmhostv1.NewRackServiceClient(conn),
-		Events:        vmhostv1.NewEventServiceClient(conn),
-		close:         func() error { return nil },
+		VmHosts:           vmhostv1.NewVmHostServiceClient(conn),
+		Machines:          vmhostv1.NewMachineServiceClient(conn),
+		Operations:        vmhostv1.NewOperationServiceClient(conn),
+		Zones:             vmhostv1.NewZoneServiceClient(conn),
+		Placements:        vmhostv1.NewPlacementServiceClient(conn),
+		PlacementPolicies: vmhostv1.NewPlacementPolicyServiceClient(conn),
+		ResourcePools:     vmhostv1.NewResourcePoolServiceClient(conn),
+		Racks:             vmhostv1.NewRackServiceClient(conn),
+		Events:            vmhostv1.NewEventServiceClient(conn),
+		close:             func() error { return nil },
 	}
 }
 

@@ -97,11 +97,8 @@ const (
 	// The resource pool's quota does not allow it; resource, quota and use are in
 	// the metadata.
 	ErrorReason_QUOTA_EXCEEDED ErrorReason = 33
-	// The LXD server does not trust our certificate; the hint has the command that
-	// makes it.
-	ErrorReason_HOST_NOT_TRUSTED ErrorReason = 34
 	// Somebody else has the machine's console.
-	ErrorReason_CONSOLE_BUSY ErrorReason = 35
+	ErrorReason_CONSOLE_BUSY ErrorReason = 34
 )
 
 // Enum value maps for ErrorReason.
@@ -141,8 +138,7 @@ var (
 		31: "MACHINE_MISSING",
 		32: "CONFLICT",
 		33: "QUOTA_EXCEEDED",
-		34: "HOST_NOT_TRUSTED",
-		35: "CONSOLE_BUSY",
+		34: "CONSOLE_BUSY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -179,8 +175,7 @@ var (
 		"MACHINE_MISSING":          31,
 		"CONFLICT":                 32,
 		"QUOTA_EXCEEDED":           33,
-		"HOST_NOT_TRUSTED":         34,
-		"CONSOLE_BUSY":             35,
+		"CONSOLE_BUSY":             34,
 	}
 )
 
@@ -215,7 +210,7 @@ var File_vmhost_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1cvmhost/v1/error_reason.proto\x12\tvmhost.v1*\xd2\x05\n" +
+	"\x1cvmhost/v1/error_reason.proto\x12\tvmhost.v1*\xbc\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x13\n" +
@@ -252,9 +247,8 @@ const file_vmhost_v1_error_reason_proto_rawDesc = "" +
 	"\vSTALE_EPOCH\x10\x1e\x12\x13\n" +
 	"\x0fMACHINE_MISSING\x10\x1f\x12\f\n" +
 	"\bCONFLICT\x10 \x12\x12\n" +
-	"\x0eQUOTA_EXCEEDED\x10!\x12\x14\n" +
-	"\x10HOST_NOT_TRUSTED\x10\"\x12\x10\n" +
-	"\fCONSOLE_BUSY\x10#B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\x0eQUOTA_EXCEEDED\x10!\x12\x10\n" +
+	"\fCONSOLE_BUSY\x10\"B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_error_reason_proto_rawDescOnce sync.Once

@@ -400,7 +400,9 @@ type Machine struct {
 	// LXD: the project it is in.
 	Project string `protobuf:"bytes,33,opt,name=project,proto3" json:"project,omitempty"`
 	// Whether the hypervisor starts it when the host boots.
-	Autostart     bool `protobuf:"varint,34,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	Autostart bool `protobuf:"varint,34,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	// The group that it belongs to, see ComposeMachineRequest.group.
+	Group         string `protobuf:"bytes,35,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,6 +675,13 @@ func (x *Machine) GetAutostart() bool {
 	return false
 }
 
+func (x *Machine) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // One disk of a machine.
 type MachineDisk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -904,7 +913,7 @@ var File_vmhost_v1_machine_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_proto_rawDesc = "" +
 	"\n" +
-	"\x17vmhost/v1/machine.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe0\v\n" +
+	"\x17vmhost/v1/machine.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\x1a\x17vmhost/v1/vm_host.proto\"\xfb\v\n" +
 	"\aMachine\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12\x1b\n" +
@@ -949,7 +958,8 @@ const file_vmhost_v1_machine_proto_rawDesc = "" +
 	"\bprofiles\x18\x1f \x03(\tB\x03\xe0A\x03R\bprofiles\x12\x19\n" +
 	"\x05image\x18  \x01(\tB\x03\xe0A\x03R\x05image\x12\x1d\n" +
 	"\aproject\x18! \x01(\tB\x03\xe0A\x03R\aproject\x12!\n" +
-	"\tautostart\x18\" \x01(\bB\x03\xe0A\x03R\tautostart:>\xeaA;\n" +
+	"\tautostart\x18\" \x01(\bB\x03\xe0A\x03R\tautostart\x12\x19\n" +
+	"\x05group\x18# \x01(\tB\x03\xe0A\x03R\x05group:>\xeaA;\n" +
 	"\x12vmhost.dev/Machine\x12\x12machines/{machine}*\bmachines2\amachine\"\xcf\x01\n" +
 	"\vMachineDisk\x12!\n" +
 	"\fstorage_pool\x18\x01 \x01(\tR\vstoragePool\x12\x16\n" +

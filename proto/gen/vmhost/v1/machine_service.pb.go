@@ -78,6 +78,165 @@ func (StopMode) EnumDescriptor() ([]byte, []int) {
 	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{0}
 }
 
+// Near or away.
+type AffinityKind int32
+
+const (
+	// Not said; refused.
+	AffinityKind_AFFINITY_KIND_UNSPECIFIED AffinityKind = 0
+	// With at least one of them.
+	AffinityKind_AFFINITY_KIND_NEAR AffinityKind = 1
+	// With none of them.
+	AffinityKind_AFFINITY_KIND_AWAY AffinityKind = 2
+)
+
+// Enum value maps for AffinityKind.
+var (
+	AffinityKind_name = map[int32]string{
+		0: "AFFINITY_KIND_UNSPECIFIED",
+		1: "AFFINITY_KIND_NEAR",
+		2: "AFFINITY_KIND_AWAY",
+	}
+	AffinityKind_value = map[string]int32{
+		"AFFINITY_KIND_UNSPECIFIED": 0,
+		"AFFINITY_KIND_NEAR":        1,
+		"AFFINITY_KIND_AWAY":        2,
+	}
+)
+
+func (x AffinityKind) Enum() *AffinityKind {
+	p := new(AffinityKind)
+	*p = x
+	return p
+}
+
+func (x AffinityKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AffinityKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_machine_service_proto_enumTypes[1].Descriptor()
+}
+
+func (AffinityKind) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_machine_service_proto_enumTypes[1]
+}
+
+func (x AffinityKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AffinityKind.Descriptor instead.
+func (AffinityKind) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{1}
+}
+
+// What machines share.
+type AffinityScope int32
+
+const (
+	// Not said; refused.
+	AffinityScope_AFFINITY_SCOPE_UNSPECIFIED AffinityScope = 0
+	// The host.
+	AffinityScope_AFFINITY_SCOPE_VM_HOST AffinityScope = 1
+	// The zone.
+	AffinityScope_AFFINITY_SCOPE_ZONE AffinityScope = 2
+)
+
+// Enum value maps for AffinityScope.
+var (
+	AffinityScope_name = map[int32]string{
+		0: "AFFINITY_SCOPE_UNSPECIFIED",
+		1: "AFFINITY_SCOPE_VM_HOST",
+		2: "AFFINITY_SCOPE_ZONE",
+	}
+	AffinityScope_value = map[string]int32{
+		"AFFINITY_SCOPE_UNSPECIFIED": 0,
+		"AFFINITY_SCOPE_VM_HOST":     1,
+		"AFFINITY_SCOPE_ZONE":        2,
+	}
+)
+
+func (x AffinityScope) Enum() *AffinityScope {
+	p := new(AffinityScope)
+	*p = x
+	return p
+}
+
+func (x AffinityScope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AffinityScope) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_machine_service_proto_enumTypes[2].Descriptor()
+}
+
+func (AffinityScope) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_machine_service_proto_enumTypes[2]
+}
+
+func (x AffinityScope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AffinityScope.Descriptor instead.
+func (AffinityScope) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{2}
+}
+
+// What happens when not all of many fit.
+type ComposeManyMode int32
+
+const (
+	// None is made.
+	ComposeManyMode_COMPOSE_MANY_MODE_UNSPECIFIED ComposeManyMode = 0
+	// None is made.
+	ComposeManyMode_COMPOSE_MANY_MODE_ALL ComposeManyMode = 1
+	// As many as fit are made.
+	ComposeManyMode_COMPOSE_MANY_MODE_AS_MANY_AS_FIT ComposeManyMode = 2
+)
+
+// Enum value maps for ComposeManyMode.
+var (
+	ComposeManyMode_name = map[int32]string{
+		0: "COMPOSE_MANY_MODE_UNSPECIFIED",
+		1: "COMPOSE_MANY_MODE_ALL",
+		2: "COMPOSE_MANY_MODE_AS_MANY_AS_FIT",
+	}
+	ComposeManyMode_value = map[string]int32{
+		"COMPOSE_MANY_MODE_UNSPECIFIED":    0,
+		"COMPOSE_MANY_MODE_ALL":            1,
+		"COMPOSE_MANY_MODE_AS_MANY_AS_FIT": 2,
+	}
+)
+
+func (x ComposeManyMode) Enum() *ComposeManyMode {
+	p := new(ComposeManyMode)
+	*p = x
+	return p
+}
+
+func (x ComposeManyMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ComposeManyMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_v1_machine_service_proto_enumTypes[3].Descriptor()
+}
+
+func (ComposeManyMode) Type() protoreflect.EnumType {
+	return &file_vmhost_v1_machine_service_proto_enumTypes[3]
+}
+
+func (x ComposeManyMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ComposeManyMode.Descriptor instead.
+func (ComposeManyMode) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{3}
+}
+
 // What machine is wanted, and where it may be.
 type ComposeMachineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -138,7 +297,23 @@ type ComposeMachineRequest struct {
 	// LXD: the image to make it from, an alias or fingerprint on the host. Needed
 	// for a container; a virtual machine without one is empty and boots from the
 	// network.
-	Image         string `protobuf:"bytes,24,opt,name=image,proto3" json:"image,omitempty"`
+	Image string `protobuf:"bytes,24,opt,name=image,proto3" json:"image,omitempty"`
+	// How hosts that fit are preferred, `placementPolicies/{placement_policy}`.
+	// Empty: `placementPolicies/spread`.
+	PlacementPolicy string `protobuf:"bytes,25,opt,name=placement_policy,json=placementPolicy,proto3" json:"placement_policy,omitempty"`
+	// A group of machines that belong together, a word of the user's own within
+	// the resource pool: affinity rules and spreading name it.
+	Group string `protobuf:"bytes,26,opt,name=group,proto3" json:"group,omitempty"`
+	// Which machines it must or should be near to or away from.
+	Affinity []*AffinityRule `protobuf:"bytes,27,rep,name=affinity,proto3" json:"affinity,omitempty"`
+	// At most so many machines of its group in one zone, 0 for any number.
+	MaxPerZone int32 `protobuf:"varint,28,opt,name=max_per_zone,json=maxPerZone,proto3" json:"max_per_zone,omitempty"`
+	// Cores and memory on one NUMA node of the host.
+	OneNumaNode bool `protobuf:"varint,29,opt,name=one_numa_node,json=oneNumaNode,proto3" json:"one_numa_node,omitempty"`
+	// Capabilities that the host must have, see VmHostObservation.capabilities.
+	RequiredCapabilities []string `protobuf:"bytes,30,rep,name=required_capabilities,json=requiredCapabilities,proto3" json:"required_capabilities,omitempty"`
+	// The CPU model that the host must report; empty: any.
+	CpuModel      string `protobuf:"bytes,31,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -337,6 +512,55 @@ func (x *ComposeMachineRequest) GetProfiles() []string {
 func (x *ComposeMachineRequest) GetImage() string {
 	if x != nil {
 		return x.Image
+	}
+	return ""
+}
+
+func (x *ComposeMachineRequest) GetPlacementPolicy() string {
+	if x != nil {
+		return x.PlacementPolicy
+	}
+	return ""
+}
+
+func (x *ComposeMachineRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *ComposeMachineRequest) GetAffinity() []*AffinityRule {
+	if x != nil {
+		return x.Affinity
+	}
+	return nil
+}
+
+func (x *ComposeMachineRequest) GetMaxPerZone() int32 {
+	if x != nil {
+		return x.MaxPerZone
+	}
+	return 0
+}
+
+func (x *ComposeMachineRequest) GetOneNumaNode() bool {
+	if x != nil {
+		return x.OneNumaNode
+	}
+	return false
+}
+
+func (x *ComposeMachineRequest) GetRequiredCapabilities() []string {
+	if x != nil {
+		return x.RequiredCapabilities
+	}
+	return nil
+}
+
+func (x *ComposeMachineRequest) GetCpuModel() string {
+	if x != nil {
+		return x.CpuModel
 	}
 	return ""
 }
@@ -2035,11 +2259,251 @@ func (x *AttachedConsole) GetRack() string {
 	return ""
 }
 
+// Nearness to other machines.
+type AffinityRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Near or away.
+	Kind AffinityKind `protobuf:"varint,1,opt,name=kind,proto3,enum=vmhost.v1.AffinityKind" json:"kind,omitempty"`
+	// What they share or do not share.
+	Scope AffinityScope `protobuf:"varint,2,opt,name=scope,proto3,enum=vmhost.v1.AffinityScope" json:"scope,omitempty"`
+	// Machines, `machines/{machine}`; or group.
+	Machines []string `protobuf:"bytes,3,rep,name=machines,proto3" json:"machines,omitempty"`
+	// A group of the resource pool, see ComposeMachineRequest.group.
+	Group string `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	// Preferred only: a host that does not keep it is worse, not refused.
+	Soft          bool `protobuf:"varint,5,opt,name=soft,proto3" json:"soft,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AffinityRule) Reset() {
+	*x = AffinityRule{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AffinityRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AffinityRule) ProtoMessage() {}
+
+func (x *AffinityRule) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AffinityRule.ProtoReflect.Descriptor instead.
+func (*AffinityRule) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *AffinityRule) GetKind() AffinityKind {
+	if x != nil {
+		return x.Kind
+	}
+	return AffinityKind_AFFINITY_KIND_UNSPECIFIED
+}
+
+func (x *AffinityRule) GetScope() AffinityScope {
+	if x != nil {
+		return x.Scope
+	}
+	return AffinityScope_AFFINITY_SCOPE_UNSPECIFIED
+}
+
+func (x *AffinityRule) GetMachines() []string {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *AffinityRule) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *AffinityRule) GetSoft() bool {
+	if x != nil {
+		return x.Soft
+	}
+	return false
+}
+
+// Many machines alike.
+type ComposeMachinesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What each is like. hostname is the beginning of the names, a number follows;
+	// empty: names are made up. What only one machine can have (mac, ip_address,
+	// pinned_cores) is refused. request_id and validate_only are those of this
+	// request.
+	Machine *ComposeMachineRequest `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// How many, 1 to 1000.
+	Count int32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// What happens when not all fit.
+	Mode ComposeManyMode `protobuf:"varint,3,opt,name=mode,proto3,enum=vmhost.v1.ComposeManyMode" json:"mode,omitempty"`
+	// Makes repeating safe, see ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check and explain; record nothing.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComposeMachinesRequest) Reset() {
+	*x = ComposeMachinesRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComposeMachinesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComposeMachinesRequest) ProtoMessage() {}
+
+func (x *ComposeMachinesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComposeMachinesRequest.ProtoReflect.Descriptor instead.
+func (*ComposeMachinesRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ComposeMachinesRequest) GetMachine() *ComposeMachineRequest {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+func (x *ComposeMachinesRequest) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ComposeMachinesRequest) GetMode() ComposeManyMode {
+	if x != nil {
+		return x.Mode
+	}
+	return ComposeManyMode_COMPOSE_MANY_MODE_UNSPECIFIED
+}
+
+func (x *ComposeMachinesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ComposeMachinesRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// What became of many.
+type ComposeMachinesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One operation per machine that was begun; with validate_only none.
+	Operations []*Operation `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	// Where each goes, in the same order.
+	Placements []*Placement `protobuf:"bytes,2,rep,name=placements,proto3" json:"placements,omitempty"`
+	// How many do not fit.
+	Unplaced int32 `protobuf:"varint,3,opt,name=unplaced,proto3" json:"unplaced,omitempty"`
+	// Why the first of those does not.
+	Refusal       *Placement `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComposeMachinesResponse) Reset() {
+	*x = ComposeMachinesResponse{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComposeMachinesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComposeMachinesResponse) ProtoMessage() {}
+
+func (x *ComposeMachinesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComposeMachinesResponse.ProtoReflect.Descriptor instead.
+func (*ComposeMachinesResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ComposeMachinesResponse) GetOperations() []*Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+func (x *ComposeMachinesResponse) GetPlacements() []*Placement {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+func (x *ComposeMachinesResponse) GetUnplaced() int32 {
+	if x != nil {
+		return x.Unplaced
+	}
+	return 0
+}
+
+func (x *ComposeMachinesResponse) GetRefusal() *Placement {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
 var File_vmhost_v1_machine_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\"\xbd\t\n" +
+	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\"\xdc\f\n" +
 	"\x15ComposeMachineRequest\x12L\n" +
 	"\bhostname\x18\x01 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\bhostname\x12 \n" +
 	"\x05cores\x18\x02 \x01(\x05B\n" +
@@ -2071,7 +2535,15 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\vsecure_boot\x18\x16 \x01(\bR\n" +
 	"secureBoot\x12.\n" +
 	"\bprofiles\x18\x17 \x03(\tB\x12\xbaH\x0f\x92\x01\f\x10 \x18\x01\"\x06r\x04\x10\x01\x18?R\bprofiles\x12\x1e\n" +
-	"\x05image\x18\x18 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05image\"\xe1\x01\n" +
+	"\x05image\x18\x18 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x02R\x05image\x123\n" +
+	"\x10placement_policy\x18\x19 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x0fplacementPolicy\x12D\n" +
+	"\x05group\x18\x1a \x01(\tB.\xbaH+r)2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\x05group\x12=\n" +
+	"\baffinity\x18\x1b \x03(\v2\x17.vmhost.v1.AffinityRuleB\b\xbaH\x05\x92\x01\x02\x10\x10R\baffinity\x12-\n" +
+	"\fmax_per_zone\x18\x1c \x01(\x05B\v\xbaH\b\x1a\x06\x18\xa0\x8d\x06(\x00R\n" +
+	"maxPerZone\x12\"\n" +
+	"\rone_numa_node\x18\x1d \x01(\bR\voneNumaNode\x12i\n" +
+	"\x15required_capabilities\x18\x1e \x03(\tB4\xbaH1\x92\x01.\x10\x10\x18\x01\"(r&2$^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$R\x14requiredCapabilities\x12%\n" +
+	"\tcpu_model\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\"\xe1\x01\n" +
 	"\vDiskRequest\x123\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03B\x14\xe0A\x02\xbaH\x0e\"\f\x18\x80\x80\x80\x80\x80\x80\x10(\x80\x80@R\tsizeBytes\x12=\n" +
@@ -2202,13 +2674,48 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\amessage\"?\n" +
 	"\x0fAttachedConsole\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
-	"\x04rack\x18\x02 \x01(\tR\x04rack*M\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\"\xaa\x02\n" +
+	"\fAffinityRule\x12<\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x17.vmhost.v1.AffinityKindB\x0f\xe0A\x02\xbaH\t\x82\x01\x06\x10\x01\x18\x01\x18\x02R\x04kind\x12?\n" +
+	"\x05scope\x18\x02 \x01(\x0e2\x18.vmhost.v1.AffinityScopeB\x0f\xe0A\x02\xbaH\t\x82\x01\x06\x10\x01\x18\x01\x18\x02R\x05scope\x12A\n" +
+	"\bmachines\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10@\x18\x01\"\x19r\x172\x15^machines/[^/]{1,64}$R\bmachines\x12D\n" +
+	"\x05group\x18\x04 \x01(\tB.\xbaH+r)2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\x05group\x12\x12\n" +
+	"\x04soft\x18\x05 \x01(\bR\x04soft\"\x8f\x02\n" +
+	"\x16ComposeMachinesRequest\x12E\n" +
+	"\amachine\x18\x01 \x01(\v2 .vmhost.v1.ComposeMachineRequestB\t\xe0A\x02\xbaH\x03\xc8\x01\x01R\amachine\x12#\n" +
+	"\x05count\x18\x02 \x01(\x05B\r\xe0A\x02\xbaH\a\x1a\x05\x18\xe8\a(\x01R\x05count\x128\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x1a.vmhost.v1.ComposeManyModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xd1\x01\n" +
+	"\x17ComposeMachinesResponse\x124\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x14.vmhost.v1.OperationR\n" +
+	"operations\x124\n" +
+	"\n" +
+	"placements\x18\x02 \x03(\v2\x14.vmhost.v1.PlacementR\n" +
+	"placements\x12\x1a\n" +
+	"\bunplaced\x18\x03 \x01(\x05R\bunplaced\x12.\n" +
+	"\arefusal\x18\x04 \x01(\v2\x14.vmhost.v1.PlacementR\arefusal*M\n" +
 	"\bStopMode\x12\x19\n" +
 	"\x15STOP_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTOP_MODE_SOFT\x10\x01\x12\x12\n" +
-	"\x0eSTOP_MODE_HARD\x10\x022\xff\r\n" +
+	"\x0eSTOP_MODE_HARD\x10\x02*]\n" +
+	"\fAffinityKind\x12\x1d\n" +
+	"\x19AFFINITY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12AFFINITY_KIND_NEAR\x10\x01\x12\x16\n" +
+	"\x12AFFINITY_KIND_AWAY\x10\x02*d\n" +
+	"\rAffinityScope\x12\x1e\n" +
+	"\x1aAFFINITY_SCOPE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16AFFINITY_SCOPE_VM_HOST\x10\x01\x12\x17\n" +
+	"\x13AFFINITY_SCOPE_ZONE\x10\x02*u\n" +
+	"\x0fComposeManyMode\x12!\n" +
+	"\x1dCOMPOSE_MANY_MODE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15COMPOSE_MANY_MODE_ALL\x10\x01\x12$\n" +
+	" COMPOSE_MANY_MODE_AS_MANY_AS_FIT\x10\x022\xfe\x0e\n" +
 	"\x0eMachineService\x12i\n" +
-	"\x0eComposeMachine\x12 .vmhost.v1.ComposeMachineRequest\x1a\x14.vmhost.v1.Operation\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/machines:compose\x12]\n" +
+	"\x0eComposeMachine\x12 .vmhost.v1.ComposeMachineRequest\x1a\x14.vmhost.v1.Operation\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/machines:compose\x12}\n" +
+	"\x0fComposeMachines\x12!.vmhost.v1.ComposeMachinesRequest\x1a\".vmhost.v1.ComposeMachinesResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/machines:composeMany\x12]\n" +
 	"\n" +
 	"GetMachine\x12\x1c.vmhost.v1.GetMachineRequest\x1a\x12.vmhost.v1.Machine\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=machines/*}\x12e\n" +
 	"\fListMachines\x12\x1e.vmhost.v1.ListMachinesRequest\x1a\x1f.vmhost.v1.ListMachinesResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/machines\x12e\n" +
@@ -2238,107 +2745,123 @@ func file_vmhost_v1_machine_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_machine_service_proto_rawDescData
 }
 
-var file_vmhost_v1_machine_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_vmhost_v1_machine_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_vmhost_v1_machine_service_proto_goTypes = []any{
 	(StopMode)(0),                    // 0: vmhost.v1.StopMode
-	(*ComposeMachineRequest)(nil),    // 1: vmhost.v1.ComposeMachineRequest
-	(*DiskRequest)(nil),              // 2: vmhost.v1.DiskRequest
-	(*InterfaceRequest)(nil),         // 3: vmhost.v1.InterfaceRequest
-	(*GetMachineRequest)(nil),        // 4: vmhost.v1.GetMachineRequest
-	(*ListMachinesRequest)(nil),      // 5: vmhost.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),     // 6: vmhost.v1.ListMachinesResponse
-	(*DeleteMachineRequest)(nil),     // 7: vmhost.v1.DeleteMachineRequest
-	(*StartMachineRequest)(nil),      // 8: vmhost.v1.StartMachineRequest
-	(*StopMachineRequest)(nil),       // 9: vmhost.v1.StopMachineRequest
-	(*ResetMachineRequest)(nil),      // 10: vmhost.v1.ResetMachineRequest
-	(*QueryMachinePowerRequest)(nil), // 11: vmhost.v1.QueryMachinePowerRequest
-	(*ComposePlan)(nil),              // 12: vmhost.v1.ComposePlan
-	(*CycleMachineRequest)(nil),      // 13: vmhost.v1.CycleMachineRequest
-	(*PauseMachineRequest)(nil),      // 14: vmhost.v1.PauseMachineRequest
-	(*ResumeMachineRequest)(nil),     // 15: vmhost.v1.ResumeMachineRequest
-	(*BatchChangePowerRequest)(nil),  // 16: vmhost.v1.BatchChangePowerRequest
-	(*BatchChangePowerResponse)(nil), // 17: vmhost.v1.BatchChangePowerResponse
-	(*BatchResult)(nil),              // 18: vmhost.v1.BatchResult
-	(*AdoptMachineRequest)(nil),      // 19: vmhost.v1.AdoptMachineRequest
-	(*ReleaseMachineRequest)(nil),    // 20: vmhost.v1.ReleaseMachineRequest
-	(*ReadConsoleLogRequest)(nil),    // 21: vmhost.v1.ReadConsoleLogRequest
-	(*ReadConsoleLogResponse)(nil),   // 22: vmhost.v1.ReadConsoleLogResponse
-	(*AttachConsoleRequest)(nil),     // 23: vmhost.v1.AttachConsoleRequest
-	(*AttachConsoleResponse)(nil),    // 24: vmhost.v1.AttachConsoleResponse
-	(*AttachedConsole)(nil),          // 25: vmhost.v1.AttachedConsole
-	(MachineType)(0),                 // 26: vmhost.v1.MachineType
-	(Firmware)(0),                    // 27: vmhost.v1.Firmware
-	(InterfaceKind)(0),               // 28: vmhost.v1.InterfaceKind
-	(MacvlanMode)(0),                 // 29: vmhost.v1.MacvlanMode
-	(*Machine)(nil),                  // 30: vmhost.v1.Machine
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
-	(*Placement)(nil),                // 32: vmhost.v1.Placement
-	(*ResourceQuota)(nil),            // 33: vmhost.v1.ResourceQuota
-	(*ResourceAmount)(nil),           // 34: vmhost.v1.ResourceAmount
-	(OperationVerb)(0),               // 35: vmhost.v1.OperationVerb
-	(*Operation)(nil),                // 36: vmhost.v1.Operation
-	(*OperationError)(nil),           // 37: vmhost.v1.OperationError
+	(AffinityKind)(0),                // 1: vmhost.v1.AffinityKind
+	(AffinityScope)(0),               // 2: vmhost.v1.AffinityScope
+	(ComposeManyMode)(0),             // 3: vmhost.v1.ComposeManyMode
+	(*ComposeMachineRequest)(nil),    // 4: vmhost.v1.ComposeMachineRequest
+	(*DiskRequest)(nil),              // 5: vmhost.v1.DiskRequest
+	(*InterfaceRequest)(nil),         // 6: vmhost.v1.InterfaceRequest
+	(*GetMachineRequest)(nil),        // 7: vmhost.v1.GetMachineRequest
+	(*ListMachinesRequest)(nil),      // 8: vmhost.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),     // 9: vmhost.v1.ListMachinesResponse
+	(*DeleteMachineRequest)(nil),     // 10: vmhost.v1.DeleteMachineRequest
+	(*StartMachineRequest)(nil),      // 11: vmhost.v1.StartMachineRequest
+	(*StopMachineRequest)(nil),       // 12: vmhost.v1.StopMachineRequest
+	(*ResetMachineRequest)(nil),      // 13: vmhost.v1.ResetMachineRequest
+	(*QueryMachinePowerRequest)(nil), // 14: vmhost.v1.QueryMachinePowerRequest
+	(*ComposePlan)(nil),              // 15: vmhost.v1.ComposePlan
+	(*CycleMachineRequest)(nil),      // 16: vmhost.v1.CycleMachineRequest
+	(*PauseMachineRequest)(nil),      // 17: vmhost.v1.PauseMachineRequest
+	(*ResumeMachineRequest)(nil),     // 18: vmhost.v1.ResumeMachineRequest
+	(*BatchChangePowerRequest)(nil),  // 19: vmhost.v1.BatchChangePowerRequest
+	(*BatchChangePowerResponse)(nil), // 20: vmhost.v1.BatchChangePowerResponse
+	(*BatchResult)(nil),              // 21: vmhost.v1.BatchResult
+	(*AdoptMachineRequest)(nil),      // 22: vmhost.v1.AdoptMachineRequest
+	(*ReleaseMachineRequest)(nil),    // 23: vmhost.v1.ReleaseMachineRequest
+	(*ReadConsoleLogRequest)(nil),    // 24: vmhost.v1.ReadConsoleLogRequest
+	(*ReadConsoleLogResponse)(nil),   // 25: vmhost.v1.ReadConsoleLogResponse
+	(*AttachConsoleRequest)(nil),     // 26: vmhost.v1.AttachConsoleRequest
+	(*AttachConsoleResponse)(nil),    // 27: vmhost.v1.AttachConsoleResponse
+	(*AttachedConsole)(nil),          // 28: vmhost.v1.AttachedConsole
+	(*AffinityRule)(nil),             // 29: vmhost.v1.AffinityRule
+	(*ComposeMachinesRequest)(nil),   // 30: vmhost.v1.ComposeMachinesRequest
+	(*ComposeMachinesResponse)(nil),  // 31: vmhost.v1.ComposeMachinesResponse
+	(MachineType)(0),                 // 32: vmhost.v1.MachineType
+	(Firmware)(0),                    // 33: vmhost.v1.Firmware
+	(InterfaceKind)(0),               // 34: vmhost.v1.InterfaceKind
+	(MacvlanMode)(0),                 // 35: vmhost.v1.MacvlanMode
+	(*Machine)(nil),                  // 36: vmhost.v1.Machine
+	(*durationpb.Duration)(nil),      // 37: google.protobuf.Duration
+	(*Placement)(nil),                // 38: vmhost.v1.Placement
+	(*ResourceQuota)(nil),            // 39: vmhost.v1.ResourceQuota
+	(*ResourceAmount)(nil),           // 40: vmhost.v1.ResourceAmount
+	(OperationVerb)(0),               // 41: vmhost.v1.OperationVerb
+	(*Operation)(nil),                // 42: vmhost.v1.Operation
+	(*OperationError)(nil),           // 43: vmhost.v1.OperationError
 }
 var file_vmhost_v1_machine_service_proto_depIdxs = []int32{
-	2,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
-	3,  // 1: vmhost.v1.ComposeMachineRequest.interfaces:type_name -> vmhost.v1.InterfaceRequest
-	26, // 2: vmhost.v1.ComposeMachineRequest.type:type_name -> vmhost.v1.MachineType
-	27, // 3: vmhost.v1.ComposeMachineRequest.firmware:type_name -> vmhost.v1.Firmware
-	28, // 4: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
-	29, // 5: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	30, // 6: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
-	31, // 7: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	0,  // 8: vmhost.v1.StopMachineRequest.mode:type_name -> vmhost.v1.StopMode
-	32, // 9: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
-	30, // 10: vmhost.v1.ComposePlan.machine:type_name -> vmhost.v1.Machine
-	33, // 11: vmhost.v1.ComposePlan.quota:type_name -> vmhost.v1.ResourceQuota
-	34, // 12: vmhost.v1.ComposePlan.used:type_name -> vmhost.v1.ResourceAmount
-	31, // 13: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	35, // 14: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
-	31, // 15: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
-	0,  // 16: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
-	18, // 17: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
-	36, // 18: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
-	37, // 19: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
-	25, // 20: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
-	1,  // 21: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
-	4,  // 22: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
-	5,  // 23: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
-	7,  // 24: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
-	8,  // 25: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
-	9,  // 26: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
-	10, // 27: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
-	13, // 28: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
-	14, // 29: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
-	15, // 30: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
-	16, // 31: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
-	19, // 32: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
-	20, // 33: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
-	21, // 34: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
-	23, // 35: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
-	11, // 36: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
-	36, // 37: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
-	30, // 38: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
-	6,  // 39: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
-	36, // 40: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
-	36, // 41: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
-	36, // 42: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
-	36, // 43: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
-	36, // 44: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
-	36, // 45: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
-	36, // 46: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
-	17, // 47: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
-	36, // 48: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
-	36, // 49: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
-	22, // 50: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
-	24, // 51: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
-	36, // 52: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
-	37, // [37:53] is the sub-list for method output_type
-	21, // [21:37] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
+	6,  // 1: vmhost.v1.ComposeMachineRequest.interfaces:type_name -> vmhost.v1.InterfaceRequest
+	32, // 2: vmhost.v1.ComposeMachineRequest.type:type_name -> vmhost.v1.MachineType
+	33, // 3: vmhost.v1.ComposeMachineRequest.firmware:type_name -> vmhost.v1.Firmware
+	29, // 4: vmhost.v1.ComposeMachineRequest.affinity:type_name -> vmhost.v1.AffinityRule
+	34, // 5: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
+	35, // 6: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
+	36, // 7: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
+	37, // 8: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	0,  // 9: vmhost.v1.StopMachineRequest.mode:type_name -> vmhost.v1.StopMode
+	38, // 10: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
+	36, // 11: vmhost.v1.ComposePlan.machine:type_name -> vmhost.v1.Machine
+	39, // 12: vmhost.v1.ComposePlan.quota:type_name -> vmhost.v1.ResourceQuota
+	40, // 13: vmhost.v1.ComposePlan.used:type_name -> vmhost.v1.ResourceAmount
+	37, // 14: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	41, // 15: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
+	37, // 16: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
+	0,  // 17: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
+	21, // 18: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
+	42, // 19: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
+	43, // 20: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
+	28, // 21: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
+	1,  // 22: vmhost.v1.AffinityRule.kind:type_name -> vmhost.v1.AffinityKind
+	2,  // 23: vmhost.v1.AffinityRule.scope:type_name -> vmhost.v1.AffinityScope
+	4,  // 24: vmhost.v1.ComposeMachinesRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	3,  // 25: vmhost.v1.ComposeMachinesRequest.mode:type_name -> vmhost.v1.ComposeManyMode
+	42, // 26: vmhost.v1.ComposeMachinesResponse.operations:type_name -> vmhost.v1.Operation
+	38, // 27: vmhost.v1.ComposeMachinesResponse.placements:type_name -> vmhost.v1.Placement
+	38, // 28: vmhost.v1.ComposeMachinesResponse.refusal:type_name -> vmhost.v1.Placement
+	4,  // 29: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
+	30, // 30: vmhost.v1.MachineService.ComposeMachines:input_type -> vmhost.v1.ComposeMachinesRequest
+	7,  // 31: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
+	8,  // 32: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
+	10, // 33: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
+	11, // 34: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
+	12, // 35: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
+	13, // 36: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
+	16, // 37: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
+	17, // 38: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
+	18, // 39: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
+	19, // 40: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
+	22, // 41: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
+	23, // 42: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
+	24, // 43: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
+	26, // 44: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
+	14, // 45: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
+	42, // 46: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
+	31, // 47: vmhost.v1.MachineService.ComposeMachines:output_type -> vmhost.v1.ComposeMachinesResponse
+	36, // 48: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
+	9,  // 49: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
+	42, // 50: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
+	42, // 51: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
+	42, // 52: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
+	42, // 53: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
+	42, // 54: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
+	42, // 55: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
+	42, // 56: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
+	20, // 57: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
+	42, // 58: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
+	42, // 59: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
+	25, // 60: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
+	27, // 61: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
+	42, // 62: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
+	46, // [46:63] is the sub-list for method output_type
+	29, // [29:46] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_machine_service_proto_init() }
@@ -2365,8 +2888,8 @@ func file_vmhost_v1_machine_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_machine_service_proto_rawDesc), len(file_vmhost_v1_machine_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   25,
+			NumEnums:      4,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	MachineService_ComposeMachine_FullMethodName    = "/vmhost.v1.MachineService/ComposeMachine"
+	MachineService_ComposeMachines_FullMethodName   = "/vmhost.v1.MachineService/ComposeMachines"
 	MachineService_GetMachine_FullMethodName        = "/vmhost.v1.MachineService/GetMachine"
 	MachineService_ListMachines_FullMethodName      = "/vmhost.v1.MachineService/ListMachines"
 	MachineService_DeleteMachine_FullMethodName     = "/vmhost.v1.MachineService/DeleteMachine"
@@ -51,6 +52,10 @@ type MachineServiceClient interface {
 	// Errors: NO_CAPACITY, ALREADY_EXISTS (hostname taken), REQUEST_ID_REUSED,
 	// NOT_FOUND (zone, pool, host).
 	ComposeMachine(ctx context.Context, in *ComposeMachineRequest, opts ...grpc.CallOption) (*Operation, error)
+	// Makes many machines alike, placed in one pass, each with an operation of its
+	// own. Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit,
+	// and nothing is made.
+	ComposeMachines(ctx context.Context, in *ComposeMachinesRequest, opts ...grpc.CallOption) (*ComposeMachinesResponse, error)
 	// One machine.
 	GetMachine(ctx context.Context, in *GetMachineRequest, opts ...grpc.CallOption) (*Machine, error)
 	// Machines, composed and discovered, page by page.
@@ -116,6 +121,16 @@ func (c *machineServiceClient) ComposeMachine(ctx context.Context, in *ComposeMa
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
 	err := c.cc.Invoke(ctx, MachineService_ComposeMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *machineServiceClient) ComposeMachines(ctx context.Context, in *ComposeMachinesRequest, opts ...grpc.CallOption) (*ComposeMachinesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ComposeMachinesResponse)
+	err := c.cc.Invoke(ctx, MachineService_ComposeMachines_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -298,6 +313,10 @@ type MachineServiceServer interface {
 	// Errors: NO_CAPACITY, ALREADY_EXISTS (hostname taken), REQUEST_ID_REUSED,
 	// NOT_FOUND (zone, pool, host).
 	ComposeMachine(context.Context, *ComposeMachineRequest) (*Operation, error)
+	// Makes many machines alike, placed in one pass, each with an operation of its
+	// own. Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit,
+	// and nothing is made.
+	ComposeMachines(context.Context, *ComposeMachinesRequest) (*ComposeMachinesResponse, error)
 	// One machine.
 	GetMachine(context.Context, *GetMachineRequest) (*Machine, error)
 	// Machines, composed and discovered, page by page.
@@ -361,6 +380,9 @@ type UnimplementedMachineServiceServer struct{}
 
 func (UnimplementedMachineServiceServer) ComposeMachine(context.Context, *ComposeMachineRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method ComposeMachine not implemented")
+}
+func (UnimplementedMachineServiceServer) ComposeMachines(context.Context, *ComposeMachinesRequest) (*ComposeMachinesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComposeMachines not implemented")
 }
 func (UnimplementedMachineServiceServer) GetMachine(context.Context, *GetMachineRequest) (*Machine, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetMachine not implemented")
@@ -442,6 +464,24 @@ func _MachineService_ComposeMachine_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MachineServiceServer).ComposeMachine(ctx, req.(*ComposeMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MachineService_ComposeMachines_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComposeMachinesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).ComposeMachines(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_ComposeMachines_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).ComposeMachines(ctx, req.(*ComposeMachinesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -708,6 +748,10 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ComposeMachine",
 			Handler:    _MachineService_ComposeMachine_Handler,
+		},
+		{
+			MethodName: "ComposeMachines",
+			Handler:    _MachineService_ComposeMachines_Handler,
 		},
 		{
 			MethodName: "GetMachine",

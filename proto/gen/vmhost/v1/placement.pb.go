@@ -148,7 +148,8 @@ type PlacementRefusal struct {
 	// The filter, a stable word: `state`, `cordon`, `resource_pool`, `zone`,
 	// `vm_host`, `architecture`, `tags`, `hostname`, `cores`, `memory`,
 	// `storage`, `network`, `type`, `capability`, `pinned_cores`,
-	// `hugepages`, `image`, `overcommitted`.
+	// `hugepages`, `image`, `overcommitted`, `affinity`, `spread`, `numa`,
+	// `cpu_model`, `policy`.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The same for people, with the numbers.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`

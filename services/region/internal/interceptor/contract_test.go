@@ -44,7 +44,7 @@ func fullName(m protoreflect.MethodDescriptor) string {
 
 // reads says whether a method only looks, by its name.
 func reads(m protoreflect.MethodDescriptor) bool {
-	for _, verb := range []string{"Get", "List", "Watch", "Wait"} {
+	for _, verb := range []string{"Get", "List", "Watch", "Wait", "Explain", "Capacity", "WhatIf"} {
 		if strings.HasPrefix(string(m.Name()), verb) {
 			return true
 		}
@@ -62,6 +62,8 @@ func served() map[string]bool {
 	vmhostv1.RegisterResourcePoolServiceServer(s, vmhostv1.UnimplementedResourcePoolServiceServer{})
 	vmhostv1.RegisterRackServiceServer(s, vmhostv1.UnimplementedRackServiceServer{})
 	vmhostv1.RegisterEventServiceServer(s, vmhostv1.UnimplementedEventServiceServer{})
+	vmhostv1.RegisterPlacementServiceServer(s, vmhostv1.UnimplementedPlacementServiceServer{})
+	vmhostv1.RegisterPlacementPolicyServiceServer(s, vmhostv1.UnimplementedPlacementPolicyServiceServer{})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
 	reflection.Register(s)
 	found := map[string]bool{}

@@ -39,6 +39,7 @@ func APIPolicy() Policy {
 		vmhostv1.MachineService_GetMachine_FullMethodName:        viewer,
 		vmhostv1.MachineService_ListMachines_FullMethodName:      viewer,
 		vmhostv1.MachineService_ComposeMachine_FullMethodName:    composer,
+		vmhostv1.MachineService_ComposeMachines_FullMethodName:   composer,
 		vmhostv1.MachineService_DeleteMachine_FullMethodName:     composer,
 		vmhostv1.MachineService_StartMachine_FullMethodName:      composer,
 		vmhostv1.MachineService_StopMachine_FullMethodName:       composer,
@@ -69,6 +70,16 @@ func APIPolicy() Policy {
 		vmhostv1.ResourcePoolService_CreateResourcePool_FullMethodName: operator,
 		vmhostv1.ResourcePoolService_UpdateResourcePool_FullMethodName: operator,
 		vmhostv1.ResourcePoolService_DeleteResourcePool_FullMethodName: operator,
+
+		vmhostv1.PlacementService_Explain_FullMethodName:  viewer,
+		vmhostv1.PlacementService_Capacity_FullMethodName: viewer,
+		vmhostv1.PlacementService_WhatIf_FullMethodName:   viewer,
+
+		vmhostv1.PlacementPolicyService_GetPlacementPolicy_FullMethodName:    viewer,
+		vmhostv1.PlacementPolicyService_ListPlacementPolicies_FullMethodName: viewer,
+		vmhostv1.PlacementPolicyService_CreatePlacementPolicy_FullMethodName: operator,
+		vmhostv1.PlacementPolicyService_UpdatePlacementPolicy_FullMethodName: operator,
+		vmhostv1.PlacementPolicyService_DeletePlacementPolicy_FullMethodName: operator,
 
 		vmhostv1.RackService_GetRack_FullMethodName:         viewer,
 		vmhostv1.RackService_ListRacks_FullMethodName:       viewer,

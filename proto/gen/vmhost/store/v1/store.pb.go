@@ -460,6 +460,52 @@ func (x *StoredPoolUsage) GetCounted() bool {
 	return false
 }
 
+// `policies/<policy>`.
+type StoredPlacementPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource.
+	Resource      *v1.PlacementPolicy `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredPlacementPolicy) Reset() {
+	*x = StoredPlacementPolicy{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredPlacementPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredPlacementPolicy) ProtoMessage() {}
+
+func (x *StoredPlacementPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredPlacementPolicy.ProtoReflect.Descriptor instead.
+func (*StoredPlacementPolicy) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StoredPlacementPolicy) GetResource() *v1.PlacementPolicy {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
 // `consoles/<id>`, under the lease of the region that waits for the rack.
 type StoredConsole struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -473,7 +519,7 @@ type StoredConsole struct {
 
 func (x *StoredConsole) Reset() {
 	*x = StoredConsole{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +531,7 @@ func (x *StoredConsole) String() string {
 func (*StoredConsole) ProtoMessage() {}
 
 func (x *StoredConsole) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +544,7 @@ func (x *StoredConsole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredConsole.ProtoReflect.Descriptor instead.
 func (*StoredConsole) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoredConsole) GetOpen() *v11.OpenConsole {
@@ -531,7 +577,7 @@ type StoredMachine struct {
 
 func (x *StoredMachine) Reset() {
 	*x = StoredMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +589,7 @@ func (x *StoredMachine) String() string {
 func (*StoredMachine) ProtoMessage() {}
 
 func (x *StoredMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +602,7 @@ func (x *StoredMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMachine.ProtoReflect.Descriptor instead.
 func (*StoredMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredMachine) GetResource() *v1.Machine {
@@ -596,7 +642,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +654,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +667,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -656,7 +702,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +714,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +727,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoredName) GetUid() string {
@@ -702,7 +748,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +760,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +773,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -773,7 +819,7 @@ type StoredOperation struct {
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +831,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +844,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -902,7 +948,7 @@ type StoredRemoval struct {
 
 func (x *StoredRemoval) Reset() {
 	*x = StoredRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +960,7 @@ func (x *StoredRemoval) String() string {
 func (*StoredRemoval) ProtoMessage() {}
 
 func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +973,7 @@ func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
 func (*StoredRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredRemoval) GetMode() v1.RemoveMode {
@@ -969,7 +1015,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1027,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1040,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -1041,7 +1087,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1099,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1112,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1111,7 +1157,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1169,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1182,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1195,7 +1241,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1253,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1266,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1248,7 +1294,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1260,7 +1306,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1273,7 +1319,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1294,7 +1340,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1352,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1365,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1339,7 +1385,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1397,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1410,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 // `events/<id>`.
@@ -1378,7 +1424,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1436,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1449,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1426,7 +1472,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1484,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1497,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1487,7 +1533,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1545,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1558,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1563,7 +1609,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1575,7 +1621,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1588,7 +1634,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1613,7 +1659,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1671,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1684,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1666,7 +1712,7 @@ var File_vmhost_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
+	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a vmhost/v1/placement_policy.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
 	"\fStoredVmHost\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.vmhost.v1.VmHostR\bresource\x12-\n" +
 	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\x12.\n" +
@@ -1701,7 +1747,9 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"^\n" +
 	"\x0fStoredPoolUsage\x121\n" +
 	"\x06amount\x18\x01 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x06amount\x12\x18\n" +
-	"\acounted\x18\x02 \x01(\bR\acounted\"T\n" +
+	"\acounted\x18\x02 \x01(\bR\acounted\"O\n" +
+	"\x15StoredPlacementPolicy\x126\n" +
+	"\bresource\x18\x01 \x01(\v2\x1a.vmhost.v1.PlacementPolicyR\bresource\"T\n" +
 	"\rStoredConsole\x12/\n" +
 	"\x04open\x18\x01 \x01(\v2\x1b.vmhost.rack.v1.OpenConsoleR\x04open\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\"\x9a\x01\n" +
@@ -1810,7 +1858,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                       // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
@@ -1818,88 +1866,91 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*StoredLedger)(nil),            // 3: vmhost.store.v1.StoredLedger
 	(*Commitment)(nil),              // 4: vmhost.store.v1.Commitment
 	(*StoredPoolUsage)(nil),         // 5: vmhost.store.v1.StoredPoolUsage
-	(*StoredConsole)(nil),           // 6: vmhost.store.v1.StoredConsole
-	(*StoredMachine)(nil),           // 7: vmhost.store.v1.StoredMachine
-	(*StoredSeenMachine)(nil),       // 8: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),              // 9: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),           // 10: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),         // 11: vmhost.store.v1.StoredOperation
-	(*StoredRemoval)(nil),           // 12: vmhost.store.v1.StoredRemoval
-	(*StoredRequest)(nil),           // 13: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),              // 14: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),           // 15: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),        // 16: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),              // 17: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),      // 18: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),         // 19: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),             // 20: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),         // 21: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),             // 22: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),            // 23: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),        // 24: vmhost.store.v1.StoredDeployment
-	nil,                             // 25: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                             // 26: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	(*v1.VmHost)(nil),               // 27: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 28: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 29: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 30: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),       // 31: vmhost.v1.ResourceAmount
-	(*v11.OpenConsole)(nil),         // 32: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),              // 33: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 34: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 36: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 37: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 38: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 39: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 40: vmhost.rack.v1.Step
-	(v1.RemoveMode)(0),              // 41: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),               // 42: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 43: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 44: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 45: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 46: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 47: vmhost.v1.JoinToken
+	(*StoredPlacementPolicy)(nil),   // 6: vmhost.store.v1.StoredPlacementPolicy
+	(*StoredConsole)(nil),           // 7: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),           // 8: vmhost.store.v1.StoredMachine
+	(*StoredSeenMachine)(nil),       // 9: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),              // 10: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),           // 11: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),         // 12: vmhost.store.v1.StoredOperation
+	(*StoredRemoval)(nil),           // 13: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),           // 14: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),              // 15: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),           // 16: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),        // 17: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),              // 18: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),      // 19: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),         // 20: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),             // 21: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),         // 22: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),             // 23: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),            // 24: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),        // 25: vmhost.store.v1.StoredDeployment
+	nil,                             // 26: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                             // 27: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	(*v1.VmHost)(nil),               // 28: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),    // 29: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),             // 30: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),            // 31: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),       // 32: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),      // 33: vmhost.v1.PlacementPolicy
+	(*v11.OpenConsole)(nil),         // 34: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),              // 35: vmhost.v1.Machine
+	(*v11.MachineObservation)(nil),  // 36: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
+	(*v1.Operation)(nil),            // 38: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),   // 40: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),       // 41: vmhost.v1.OperationError
+	(*v11.Step)(nil),                // 42: vmhost.rack.v1.Step
+	(v1.RemoveMode)(0),              // 43: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),               // 44: google.protobuf.Any
+	(*v1.Rack)(nil),                 // 45: vmhost.v1.Rack
+	(*v1.Zone)(nil),                 // 46: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),         // 47: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                // 48: vmhost.v1.Event
+	(*v1.JoinToken)(nil),            // 49: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	27, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	28, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	29, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	30, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	28, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	29, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	30, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	31, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	25, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	26, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	31, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	32, // 8: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	33, // 9: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 10: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	34, // 11: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	35, // 12: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	35, // 13: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	36, // 14: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	37, // 15: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	38, // 16: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	39, // 17: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	40, // 18: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	12, // 19: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	41, // 20: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	42, // 21: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	35, // 22: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	43, // 23: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	35, // 24: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	44, // 25: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	45, // 26: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	46, // 27: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	47, // 28: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 29: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	35, // 30: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	35, // 31: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	35, // 32: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	26, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	27, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	32, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	33, // 8: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	34, // 9: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	35, // 10: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	4,  // 11: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	36, // 12: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	37, // 13: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	37, // 14: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	38, // 15: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	39, // 16: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	40, // 17: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	41, // 18: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	42, // 19: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	13, // 20: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	43, // 21: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	44, // 22: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	37, // 23: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	45, // 24: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	37, // 25: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	46, // 26: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	47, // 27: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	48, // 28: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	49, // 29: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 30: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	37, // 31: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	37, // 32: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	37, // 33: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -1913,7 +1964,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
