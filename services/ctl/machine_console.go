@@ -128,8 +128,9 @@ func (a *app) converse(stream consoleStream, keys bool) (left bool, err error) {
 	timer := time.NewTimer(leaveTime)
 	defer timer.Stop()
 	select {
-	case <-shown:
 	case <-timer.C:
+	case err := <-shown:
+		_ = err // the user has left, whatever ended it now
 	}
 	return true, nil
 }

@@ -145,7 +145,7 @@ func parseCores(s string) ([]int32, error) {
 				return nil, usage(hint, "--pin-cores names more than %d cores", maxCores)
 			}
 			seen[core] = true
-			out = append(out, int32(core)) //nolint:gosec // coreNumber has looked at its size
+			out = append(out, int32(core))
 		}
 	}
 	return out, nil
@@ -155,5 +155,5 @@ func parseCores(s string) ([]int32, error) {
 func coreNumber(s string) (int, bool) {
 	const most = 65535
 	n, err := strconv.ParseUint(s, 10, 32)
-	return int(n), err == nil && n <= most //nolint:gosec // compared
+	return int(n), err == nil && n <= most
 }

@@ -88,8 +88,11 @@ func (a *app) vmHostRemove() *cobra.Command {
 // printRemoval shows what became of each machine.
 func (a *app) printRemoval(op *vmhostv1.Operation, host string, b *batch) error {
 	r := &vmhostv1.RemoveVmHostResult{}
-	if op.GetResponse().UnmarshalTo(r) != nil {
+	if !op.GetResponse().MessageIs(r) {
 		return nil // it was given up before it had any
+	}
+	if err := op.GetResponse().UnmarshalTo(r); err != nil {
+		return fail(err, "show what became of the machines of VM host %s", host)
 	}
 	b.results = r.GetResults()
 	return a.print(r, full(vmHosts, host), func() error {

@@ -40,6 +40,7 @@ func hostTypeWord(h *vmhostv1.VmHost) string {
 		return ""
 	case vmhostv1.VmHostType_VM_HOST_TYPE_LXD:
 		return "LXD"
+	case vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT, vmhostv1.VmHostType_VM_HOST_TYPE_FAKE:
 	}
 	return strings.ToLower(display.Word(h.GetType(), "VM_HOST_TYPE_"))
 }
