@@ -131,7 +131,7 @@ func (s *stream) run(fn func(api) error) {
 // end tells the readers why there is no more. What libvirt answers is the end of
 // the guest, or of our having its console; anything else is a lost connection.
 func (s *stream) end() {
-	err := error(io.EOF)
+	err := io.EOF
 	if s.err != nil && number(s.err) == lv.ErrOk && !s.closing.Load() {
 		err = &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: "use console", Err: s.err}
 	}

@@ -119,8 +119,8 @@ func (d *Driver) freeAddress(ctx context.Context, i *vmhostv1.MachineInterface) 
 		return err
 	}
 	n, ok := d.facts.network(i.GetSource())
-	address, err := netip.ParseAddr(i.GetFixedAddress())
-	if !ok || err != nil {
+	address, _ := netip.ParseAddr(i.GetFixedAddress()) // what is none was never fixed
+	if !ok || !address.IsValid() {
 		return nil
 	}
 	x, err := d.entries(ctx, n, 0)

@@ -68,7 +68,9 @@ func TestDefinitionOfSpecialHardware(t *testing.T) {
 
 func TestTagsAreRefusedWhereNobodyGivesThem(t *testing.T) {
 	networks := []network{
-		{name: "nat", bridge: "virbr0"}, {name: "ovs", bridge: "ovs0", bridged: true, switched: true}, {name: "own", bridge: "br1", bridged: true, vlan: 5},
+		{name: "nat", bridge: "virbr0"},
+		{name: "ovs", bridge: "ovs0", bridged: true, switched: true},
+		{name: "own", bridge: "br1", bridged: true, vlan: 5},
 		{name: "plain", bridge: "br0", bridged: true},
 	}
 	links := []*vmhostv1.HostNetwork{{Name: "eth0.5", Vlan: 5}}

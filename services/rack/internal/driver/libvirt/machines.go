@@ -172,7 +172,7 @@ func (d *Driver) observation(one *seen, pools []pool, networks []network) *rackv
 				}
 			}
 		case vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV:
-			if n.Source == "" && function < len(x.functions) {
+			if n.GetSource() == "" && function < len(x.functions) {
 				n.Source = d.facts.deviceOf(x.functions[function])
 				function++
 			}

@@ -187,7 +187,7 @@ func observedSriov(devices []sriovDevice, networks []network, domains []*seen) [
 		}
 		for _, n := range networks {
 			if n.functionsOf == v.name {
-				one.Free = max(0, one.Free-byNetwork[n.name])
+				one.Free = max(0, one.GetFree()-byNetwork[n.name])
 			}
 		}
 		out = append(out, one)
