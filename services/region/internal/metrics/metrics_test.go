@@ -69,7 +69,9 @@ func TestTheFleetIsToldAsItIsNow(t *testing.T) {
 	s := storetest.New(t)
 	registry := prometheus.NewPedanticRegistry()
 	metrics.Register(registry, s, ledger.New(s, slog.New(slog.DiscardHandler)))
-	if n := len(samples(t, registry)); n != 6+4+8*3+2+1 {
+	// States of hosts, phases of machines, verbs of operations in three phases,
+	// racks connected or not, conflicts.
+	if n := len(samples(t, registry)); n != 6+6+14*3+2+1 {
 		t.Errorf("an empty fleet has %d samples; want a 0 of everything", n)
 	}
 
