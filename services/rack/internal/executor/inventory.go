@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -43,6 +44,7 @@ func (h *host) readAndSend(ctx context.Context, conn *connection) error {
 	if to == nil {
 		return errUnheard
 	}
+	began := time.Now()
 	observation, machines, err := conn.driver.Inventory(ctx)
 	h.e.cfg.Metrics.Inventory(hypervisor.StepError(err))
 	if err != nil {
@@ -60,6 +62,7 @@ func (h *host) readAndSend(ctx context.Context, conn *connection) error {
 		}
 	}
 	h.told = now
+	h.log.DebugContext(ctx, "the host was read and reported", "began", began, "machines", len(machines), "changed", len(report.GetMachines()), "whole", !report.GetDelta())
 	return nil
 }
 
