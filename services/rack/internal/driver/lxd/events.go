@@ -33,6 +33,15 @@ func (d *Driver) subscribe(ctx context.Context) error {
 	}
 	ws.SetReadLimit(mostMessage)
 	ws.SetPongHandler(d.conn.answer)
+	// The library gives its own answer to a ping a second to be written, and a write
+	// over TLS that is late spoils the connection: a busy machine would lose it.
+	ws.SetPingHandler(func(word string) error {
+		err := ws.WriteControl(websocket.PongMessage, []byte(word), time.Now().Add(d.conn.pingTimeout))
+		if errors.Is(err, websocket.ErrCloseSent) {
+			return nil
+		}
+		return err
+	})
 	d.conn.mu.Lock()
 	d.conn.events = ws
 	d.conn.mu.Unlock()
