@@ -103,7 +103,7 @@ func (s *suite) watch(t *testing.T, con hypervisor.Consoler, uid string, force b
 	return w
 }
 
-func (w *watched) close() { _ = w.ReadWriteCloser.Close() }
+func (w *watched) close() { _ = w.Close() }
 
 func (w *watched) shown() string {
 	w.mu.Lock()
@@ -178,7 +178,7 @@ func (s *suite) consoleFreed(t *testing.T, d hypervisor.Driver, con hypervisor.C
 			t.Errorf("read a machine while a console is open: %v", err)
 		}
 		w.close()
-		w.end(t)
+		_ = w.end(t)
 	}
 }
 
@@ -188,7 +188,7 @@ func (s *suite) consoleTaken(t *testing.T, _ hypervisor.Driver, con hypervisor.C
 	_, err := con.OpenConsole(s.ctx(t), hypervisor.Ref{UID: uid}, false)
 	classed(t, err, hypervisor.ErrBusy)
 	second := s.watch(t, con, uid, true)
-	first.end(t)
+	_ = first.end(t)
 	second.await(t, s.h.Guest.Answer, s.h.Guest.Type)
 }
 

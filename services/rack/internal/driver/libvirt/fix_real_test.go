@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,8 @@ func TestRealFixMakesAPoolAndStartsWhatDoesNotRun(t *testing.T) {
 	fix()
 }
 
+var connections = regexp.MustCompile(`<network connections='\d+'>`)
+
 func TestRealFixedAddressIsGivenAndTakenBack(t *testing.T) {
 	h := theDevhost(t)
 	d, r := unixDriver(t, h), rawConnection(t, h.socket)
@@ -82,7 +85,8 @@ func TestRealFixedAddressIsGivenAndTakenBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return text
+		// How many are attached is the business of whoever else is on the host.
+		return connections.ReplaceAllString(text, "<network>")
 	}
 	before := [2]string{network(false), network(true)}
 	probed, err := d.Probe(ctx)
