@@ -100,7 +100,7 @@ func (f *fitting) room(h *Host, req *Request) (Refusal, bool) {
 		return Refusal{Host: h, Filter: FilterHugepages, Requested: req.MemoryMiB, Resource: h.Hugepages, req: req}, false
 	}
 	for i, c := range req.PinnedCores {
-		if _, there := slices.BinarySearch(h.CoreNumbers, c); !there {
+		if !h.hasCore(c) {
 			return Refusal{Host: h, Filter: FilterPinnedCores, Item: i, Missing: true, req: req}, false
 		}
 		if _, pinned := slices.BinarySearch(h.Pinned, c); pinned {

@@ -35,8 +35,8 @@ type Host struct {
 	Images       []*vmhostv1.HostImage
 	// Cores and MemoryMiB are the host's.
 	Cores, MemoryMiB Resource
-	// CoreNumbers are the numbers of its cores, sorted; Pinned those that some
-	// machine is pinned to.
+	// CoreNumbers are the numbers of its cores, sorted; none: they are counted from
+	// 0. Pinned are those that some machine is pinned to.
 	CoreNumbers, Pinned []int32
 	// Hugepages is the memory in huge pages, MiB, of PageMiB each.
 	Hugepages Resource
@@ -127,19 +127,22 @@ func sorted(a, b []int32) []int32 {
 	return slices.Compact(out)
 }
 
-// coreNumbers are those of the NUMA nodes; of a host that tells of none they are
-// counted.
+// coreNumbers are those of the NUMA nodes.
 func coreNumbers(o *vmhostv1.VmHostObservation) []int32 {
 	var out []int32
 	for _, n := range o.GetNumaNodes() {
 		out = append(out, n.GetCores()...)
 	}
-	if len(out) == 0 {
-		for i := range o.GetCores() {
-			out = append(out, i)
-		}
-	}
 	return sorted(out, nil)
+}
+
+// hasCore says whether there is a core of the number.
+func (h *Host) hasCore(number int32) bool {
+	if len(h.CoreNumbers) == 0 {
+		return number >= 0 && int64(number) < h.Cores.Physical
+	}
+	_, there := slices.BinarySearch(h.CoreNumbers, number)
+	return there
 }
 
 // hugepages is the memory in huge pages of the smallest size there is, which is

@@ -74,7 +74,7 @@ func (r Refusal) Message() string {
 		return r.hugepages()
 	case FilterPinnedCores:
 		if r.Missing {
-			return fmt.Sprintf("has no core %d; it has %d cores", r.req.PinnedCores[r.Item], len(h.CoreNumbers))
+			return fmt.Sprintf("has no core %d; it has %d cores", r.req.PinnedCores[r.Item], h.Cores.Physical)
 		}
 		return fmt.Sprintf("has another machine pinned to core %d", r.req.PinnedCores[r.Item])
 	default:
