@@ -158,7 +158,7 @@ func notReady(h *vmhostv1.VmHost, reason vmhostv1.ErrorReason, now time.Time) er
 	}
 	f := &failure{what: fmt.Sprintf("VM host %s is not ready", name), err: e, code: exitFailed}
 	if untrusted(h, now) {
-		e.Hint = "have the server trust the host's certificate; the second line is for the server, with the file of the first. It is tried again by itself within minutes, and at once with a trust token: `vmhostctl vm-host update " + name + " --trust-token FILE`"
+		e.Hint = "have the server trust the host's certificate; the second line is for the server, with the file of the first"
 		f.commands = trustLines(h)
 	}
 	return f
@@ -182,5 +182,6 @@ func trustLines(h *vmhostv1.VmHost) []string {
 	return []string{
 		"vmhostctl vm-host parameters " + name + " --certificate > " + name + ".crt",
 		add,
+		"vmhostctl vm-host refresh " + name,
 	}
 }

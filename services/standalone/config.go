@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"path/filepath"
+	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/fake"
 )
@@ -31,6 +32,9 @@ type Config struct {
 	Drivers []string `yaml:"drivers" usage:"drivers of the local rack: libvirt, lxd, fake"`
 	// FakeHosts are the hosts of the fake driver.
 	FakeHosts []fake.HostSpec `yaml:"fake_hosts" usage:"hosts of the fake driver, which exist in this process only"`
+	// InventoryInterval is how often the local rack reads a host whole, at most a
+	// minute.
+	InventoryInterval time.Duration `yaml:"inventory_interval" usage:"how often the local rack reads a host whole, besides its events"`
 	// CLIContext says whether a context for vmhostctl is made ready.
 	CLIContext bool `yaml:"cli_context" usage:"make a context named standalone for vmhostctl and use it"`
 	// LogLevel is the least level that is logged.
@@ -48,9 +52,12 @@ func Default() Config {
 		GatewayListen: "127.0.0.1:7480",
 		OpsListen:     "127.0.0.1:7445",
 		Drivers:       []string{"libvirt", "lxd"},
-		CLIContext:    true,
-		LogLevel:      "info",
-		LogFormat:     "auto",
+
+		InventoryInterval: time.Minute,
+
+		CLIContext: true,
+		LogLevel:   "info",
+		LogFormat:  "auto",
 	}
 }
 

@@ -15,6 +15,7 @@ func (s *Standalone) runRack(ctx context.Context) error {
 	cfg.DataDir = s.cfg.path("rack")
 	cfg.LocalSockets, cfg.LXDSockets, cfg.Drivers = s.cfg.LocalSockets, s.cfg.LXDSockets, s.cfg.Drivers
 	cfg.Fake = rack.FakeConfig{Hosts: s.cfg.FakeHosts, StateFile: s.cfg.path("fake-hosts.json")}
+	cfg.InventoryInterval = s.cfg.InventoryInterval
 	cfg.OpsListen = "" // the region's serves the whole process
 	// Addresses in the identity are of the time it was made; ports may change.
 	cfg.Regions = []string{loopback(s.region.RackAddr())}

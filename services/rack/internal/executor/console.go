@@ -116,7 +116,7 @@ func (h *host) talk(ctx context.Context, cancel context.CancelCauseFunc, link *c
 		case <-watched:
 		}
 	})
-	conn, err := h.driver(ctx)
+	conn, err := h.driver(ctx, false)
 	if err != nil {
 		return err
 	}

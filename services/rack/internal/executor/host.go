@@ -12,6 +12,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 const (
@@ -43,6 +44,7 @@ type host struct {
 	again    bool // report everything: somebody new listens
 	whole    bool // the region could not record a report
 	hurry    bool // connect now: a step waits
+	insist   bool // connect now, even where that was refused: a person asks for it
 	conn     *connection
 	fail     error         // why conn is nil; nil before the first try ended
 	tried    chan struct{} // closed when the next try to connect ends
@@ -141,12 +143,12 @@ func (h *host) assignment() *rackv1.Assignment {
 }
 
 // take reads and clears what nudge set.
-func (h *host) take() (a *rackv1.Assignment, again, hurry bool) {
+func (h *host) take() (a *rackv1.Assignment, again, hurry, insist bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a, again, hurry = h.want, h.again, h.hurry
-	h.again, h.hurry = false, false
-	return a, again, hurry
+	a, again, hurry, insist = h.want, h.again, h.hurry, h.insist
+	h.again, h.hurry, h.insist = false, false, false
+	return a, again, hurry, insist
 }
 
 // takeWhole reads and clears whether the region wants the host whole.
@@ -182,7 +184,7 @@ func (h *host) run(ctx context.Context) {
 		}
 		h.down(ctx, err)
 		pause := wait.Next()
-		if slow(err) {
+		if h.slow(err) {
 			wait.Reset()
 			pause = slowRetry + rand.N(slowRetry/5) - slowRetry/10 //nolint:gosec // jitter is no secret
 		}
@@ -199,9 +201,13 @@ func (h *host) keepEpoch(ctx context.Context) {
 }
 
 // slow says whether trying again soon is of no use, or does harm: accounts are
-// locked by repeated logins.
-func slow(err error) bool {
-	return errors.Is(err, hypervisor.ErrAuth) || errors.Is(err, hypervisor.ErrHostKey) ||
+// locked by repeated logins. Certificates lock none: an operator who has just
+// made an LXD server trust one need not wait.
+func (h *host) slow(err error) bool {
+	if errors.Is(err, hypervisor.ErrAuth) {
+		return h.assignment().GetType() != vmhostv1.VmHostType_VM_HOST_TYPE_LXD
+	}
+	return errors.Is(err, hypervisor.ErrHostKey) ||
 		errors.Is(err, hypervisor.ErrRefused) || errors.Is(err, hypervisor.ErrUnsupported)
 }
 
@@ -227,8 +233,8 @@ func (h *host) pause(ctx context.Context, d time.Duration, version string, failu
 			h.forgetTold(ctx)
 			retell = time.After(wait.Next())
 		}
-		a, again, hurry := h.take()
-		if a.GetConnectionVersion() != version || hurry && !slow(failure) || h.idle() {
+		a, again, hurry, insist := h.take()
+		if a.GetConnectionVersion() != version || hurry && !h.slow(failure) || insist || h.idle() {
 			return
 		}
 		if again {
@@ -291,8 +297,8 @@ func (h *host) setState(state string) {
 }
 
 // driver is the connection for a step. Without one it has a try made, unless
-// that could do harm, and waits for how it ends.
-func (h *host) driver(ctx context.Context) (*connection, error) {
+// that could do harm and nobody insists, and waits for how it ends.
+func (h *host) driver(ctx context.Context, insist bool) (*connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for waited := false; ; waited = true {
@@ -302,10 +308,10 @@ func (h *host) driver(ctx context.Context) (*connection, error) {
 		if conn != nil {
 			return conn, nil
 		}
-		if fail != nil && (waited || slow(fail)) {
+		if fail != nil && (waited || h.slow(fail) && !insist) {
 			return nil, fail
 		}
-		h.nudge(func() { h.hurry = true })
+		h.nudge(func() { h.hurry, h.insist = true, h.insist || insist })
 		select {
 		case <-tried:
 		case <-ctx.Done():

@@ -73,7 +73,7 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 			err = h.inventory(ctx, conn)
 			timer.Reset(jitter(interval))
 		case <-h.wake:
-			a, again, _ := h.take()
+			a, again, _, _ := h.take()
 			if a.GetConnectionVersion() != conn.version || h.idle() {
 				return errMoved
 			}

@@ -186,6 +186,36 @@ func TestARefusedCredentialIsTriedSeldomAndANewOneAtOnce(t *testing.T) {
 	})
 }
 
+// Who asks for a refresh has mended something, and waits for no timer.
+func TestARefreshTriesARefusedCredentialAtOnce(t *testing.T) {
+	bubble(t, 1, func(r *rig) {
+		host := r.fleet.Host("h1")
+		host.SetPassword("the old one")
+		a := assignment("h1", 4)
+		a.SealedCredential = seal("uid-h1/4", "right")
+		r.Assign(t.Context(), a)
+		wait(time.Second)
+		refresh := func(id string) *rackv1.StepResult {
+			s := step("h1", id, 4)
+			s.Action = &rackv1.Step_RefreshHost{RefreshHost: &rackv1.RefreshHost{}}
+			r.Do(t.Context(), s)
+			wait(time.Second)
+			return r.result(id)
+		}
+		logins := host.Logins()
+		if res := refresh("op/0/1"); res.GetError().GetClass() != rackv1.ErrorClass_ERROR_CLASS_AUTH || host.Logins() != logins+1 {
+			t.Errorf("refused still: result %v after %d logins", res, host.Logins()-logins)
+		}
+		host.SetPassword("right")
+		if res := refresh("op/1/1"); res.GetError() != nil {
+			t.Errorf("result %v", res)
+		}
+		if s := r.region.status(); !s.GetReachable() {
+			t.Errorf("status %v", s)
+		}
+	})
+}
+
 func TestACredentialSealedForAnotherEpochIsNotSent(t *testing.T) {
 	bubble(t, 1, func(r *rig) {
 		a := assignment("h1", 4)

@@ -184,7 +184,8 @@ func (e *Executor) perform(ctx context.Context, h *host, step *rackv1.Step) (*ra
 
 // act does a step on a host's connection.
 func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObservation, error) {
-	conn, err := h.driver(ctx)
+	// Who asks for a refresh has often just mended what was refused.
+	conn, err := h.driver(ctx, step.GetRefreshHost() != nil)
 	if err != nil {
 		return nil, err
 	}

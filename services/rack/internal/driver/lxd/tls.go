@@ -54,7 +54,8 @@ func readIdentity(credential *vmhostv1.Credential, now time.Time) (*identity, er
 	}
 	c := credential.GetLxd()
 	if c == nil || c.GetCertificatePem() == "" || c.GetPrivateKeyPem() == "" {
-		return nil, refuse("no client certificate is stored for the host", "send a credential of LXD's kind; without a certificate in it, one is generated")
+		return nil, refuse("no client certificate is given",
+			"`vmhostctl vm-host add` makes one, and shows the line `lxc config trust add …` to type on the server; or give your own: --tls-cert FILE --tls-key FILE")
 	}
 	// The parser's words are left out: they may quote the key.
 	pair, err := tls.X509KeyPair([]byte(c.GetCertificatePem()), []byte(c.GetPrivateKeyPem()))
