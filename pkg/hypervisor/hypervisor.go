@@ -40,6 +40,8 @@ type Target struct {
 	// ClusterMember is the LXD cluster member that the host stands for, empty: the
 	// one that answers.
 	ClusterMember string
+	// LookOnly says that opening must make nothing, as a missing LXD project.
+	LookOnly bool
 }
 
 // Opener makes connections of one driver.

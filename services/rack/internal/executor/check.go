@@ -119,6 +119,7 @@ func (e *Executor) check(ctx context.Context, check *rackv1.CheckHost, operation
 		c.fail(checkReach, err, "")
 		return c.finish("the address cannot be used")
 	}
+	target.LookOnly = !check.GetFix()
 	key, fingerprint, err := opener.HostKey(ctx, target.Address)
 	c.out.HostKey, c.out.Fingerprint = key, fingerprint
 	if err != nil {

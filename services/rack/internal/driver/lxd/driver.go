@@ -19,6 +19,8 @@ type Driver struct {
 	log  *slog.Logger
 
 	project string
+	// lookOnly makes nothing, not even the project.
+	lookOnly bool
 	// member is the cluster member that the driver stands for, empty outside
 	// clusters.
 	member string
@@ -54,7 +56,7 @@ var (
 // newDriver prepares a driver; start does what needs the server.
 func newDriver(c *conn, cfg Config, target hypervisor.Target, server *lxdapi.Server) (*Driver, error) {
 	d := &Driver{
-		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", target.Name), project: projectOf(target.Project),
+		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", target.Name), project: projectOf(target.Project), lookOnly: target.LookOnly,
 		certificate: server.Environment.CertificateFingerprint, extensions: server.APIExtensions,
 		index: newIndex(), operations: newOperations(), listeners: newListeners(), addresses: newAddresses(),
 		volumes: newVolumes(), consoles: newConsoles(), logs: newLogs(), changing: newKeyed(),

@@ -40,6 +40,6 @@ func (d *Driver) Fix(ctx context.Context) (map[string]string, error) {
 		return nil, err
 	}
 	d.facts.pools.drop()
-	out["storage"] = fmt.Sprintf("made the storage pool %q of type %s", name, driver)
+	out["storage-pool"] = fmt.Sprintf("made the storage pool %q of type %s", name, driver)
 	return out, nil
 }

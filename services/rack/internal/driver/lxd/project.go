@@ -28,6 +28,11 @@ func (d *Driver) enterProject(ctx context.Context) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, hypervisor.ErrNotFound) && d.lookOnly:
+		return &hypervisor.Error{
+			Class: hypervisor.ErrRefused, Op: op, Err: fmt.Errorf("the server has no project %q", d.project),
+			Hint: "adding the host makes it, where its certificate may; or name one that is there",
+		}
 	case errors.Is(err, hypervisor.ErrNotFound):
 		return d.makeProject(ctx)
 	case errors.Is(err, hypervisor.ErrRefused):
@@ -57,12 +62,7 @@ func (d *Driver) makeProject(ctx context.Context) error {
 // say whether it is there.
 func (d *Driver) forbidden(ctx context.Context, op string) error {
 	may := "none"
-	if list, err := get[[]string](ctx, d.conn, op, "/1.0/projects"); err == nil && len(list) > 0 {
-		names := make([]string, 0, len(list))
-		for _, p := range list {
-			names = append(names, p[strings.LastIndexByte(p, '/')+1:])
-		}
-		slices.Sort(names)
+	if names, err := d.Projects(ctx); err == nil && len(names) > 0 {
 		may = strings.Join(names, ", ")
 	}
 	return &hypervisor.Error{
@@ -71,6 +71,24 @@ func (d *Driver) forbidden(ctx context.Context, op string) error {
 		Hint: fmt.Sprintf("on the server: lxc project create %s (unless it is there), then lxc config trust edit FINGERPRINT and add %s to its projects",
 			d.project, d.project),
 	}
+}
+
+// Projects are those that the certificate may see.
+func (d *Driver) Projects(ctx context.Context) ([]string, error) {
+	list, err := get[[]string](ctx, d.conn, "list projects", "/1.0/projects")
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(list))
+	for _, p := range list {
+		name, err := url.PathUnescape(p[strings.LastIndexByte(p, '/')+1:])
+		if err != nil {
+			continue // no name that anybody could use
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // in is a path of the driver's project, with more parameters as k, v.
