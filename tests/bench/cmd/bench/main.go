@@ -17,11 +17,19 @@ import (
 	"syscall"
 
 	"github.com/vmhost-project/vmhost/services/region"
+	"github.com/vmhost-project/vmhost/tests/bench/internal/child"
 	"github.com/vmhost-project/vmhost/tests/bench/internal/figure"
 	"github.com/vmhost-project/vmhost/tests/bench/internal/measure"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == child.Word {
+		if err := child.Main(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	region.TuneMemory(os.Getenv) // the ledger is measured in this process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

@@ -36,10 +36,15 @@ func All() []Figure {
 		composeStart(),
 		jsonGet(),
 		jsonGetMany(),
+		resyncLXD(),
+		resyncMAAS(),
+		resyncMAASUnpaused(),
 		refreshDomains(),
 		refreshNarrow(),
 		refreshDriver(),
 		refreshVirsh(),
+		resyncLibvirt(),
+		resyncNarrow(),
 	}
 }
 
@@ -55,6 +60,7 @@ type Env struct {
 	vmhost  *process.Standalone
 	machine *vmhostv1.Machine
 	defined []string
+	resync  *resync
 	closers []func(context.Context) error
 }
 
@@ -167,27 +173,33 @@ func (e *Env) Machine(ctx context.Context) (*vmhostv1.Machine, error) {
 
 // Defined are 200 domains on the host that somebody else made, seen by vmhost.
 func (e *Env) Defined(ctx context.Context) ([]string, error) {
-	if e.defined != nil {
-		return e.defined, nil
-	}
-	s, err := e.Vmhost(ctx)
-	if err != nil {
-		return nil, err
-	}
 	const n = 200
-	names, undefine, err := e.lab.Define(n)
-	if err != nil {
+	s, err := e.Vmhost(ctx)
+	if err != nil || len(e.defined) == n {
+		return e.defined, err
+	}
+	if err := e.define(n); err != nil {
 		return nil, err
 	}
-	e.onClose(func(context.Context) error { return undefine() })
 	if err := refreshHost(ctx, s); err != nil {
 		return nil, err
 	}
-	if err := allListed(ctx, s, n); err != nil {
-		return nil, err
+	return e.defined, allListed(ctx, s, n)
+}
+
+// define makes domains on the host until there are n. They only get more: figures
+// are in the order of how many they need.
+func (e *Env) define(n int) error {
+	if len(e.defined) >= n {
+		return nil
 	}
-	e.defined = names
-	return names, nil
+	names, undefine, err := e.lab.Define(len(e.defined), n)
+	if err != nil {
+		return err
+	}
+	e.onClose(func(context.Context) error { return undefine() })
+	e.defined = append(e.defined, names...)
+	return nil
 }
 
 // allListed makes sure that what is measured does what it should: vmhost shows

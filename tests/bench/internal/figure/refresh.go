@@ -55,6 +55,11 @@ func (e *Env) bulk(ctx context.Context, stats golibvirt.DomainStatsTypes) (measu
 	if err != nil {
 		return nil, err
 	}
+	return e.bulkOf(stats, len(names))
+}
+
+// bulkOf is bulk, of a host that has that many domains at least.
+func (e *Env) bulkOf(stats golibvirt.DomainStatsTypes, domains int) (measure.Side, error) {
 	own, err := e.lab.Dial()
 	if err != nil {
 		return nil, err
@@ -66,8 +71,8 @@ func (e *Env) bulk(ctx context.Context, stats golibvirt.DomainStatsTypes) (measu
 			if err != nil {
 				return fmt.Errorf("bulk call: %w", err)
 			}
-			if len(rows) < len(names) {
-				return fmt.Errorf("bulk call: %d of %d domains", len(rows), len(names))
+			if len(rows) < domains {
+				return fmt.Errorf("bulk call: %d of %d domains", len(rows), domains)
 			}
 			return nil
 		})

@@ -21,9 +21,9 @@ const definedXML = `<domain type='qemu'>
   </devices>
 </domain>`
 
-// Define makes n domains that do not run, each with one interface and no disk,
-// and answers with their names and with what removes them.
-func (l *Lab) Define(n int) (names []string, remove func() error, err error) {
+// Define makes domains that do not run, number from to number to-1, each with one
+// interface and no disk, and answers with their names and with what removes them.
+func (l *Lab) Define(from, to int) (names []string, remove func() error, err error) {
 	c, err := l.Dial()
 	if err != nil {
 		return nil, nil, err
@@ -38,7 +38,7 @@ func (l *Lab) Define(n int) (names []string, remove func() error, err error) {
 		}
 		return errors.Join(append(errs, c.Disconnect())...)
 	}
-	for i := range n {
+	for i := from; i < to; i++ {
 		name := fmt.Sprintf("bench-defined-%03d", i)
 		d, err := c.DomainDefineXML(fmt.Sprintf(definedXML, name, uuid.NewString(), i>>8, i&0xff))
 		if err != nil {

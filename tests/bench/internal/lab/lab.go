@@ -1,11 +1,11 @@
-// Package lab is the hypervisor that figures are measured on: one real libvirt
-// host of deploy/devhosts, in a lab of its own so that nothing else works on it.
-// It reaches the host in the two ways that ours is compared with: go-libvirt on
-// a connection of its own, and virsh.
+// Package lab is the hypervisors that figures are measured on: one real libvirt
+// host of deploy/devhosts, and one real LXD server where it is asked for, in a lab
+// of their own so that nothing else works on them. It reaches them in the ways
+// that ours is compared with: go-libvirt on a connection of its own, virsh, and
+// LXD's API on its unix socket.
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -47,17 +47,9 @@ func Up(ctx context.Context, root string, out io.Writer) (*Lab, error) {
 	if err := l.devhosts(ctx, out, "up"); err != nil {
 		return nil, err
 	}
-	var env bytes.Buffer
-	if err := l.devhosts(ctx, &env, "env"); err != nil {
+	var err error
+	if l.Socket, err = l.setting(ctx, "DEVHOSTS_H1_SOCKET"); err != nil {
 		return nil, errors.Join(err, l.Down(ctx))
-	}
-	for line := range strings.Lines(env.String()) {
-		if socket, ok := strings.CutPrefix(line, "DEVHOSTS_H1_SOCKET="); ok {
-			l.Socket = strings.TrimSpace(socket)
-		}
-	}
-	if l.Socket == "" {
-		return nil, errors.Join(errors.New("devhosts.sh names no socket of h1"), l.Down(ctx))
 	}
 	return l, nil
 }
@@ -70,11 +62,11 @@ func (l *Lab) Down(ctx context.Context) error {
 	return l.devhosts(ctx, l.out, "down")
 }
 
-func (l *Lab) devhosts(ctx context.Context, out io.Writer, verb string) error {
-	cmd := exec.CommandContext(ctx, l.script, verb) //nolint:gosec // a script of this repository
+func (l *Lab) devhosts(ctx context.Context, out io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, l.script, args...) //nolint:gosec // a script of this repository
 	cmd.Env, cmd.Stdout, cmd.Stderr = l.env, out, l.out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("devhosts.sh %s: %w", verb, err)
+		return fmt.Errorf("devhosts.sh %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
 }
