@@ -22,21 +22,27 @@ const (
 	FilterOvercommitted Filter = "overcommitted"
 	FilterType          Filter = "type"
 	FilterArchitecture  Filter = "architecture"
+	FilterCPUModel      Filter = "cpu_model"
 	FilterCapability    Filter = "capability"
 	FilterImage         Filter = "image"
+	FilterPolicy        Filter = "policy"
 	FilterNetwork       Filter = "network"
 	FilterHostname      Filter = "hostname"
+	FilterAffinity      Filter = "affinity"
+	FilterSpread        Filter = "spread"
 	FilterCores         Filter = "cores"
 	FilterMemory        Filter = "memory"
 	FilterHugepages     Filter = "hugepages"
 	FilterPinnedCores   Filter = "pinned_cores"
+	FilterNUMA          Filter = "numa"
 	FilterStorage       Filter = "storage"
 )
 
 // early are the filters before those of room, in order.
 var early = [...]Filter{
 	FilterVMHost, FilterResourcePool, FilterZone, FilterTags, FilterCordon, FilterState, FilterOvercommitted, FilterType,
-	FilterArchitecture, FilterCapability, FilterImage, FilterNetwork, FilterHostname,
+	FilterArchitecture, FilterCPUModel, FilterCapability, FilterImage, FilterPolicy, FilterNetwork, FilterHostname,
+	FilterAffinity, FilterSpread,
 }
 
 // rank says how far a host came. Those of room are alike: another size or ratio
@@ -50,7 +56,7 @@ func (f Filter) rank() int {
 
 // check tries the filters in order and answers the first that refuses the host.
 // When it answers true, fit has what was chosen on the host.
-func check(h *Host, req *Request, fit *fitting) (Refusal, bool) {
+func check(h *Host, req *Request, near *nearness, fit *fitting) (Refusal, bool) {
 	no := func(f Filter) (Refusal, bool) { return Refusal{Host: h, Filter: f, req: req}, false }
 	switch {
 	case req.VMHost != "" && req.VMHost != h.ID:
@@ -74,16 +80,27 @@ func check(h *Host, req *Request, fit *fitting) (Refusal, bool) {
 		return no(FilterType)
 	case !fit.chooseArchitecture(h, req):
 		return no(FilterArchitecture)
+	case req.CPUModel != "" && req.CPUModel != h.CPUModel:
+		return no(FilterCPUModel)
 	case h.missingCapability(req) != "":
 		return no(FilterCapability)
 	case !fit.chooseImage(h, req):
 		return no(FilterImage)
+	}
+	if why, ok := req.Policy.admits(h); !ok {
+		return Refusal{Host: h, Filter: FilterPolicy, Why: why, req: req}, false
 	}
 	if i, ok := fit.chooseNetworks(h, req); !ok {
 		return Refusal{Host: h, Filter: FilterNetwork, Item: i, req: req}, false
 	}
 	if req.NameTaken != nil && req.NameTaken(h.ID, req.NameOn(h)) {
 		return no(FilterHostname)
+	}
+	if i := near.broken(h, req); i >= 0 {
+		return Refusal{Host: h, Filter: FilterAffinity, Item: i, req: req}, false
+	}
+	if n, full := near.full(h, req); full {
+		return Refusal{Host: h, Filter: FilterSpread, Requested: int64(n), req: req}, false
 	}
 	return fit.room(h, req)
 }
@@ -106,6 +123,10 @@ func (f *fitting) room(h *Host, req *Request) (Refusal, bool) {
 		if _, pinned := slices.BinarySearch(h.Pinned, c); pinned {
 			return Refusal{Host: h, Filter: FilterPinnedCores, Item: i, req: req}, false
 		}
+	}
+	f.cores = req.PinnedCores
+	if req.OneNUMANode && !f.chooseNode(h, req) {
+		return Refusal{Host: h, Filter: FilterNUMA, Requested: int64(req.Cores), req: req}, false
 	}
 	return f.choosePools(h, req)
 }

@@ -38,6 +38,11 @@ type Host struct {
 	// CoreNumbers are the numbers of its cores, sorted; none: they are counted from
 	// 0. Pinned are those that some machine is pinned to.
 	CoreNumbers, Pinned []int32
+	// Nodes are its NUMA nodes, by id; a host that tells of none has one.
+	Nodes []Node
+	// CPUModel is what it reports, KVM whether guests run by it.
+	CPUModel string
+	KVM      bool
 	// Hugepages is the memory in huge pages, MiB, of PageMiB each.
 	Hugepages Resource
 	PageMiB   int64
@@ -55,6 +60,8 @@ type Host struct {
 	MacvlanMode vmhostv1.MacvlanMode
 	// Machines is how many machines hold commitments.
 	Machines int32
+	// Groups are those that have machines on it, see GroupKey; sorted by key.
+	Groups []GroupCount
 }
 
 // NewHost makes a Host from its records; observed and ledger may be nil.
@@ -79,6 +86,9 @@ func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 		MemoryMiB: NewResource(o.GetMemoryMib(), r.GetReservedMemoryMib(), ratio.memory,
 			total.GetMemoryMib(), o.GetForeign().GetMemoryMib()),
 		CoreNumbers:    coreNumbers(o),
+		Nodes:          nodes(o),
+		CPUModel:       o.GetCpuModel(),
+		KVM:            o.GetKvm(),
 		Pinned:         sorted(total.GetPinnedCores(), o.GetForeign().GetPinnedCores()),
 		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, total.GetStorageBytes()),
 		DefaultPool:    r.GetDefaultStoragePool(),
@@ -148,14 +158,7 @@ func (h *Host) hasCore(number int32) bool {
 // hugepages is the memory in huge pages of the smallest size there is, which is
 // what hypervisors use when they are told no size.
 func hugepages(o *vmhostv1.VmHostObservation, committed int64) (Resource, int64) {
-	size := int64(0)
-	for _, n := range o.GetNumaNodes() {
-		for _, p := range n.GetHugePages() {
-			if p.GetTotal() > 0 && p.GetSizeKib() >= 1024 && (size == 0 || p.GetSizeKib() < size) {
-				size = p.GetSizeKib()
-			}
-		}
-	}
+	size := pageKiB(o)
 	total, used := int64(0), int64(0)
 	for _, n := range o.GetNumaNodes() {
 		for _, p := range n.GetHugePages() {
@@ -170,6 +173,19 @@ func hugepages(o *vmhostv1.VmHostObservation, committed int64) (Resource, int64)
 		told = f.GetHugepagesMib()
 	}
 	return NewResource(total, 0, 1, committed, ofOthers(used, committed, told)), size / 1024
+}
+
+// pageKiB is the smallest size that huge pages are there of; 0: none are.
+func pageKiB(o *vmhostv1.VmHostObservation) int64 {
+	size := int64(0)
+	for _, n := range o.GetNumaNodes() {
+		for _, p := range n.GetHugePages() {
+			if p.GetTotal() > 0 && p.GetSizeKib() >= 1024 && (size == 0 || p.GetSizeKib() < size) {
+				size = p.GetSizeKib()
+			}
+		}
+	}
+	return size
 }
 
 // ofOthers is what others use of something of which it is seen how much is in

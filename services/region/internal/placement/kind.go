@@ -56,6 +56,11 @@ func (h *Host) missingCapability(req *Request) string {
 	case req.functions() && !h.can(srIOV):
 		return srIOV
 	}
+	for _, word := range req.Capabilities {
+		if !h.can(word) {
+			return word
+		}
+	}
 	return ""
 }
 

@@ -34,6 +34,12 @@ type Plan struct {
 	Pools, PoolReasons []string
 	// Networks has what each interface is attached to.
 	Networks []Attachment
+	// PinnedCores are the host's cores that the machine is pinned to: those asked
+	// for, or those chosen on NUMANode; NUMANode is -1 unless one was asked for.
+	PinnedCores []int32
+	NUMANode    int32
+	// Scores are how the host was judged.
+	Scores Scores
 	// Load of the host after taking the machine, 0 to 1.
 	Load float64
 	// Considered is how many hosts were looked at.
@@ -56,57 +62,9 @@ type Attachment struct {
 	Why string
 }
 
-// Choose finds the least loaded host that fits. Hosts must be sorted by id: of
-// two that are loaded alike the first is chosen.
-func Choose(hosts []*Host, req Request) Plan {
-	plan := Plan{Index: -1, Considered: len(hosts)}
-	var fit fitting
-	for i, h := range hosts {
-		// The load is cheap and most hosts lose by it: a host that could not win
-		// is not looked at any further.
-		load := h.loadWith(req.Cores, req.MemoryMiB)
-		if plan.Index >= 0 && load >= plan.Load {
-			continue
-		}
-		if _, ok := check(h, &req, &fit); ok {
-			plan.Index, plan.Load = i, load
-		}
-	}
-	if plan.Index >= 0 {
-		plan.Host = hosts[plan.Index]
-		check(plan.Host, &req, &fit)
-		plan.Architecture = fit.architecture
-		plan.Pools = slices.Clone(fit.pools)
-		for i := range req.Disks {
-			plan.PoolReasons = append(plan.PoolReasons, fit.whyPool(plan.Host, &req, i))
-		}
-		for i, p := range fit.networks {
-			plan.Networks = append(plan.Networks, Attachment{Source: p.source, Kind: p.kind, VLAN: p.tag, Why: p.why(plan.Host, &req.Interfaces[i])})
-		}
-	}
-	if plan.Index < 0 || req.Explain {
-		plan.explain(hosts, &req)
-	}
-	return plan
-}
-
-func (p *Plan) explain(hosts []*Host, req *Request) {
-	p.RefusedCounts = map[Filter]int{}
-	var fit fitting
-	for _, h := range hosts {
-		refusal, ok := check(h, req, &fit)
-		if ok {
-			continue
-		}
-		p.RefusedCounts[refusal.Filter]++
-		p.Refusals = append(p.Refusals, refusal)
-	}
-	slices.SortStableFunc(p.Refusals, func(a, b Refusal) int { return b.Filter.rank() - a.Filter.rank() })
-}
-
 // Commitment is all that the machine takes of its host.
 func (p *Plan) Commitment(req *Request) *storev1.Commitment {
-	c := &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB, PinnedCores: slices.Clone(req.PinnedCores)}
+	c := &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB, PinnedCores: slices.Clone(p.PinnedCores)}
 	slices.Sort(c.GetPinnedCores())
 	if req.Hugepages {
 		c.HugepagesMib = req.MemoryMiB
@@ -142,4 +100,6 @@ type fitting struct {
 	poolHow      []how
 	networks     []pick
 	free         []int64
+	cores        []int32 // pinned
+	node         int32   // of the NUMA node, where one is asked for
 }

@@ -29,6 +29,8 @@ type Refusal struct {
 	Tagless bool
 	// Missing says that the storage pool or core is not there or not running.
 	Missing bool
+	// Why is what the policy's predicate says.
+	Why string
 
 	req *Request
 }
@@ -64,6 +66,16 @@ func (r Refusal) Message() string {
 		return fmt.Sprintf("runs %s, not %s", strings.Join(h.Architectures, ", "), r.req.Architecture)
 	case FilterHostname:
 		return fmt.Sprintf("has something named %s on its hypervisor already", r.req.NameOn(h))
+	case FilterCPUModel:
+		return r.cpuModel()
+	case FilterPolicy:
+		return r.policy()
+	case FilterAffinity:
+		return r.affinity()
+	case FilterSpread:
+		return fmt.Sprintf("is in zone %s, which has %d machines of group %s; at most %d are wanted in one zone", h.Zone, r.Requested, r.req.Group, r.req.MaxPerZone)
+	case FilterNUMA:
+		return r.numa()
 	case FilterNetwork:
 		return r.network()
 	case FilterCores:
@@ -123,8 +135,10 @@ func (r Refusal) capability() string {
 		return "cannot start machines with secure boot"
 	case hugePages:
 		return "has no huge pages"
-	default:
+	case srIOV:
 		return "has no device with virtual functions (SR-IOV)"
+	default:
+		return "has not the capability " + word
 	}
 }
 

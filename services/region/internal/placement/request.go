@@ -44,6 +44,27 @@ type Request struct {
 	// NameTaken says whether something on the host has the name already; nil:
 	// nothing has.
 	NameTaken func(host, name string) bool
+	// CPUModel the host must report, empty: any.
+	CPUModel string
+	// Capabilities the host must have, beside those that the machine needs anyway.
+	Capabilities []string
+	// OneNUMANode asks for cores and memory on one NUMA node of the host. Without
+	// PinnedCores the engine chooses the cores that the machine is pinned to.
+	OneNUMANode bool
+	// Group of the resource pool that the machine will belong to, empty: none.
+	Group string
+	// Affinity says which machines it must or should be near to or away from.
+	Affinity []Rule
+	// MaxPerZone is how many machines of the group one zone may have, 0: any
+	// number.
+	MaxPerZone int32
+	// Policy is how hosts that fit are preferred.
+	Policy Policy
+	// Refusing is how often each host's hypervisor refused a compose of late, by
+	// host id; hosts that refused nothing are not in it.
+	Refusing map[string]int
+	// Seed breaks ties between hosts of the same score; 0: the first id wins.
+	Seed uint64
 	// Explain asks for the refusals also when a host was found.
 	Explain bool
 }
