@@ -21,6 +21,7 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 	"github.com/vmhost-project/vmhost/services/region/internal/console"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -110,6 +111,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
 	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
 	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})
+	vmhostv1.RegisterPlacementPolicyServiceServer(r, &placementPolicies{base: s.base, policies: policy.NewSet()})
 	vmhostv1.RegisterRackServiceServer(r, &racks{base: s.base, endpoints: s.cfg.RackEndpoints, caSPKI: s.cfg.CASPKI})
 	vmhostv1.RegisterEventServiceServer(r, &events{base: s.base, hub: s.events})
 }

@@ -54,6 +54,7 @@ type fixture struct {
 	pools   vmhostv1.ResourcePoolServiceClient
 	racks   vmhostv1.RackServiceClient
 	events  vmhostv1.EventServiceClient
+	rules   vmhostv1.PlacementPolicyServiceClient
 	secrets *secret.Keyset
 }
 
@@ -136,6 +137,7 @@ func (f *fixture) serve(server *grpc.Server, parts ...func(context.Context) erro
 	f.conn = conn
 	f.hosts, f.mach, f.ops = vmhostv1.NewVmHostServiceClient(conn), vmhostv1.NewMachineServiceClient(conn), vmhostv1.NewOperationServiceClient(conn)
 	f.zones, f.pools = vmhostv1.NewZoneServiceClient(conn), vmhostv1.NewResourcePoolServiceClient(conn)
+	f.rules = vmhostv1.NewPlacementPolicyServiceClient(conn)
 	f.racks, f.events = vmhostv1.NewRackServiceClient(conn), vmhostv1.NewEventServiceClient(conn)
 }
 

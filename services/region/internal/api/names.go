@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -22,6 +23,7 @@ const (
 	zonesCollection         = "zones/"
 	resourcePoolsCollection = "resourcePools/"
 	racksCollection         = "racks/"
+	policiesCollection      = policy.Collection
 )
 
 // defaultID is the id of the zone and the pool that are always there.

@@ -46,6 +46,9 @@ var (
 	ResourcePools = Family[*storev1.StoredResourcePool]{prefix: "pools/"}
 	// PoolUsage: what the machines of a resource pool with a quota take, by pool id.
 	PoolUsage = Family[*storev1.StoredPoolUsage]{prefix: "usage/"}
+	// Policies: placement policies that operators made, by id. Those that are there
+	// from the start are no records.
+	Policies = Family[*storev1.StoredPlacementPolicy]{prefix: "policies/"}
 	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
 	// `racks`), id, kind of user (`vmHosts`, `racks`) and its id. Machines refer to
 	// their pool by Names.
@@ -118,6 +121,8 @@ func familyOf(key string) family {
 		return ResourcePools
 	case "usage":
 		return PoolUsage
+	case "policies":
+		return Policies
 	case "refs":
 		return References
 	case "events":
