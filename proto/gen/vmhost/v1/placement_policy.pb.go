@@ -40,7 +40,8 @@ type PlacementPolicy struct {
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Free text of at most 1024 characters.
 	Description string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
-	// How much each score counts.
+	// How much each score counts; at least one must. Not set when it is made: those
+	// of `spread`.
 	Weights *PlacementWeights `protobuf:"bytes,7,opt,name=weights,proto3" json:"weights,omitempty"`
 	// A CEL expression that must be true of a host for it to be considered, over
 	// `host` (id, zone, tags, architectures, capabilities, cores, memory_mib,

@@ -41,7 +41,7 @@ type PlacementPolicyServiceClient interface {
 	// Changes the fields named in update_mask.
 	UpdatePlacementPolicy(ctx context.Context, in *UpdatePlacementPolicyRequest, opts ...grpc.CallOption) (*PlacementPolicy, error)
 	// Removes a placement policy. Those that are there from the start stay. Machines
-	// that were placed by it are not touched. Errors: IN_USE, ETAG_MISMATCH.
+	// that were placed by it are not touched. Errors: WRONG_STATE, ETAG_MISMATCH.
 	DeletePlacementPolicy(ctx context.Context, in *DeletePlacementPolicyRequest, opts ...grpc.CallOption) (*DeletePlacementPolicyResponse, error)
 }
 
@@ -118,7 +118,7 @@ type PlacementPolicyServiceServer interface {
 	// Changes the fields named in update_mask.
 	UpdatePlacementPolicy(context.Context, *UpdatePlacementPolicyRequest) (*PlacementPolicy, error)
 	// Removes a placement policy. Those that are there from the start stay. Machines
-	// that were placed by it are not touched. Errors: IN_USE, ETAG_MISMATCH.
+	// that were placed by it are not touched. Errors: WRONG_STATE, ETAG_MISMATCH.
 	DeletePlacementPolicy(context.Context, *DeletePlacementPolicyRequest) (*DeletePlacementPolicyResponse, error)
 	mustEmbedUnimplementedPlacementPolicyServiceServer()
 }

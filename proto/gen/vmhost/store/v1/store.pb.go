@@ -320,8 +320,10 @@ type Commitment struct {
 	// Addresses that the hypervisor's DHCP is told to give, each to one machine
 	// only: the network, `/` and the address; sorted.
 	FixedAddresses []string `protobuf:"bytes,7,rep,name=fixed_addresses,json=fixedAddresses,proto3" json:"fixed_addresses,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Machines per group: the resource pool's id, `/` and the group.
+	Groups        map[string]int32 `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Commitment) Reset() {
@@ -403,6 +405,98 @@ func (x *Commitment) GetFixedAddresses() []string {
 	return nil
 }
 
+func (x *Commitment) GetGroups() map[string]int32 {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+// `groups/<pool>/<group>`: written by every compose that must not see other
+// zones of the group change before it is committed.
+type StoredGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredGroup) Reset() {
+	*x = StoredGroup{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredGroup) ProtoMessage() {}
+
+func (x *StoredGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredGroup.ProtoReflect.Descriptor instead.
+func (*StoredGroup) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
+}
+
+// `lasthostremoval`: written by the removal of every host, for those who compare
+// ranges of hosts, in which a key that went is not noticed.
+type StoredHostRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host, its uid.
+	VmHostUid     string `protobuf:"bytes,1,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredHostRemoval) Reset() {
+	*x = StoredHostRemoval{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredHostRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredHostRemoval) ProtoMessage() {}
+
+func (x *StoredHostRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredHostRemoval.ProtoReflect.Descriptor instead.
+func (*StoredHostRemoval) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StoredHostRemoval) GetVmHostUid() string {
+	if x != nil {
+		return x.VmHostUid
+	}
+	return ""
+}
+
 // `usage/<pool>`: what the machines of a resource pool with a quota take. There
 // as long as the pool has a quota; written together with the machine it is for.
 type StoredPoolUsage struct {
@@ -418,7 +512,7 @@ type StoredPoolUsage struct {
 
 func (x *StoredPoolUsage) Reset() {
 	*x = StoredPoolUsage{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +524,7 @@ func (x *StoredPoolUsage) String() string {
 func (*StoredPoolUsage) ProtoMessage() {}
 
 func (x *StoredPoolUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +537,7 @@ func (x *StoredPoolUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredPoolUsage.ProtoReflect.Descriptor instead.
 func (*StoredPoolUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoredPoolUsage) GetAmount() *v1.ResourceAmount {
@@ -471,7 +565,7 @@ type StoredPlacementPolicy struct {
 
 func (x *StoredPlacementPolicy) Reset() {
 	*x = StoredPlacementPolicy{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +577,7 @@ func (x *StoredPlacementPolicy) String() string {
 func (*StoredPlacementPolicy) ProtoMessage() {}
 
 func (x *StoredPlacementPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +590,7 @@ func (x *StoredPlacementPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredPlacementPolicy.ProtoReflect.Descriptor instead.
 func (*StoredPlacementPolicy) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredPlacementPolicy) GetResource() *v1.PlacementPolicy {
@@ -519,7 +613,7 @@ type StoredConsole struct {
 
 func (x *StoredConsole) Reset() {
 	*x = StoredConsole{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +625,7 @@ func (x *StoredConsole) String() string {
 func (*StoredConsole) ProtoMessage() {}
 
 func (x *StoredConsole) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +638,7 @@ func (x *StoredConsole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredConsole.ProtoReflect.Descriptor instead.
 func (*StoredConsole) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StoredConsole) GetOpen() *v11.OpenConsole {
@@ -577,7 +671,7 @@ type StoredMachine struct {
 
 func (x *StoredMachine) Reset() {
 	*x = StoredMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +683,7 @@ func (x *StoredMachine) String() string {
 func (*StoredMachine) ProtoMessage() {}
 
 func (x *StoredMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +696,7 @@ func (x *StoredMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMachine.ProtoReflect.Descriptor instead.
 func (*StoredMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoredMachine) GetResource() *v1.Machine {
@@ -642,7 +736,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +748,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +761,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -702,7 +796,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +808,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +821,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredName) GetUid() string {
@@ -748,7 +842,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +854,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +867,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -819,7 +913,7 @@ type StoredOperation struct {
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +925,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +938,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -948,7 +1042,7 @@ type StoredRemoval struct {
 
 func (x *StoredRemoval) Reset() {
 	*x = StoredRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1054,7 @@ func (x *StoredRemoval) String() string {
 func (*StoredRemoval) ProtoMessage() {}
 
 func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1067,7 @@ func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
 func (*StoredRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredRemoval) GetMode() v1.RemoveMode {
@@ -1015,7 +1109,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1121,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1134,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -1087,7 +1181,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1193,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1206,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1157,7 +1251,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1263,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1276,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1241,7 +1335,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1347,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1360,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1294,7 +1388,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1400,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1413,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1340,7 +1434,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1446,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1459,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1385,7 +1479,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1491,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1504,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 // `events/<id>`.
@@ -1424,7 +1518,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1530,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1543,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1472,7 +1566,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1578,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1591,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1533,7 +1627,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1639,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1652,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1609,7 +1703,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1715,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1728,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1659,7 +1753,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1765,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1778,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1728,7 +1822,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"]\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
-	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\xe4\x03\n" +
+	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\xe0\x04\n" +
 	"\n" +
 	"Commitment\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x05R\x05cores\x12\x1d\n" +
@@ -1738,13 +1832,20 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\x12#\n" +
 	"\rhugepages_mib\x18\x05 \x01(\x03R\fhugepagesMib\x12X\n" +
 	"\x0fsriov_functions\x18\x06 \x03(\v2/.vmhost.store.v1.Commitment.SriovFunctionsEntryR\x0esriovFunctions\x12'\n" +
-	"\x0ffixed_addresses\x18\a \x03(\tR\x0efixedAddresses\x1a?\n" +
+	"\x0ffixed_addresses\x18\a \x03(\tR\x0efixedAddresses\x12?\n" +
+	"\x06groups\x18\b \x03(\v2'.vmhost.store.v1.Commitment.GroupsEntryR\x06groups\x1a?\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1aA\n" +
 	"\x13SriovFunctionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"^\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\x1a9\n" +
+	"\vGroupsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\r\n" +
+	"\vStoredGroup\"3\n" +
+	"\x11StoredHostRemoval\x12\x1e\n" +
+	"\vvm_host_uid\x18\x01 \x01(\tR\tvmHostUid\"^\n" +
 	"\x0fStoredPoolUsage\x121\n" +
 	"\x06amount\x18\x01 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x06amount\x12\x18\n" +
 	"\acounted\x18\x02 \x01(\bR\acounted\"O\n" +
@@ -1858,99 +1959,103 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                       // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
 	(*StoredVmHostObservation)(nil), // 2: vmhost.store.v1.StoredVmHostObservation
 	(*StoredLedger)(nil),            // 3: vmhost.store.v1.StoredLedger
 	(*Commitment)(nil),              // 4: vmhost.store.v1.Commitment
-	(*StoredPoolUsage)(nil),         // 5: vmhost.store.v1.StoredPoolUsage
-	(*StoredPlacementPolicy)(nil),   // 6: vmhost.store.v1.StoredPlacementPolicy
-	(*StoredConsole)(nil),           // 7: vmhost.store.v1.StoredConsole
-	(*StoredMachine)(nil),           // 8: vmhost.store.v1.StoredMachine
-	(*StoredSeenMachine)(nil),       // 9: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),              // 10: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),           // 11: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),         // 12: vmhost.store.v1.StoredOperation
-	(*StoredRemoval)(nil),           // 13: vmhost.store.v1.StoredRemoval
-	(*StoredRequest)(nil),           // 14: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),              // 15: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),           // 16: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),        // 17: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),              // 18: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),      // 19: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),         // 20: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),             // 21: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),         // 22: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),             // 23: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),            // 24: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),        // 25: vmhost.store.v1.StoredDeployment
-	nil,                             // 26: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                             // 27: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	(*v1.VmHost)(nil),               // 28: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 29: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 30: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 31: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),       // 32: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),      // 33: vmhost.v1.PlacementPolicy
-	(*v11.OpenConsole)(nil),         // 34: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),              // 35: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 36: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 37: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 38: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 40: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 41: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 42: vmhost.rack.v1.Step
-	(v1.RemoveMode)(0),              // 43: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),               // 44: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 45: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 46: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 47: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 48: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 49: vmhost.v1.JoinToken
+	(*StoredGroup)(nil),             // 5: vmhost.store.v1.StoredGroup
+	(*StoredHostRemoval)(nil),       // 6: vmhost.store.v1.StoredHostRemoval
+	(*StoredPoolUsage)(nil),         // 7: vmhost.store.v1.StoredPoolUsage
+	(*StoredPlacementPolicy)(nil),   // 8: vmhost.store.v1.StoredPlacementPolicy
+	(*StoredConsole)(nil),           // 9: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),           // 10: vmhost.store.v1.StoredMachine
+	(*StoredSeenMachine)(nil),       // 11: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),              // 12: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),           // 13: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),         // 14: vmhost.store.v1.StoredOperation
+	(*StoredRemoval)(nil),           // 15: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),           // 16: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),              // 17: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),           // 18: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),        // 19: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),              // 20: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),      // 21: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),         // 22: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),             // 23: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),         // 24: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),             // 25: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),            // 26: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),        // 27: vmhost.store.v1.StoredDeployment
+	nil,                             // 28: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                             // 29: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	nil,                             // 30: vmhost.store.v1.Commitment.GroupsEntry
+	(*v1.VmHost)(nil),               // 31: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),    // 32: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),             // 33: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),            // 34: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),       // 35: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),      // 36: vmhost.v1.PlacementPolicy
+	(*v11.OpenConsole)(nil),         // 37: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),              // 38: vmhost.v1.Machine
+	(*v11.MachineObservation)(nil),  // 39: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
+	(*v1.Operation)(nil),            // 41: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),   // 43: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),       // 44: vmhost.v1.OperationError
+	(*v11.Step)(nil),                // 45: vmhost.rack.v1.Step
+	(v1.RemoveMode)(0),              // 46: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),               // 47: google.protobuf.Any
+	(*v1.Rack)(nil),                 // 48: vmhost.v1.Rack
+	(*v1.Zone)(nil),                 // 49: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),         // 50: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                // 51: vmhost.v1.Event
+	(*v1.JoinToken)(nil),            // 52: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	28, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	29, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	30, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	31, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	31, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	32, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	33, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	34, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	26, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	27, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	32, // 7: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	33, // 8: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	34, // 9: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	35, // 10: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 11: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	36, // 12: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	37, // 13: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	37, // 14: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	38, // 15: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	39, // 16: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	40, // 17: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	41, // 18: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	42, // 19: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	13, // 20: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	43, // 21: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	44, // 22: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	37, // 23: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	45, // 24: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	37, // 25: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	46, // 26: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	47, // 27: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	48, // 28: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	49, // 29: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 30: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	37, // 31: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	37, // 32: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	37, // 33: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	28, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	29, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	30, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
+	35, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	36, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	37, // 10: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	38, // 11: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	4,  // 12: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	39, // 13: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	40, // 14: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	40, // 15: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	41, // 16: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	42, // 17: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	43, // 18: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	44, // 19: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	45, // 20: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	15, // 21: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	46, // 22: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	47, // 23: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	40, // 24: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	48, // 25: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	40, // 26: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	49, // 27: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	50, // 28: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	51, // 29: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	52, // 30: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 31: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	40, // 32: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	40, // 33: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	40, // 34: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -1964,7 +2069,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
