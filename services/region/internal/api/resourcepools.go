@@ -174,6 +174,7 @@ func (s *resourcePools) DeleteResourcePool(ctx context.Context, req *vmhostv1.De
 		tx.IfNone(store.Names.Prefix(id))
 		tx.Delete(store.ResourcePools.Key(id))
 		tx.Delete(store.PoolUsage.Key(id))
+		tx.DeletePrefix(store.Groups.Prefix(id))
 		addEvent(ctx, tx, "resource_pool.deleted", name, "")
 		return &vmhostv1.DeleteResourcePoolResponse{}, nil
 	})

@@ -78,6 +78,7 @@ func TakeOut(v *store.View, tx *store.Txn, id string) error {
 	tx.Delete(store.Assignments.Key(id))
 	tx.Delete(store.Secrets.Key(secretParts(id)...))
 	tx.DeletePrefix(store.Seen.Prefix(id))
+	store.Put(tx, store.HostRemoval, &storev1.StoredHostRemoval{VmHostUid: r.Value.GetResource().GetUid()})
 	return nil
 }
 

@@ -28,6 +28,12 @@ func add(l *storev1.StoredLedger, c *storev1.Commitment) {
 		}
 		total.SriovFunctions[device] += n
 	}
+	for group, n := range c.GetGroups() {
+		if total.Groups == nil {
+			total.Groups = map[string]int32{}
+		}
+		total.Groups[group] += n
+	}
 	total.PinnedCores = join(total.GetPinnedCores(), c.GetPinnedCores())
 	total.FixedAddresses = join(total.GetFixedAddresses(), c.GetFixedAddresses())
 }
@@ -54,6 +60,13 @@ func subtract(l *storev1.StoredLedger, c *storev1.Commitment) {
 			total.SriovFunctions[device] = left
 		} else {
 			delete(total.GetSriovFunctions(), device)
+		}
+	}
+	for group, n := range c.GetGroups() {
+		if left := total.GetGroups()[group] - n; left > 0 {
+			total.Groups[group] = left
+		} else {
+			delete(total.GetGroups(), group)
 		}
 	}
 	total.PinnedCores = without(total.GetPinnedCores(), c.GetPinnedCores())

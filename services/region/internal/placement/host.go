@@ -97,6 +97,9 @@ func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 		MacvlanMode:    r.GetDefaultMacvlanMode(),
 		Machines:       ledger.GetMachines(),
 	}
+	if groups := total.GetGroups(); len(groups) > 0 {
+		h = h.WithGroups(groups)
+	}
 	if h.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
 		h.Project = cmp.Or(r.GetProject(), "default")
 	}
@@ -211,6 +214,9 @@ func (h *Host) Take(c *storev1.Commitment) *Host {
 	if len(c.GetFixedAddresses()) > 0 {
 		out.FixedAddresses = slices.Concat(h.FixedAddresses, c.GetFixedAddresses())
 		slices.Sort(out.FixedAddresses)
+	}
+	for key, n := range c.GetGroups() {
+		out.Groups = out.Join(key, n).Groups
 	}
 	if len(c.GetStorageBytes()) > 0 {
 		out.Pools = slices.Clone(h.Pools)

@@ -49,6 +49,11 @@ var (
 	// Policies: placement policies that operators made, by id. Those that are there
 	// from the start are no records.
 	Policies = Family[*storev1.StoredPlacementPolicy]{prefix: "policies/"}
+	// Groups: what composes compare and write that must not see other zones of a
+	// group change, by pool id and group.
+	Groups = Family[*storev1.StoredGroup]{prefix: "groups/", many: true}
+	// HostRemoval: the removal of a host that was last; it has no id.
+	HostRemoval = Family[*storev1.StoredHostRemoval]{prefix: "lasthostremoval"}
 	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
 	// `racks`), id, kind of user (`vmHosts`, `racks`) and its id. Machines refer to
 	// their pool by Names.
@@ -123,6 +128,10 @@ func familyOf(key string) family {
 		return PoolUsage
 	case "policies":
 		return Policies
+	case "groups":
+		return Groups
+	case "lasthostremoval":
+		return HostRemoval
 	case "refs":
 		return References
 	case "events":

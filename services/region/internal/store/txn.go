@@ -34,6 +34,10 @@ const (
 	MaxCompares = 112
 	MaxWrites   = MaxCompares * nestedWrites
 
+	// With at most FewCompares there is room for ManyWrites.
+	FewCompares = maxTxnOps / 2
+	ManyWrites  = FewCompares * FewCompares
+
 	nestedWrites = maxTxnOps - MaxCompares
 )
 
@@ -69,6 +73,17 @@ func (t *Txn) IfPresent(key string) {
 // IfNone demands that there is no key with the prefix.
 func (t *Txn) IfNone(prefix string) {
 	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix())
+}
+
+// IfUnchanged demands that no key of first up to last, both included, was written
+// after the revision. A key that was deleted meanwhile is not noticed.
+func (t *Txn) IfUnchanged(first, last string, revision int64) {
+	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(first), "<", revision+1).WithRange(last+"\x00"))
+}
+
+// IfPrefixUnchanged is IfUnchanged of all keys with the prefix.
+func (t *Txn) IfPrefixUnchanged(prefix string, revision int64) {
+	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix())
 }
 
 func encode(value proto.Message) ([]byte, error) {
@@ -127,8 +142,14 @@ func (t *Txn) writes() []clientv3.Op {
 	if len(t.ops) <= maxTxnOps {
 		return t.ops
 	}
+	// A level leaves to the next what it does not use itself: with few compares the
+	// most fit when half are nested transactions, each of half.
+	size := nestedWrites
+	if len(t.compares) <= maxTxnOps/2 {
+		size = maxTxnOps / 2
+	}
 	var nested []clientv3.Op
-	for part := range slices.Chunk(t.ops, nestedWrites) {
+	for part := range slices.Chunk(t.ops, size) {
 		nested = append(nested, clientv3.OpTxn(nil, part, nil))
 	}
 	return nested
@@ -166,8 +187,12 @@ func (s *Store) Submit(ctx context.Context, t *Txn) (revision int64, err error) 
 	if t.err != nil {
 		return 0, t.err
 	}
-	if t.Writes() > MaxWrites || t.Compares() > MaxCompares {
-		return 0, fmt.Errorf("transaction of %d writes and %d compares is over the limits of %d and %d", t.Writes(), t.Compares(), MaxWrites, MaxCompares)
+	most := MaxWrites
+	if t.Compares() <= FewCompares {
+		most = ManyWrites
+	}
+	if t.Writes() > most || t.Compares() > MaxCompares {
+		return 0, fmt.Errorf("transaction of %d writes and %d compares is over the limits of %d and %d", t.Writes(), t.Compares(), most, MaxCompares)
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
