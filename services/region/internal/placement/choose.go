@@ -1,28 +1,23 @@
 package placement
 
-import "slices"
+import (
+	"math/bits"
+	"slices"
+)
 
-// Choose finds the host that fits and whose scores are best. Of two that are
-// alike the one of the first id is chosen, or, with a seed, the one it picks.
+// Choose finds the host that fits and whose scores are best, of all there are. Of
+// two that are alike the one of the first id is chosen, or, with a seed, the one
+// that it picks.
 func (f *Fleet) Choose(req *Request) Plan {
-	plan := Plan{Considered: f.Len(), NUMANode: -1}
-	near := f.nearness(req)
-	var fit fitting
-	best := 0.0
-	for _, h := range f.hosts {
-		load := h.loadWith(req.Cores, req.MemoryMiB)
-		if plan.Host != nil && load >= best {
-			continue
-		}
-		if _, ok := check(h, req, near, &fit); ok {
-			plan.Host, best = h, load
-		}
-	}
-	if plan.Host != nil {
-		plan.fill(req, near, &fit)
+	q := f.query(req)
+	plan := Plan{Index: -1, Considered: f.count, NUMANode: -1}
+	if p, found := q.best(); found {
+		q.fill(&plan, p)
 	}
 	if plan.Host == nil || req.Explain {
-		plan.explain(f, req, near)
+		refused := q.refusals()
+		plan.RefusedCounts = refused.counts()
+		plan.Refusals = refused.first(maxRefusals)
 	}
 	return plan
 }
@@ -34,10 +29,129 @@ func Choose(hosts []*Host, req Request) Plan {
 	return p
 }
 
+// search is the best host so far.
+type search struct {
+	found bool
+	at    position
+	score float64
+	pick  uint64 // of the seed
+}
+
+// best goes over the blocks, the most promising one first and then in order, and
+// leaves out those of which no host can be better than the best so far. That
+// leaves out none that would be chosen: bounds are exact.
+func (q *query) best() (position, bool) {
+	var s search
+	if q.req.VMHost != "" {
+		return q.only()
+	}
+	blocks := q.fleet.blocks
+	bounds := make([]float64, len(blocks))
+	first := -1
+	for k, b := range blocks {
+		bounds[k] = -1
+		if !q.rooms(b) {
+			continue
+		}
+		bounds[k] = q.bound(b)
+		if first < 0 || bounds[k] > bounds[first] {
+			first = k
+		}
+	}
+	if first < 0 {
+		return 0, false
+	}
+	q.scan(&s, first)
+	for k, bound := range bounds {
+		if k == first || bound < 0 {
+			continue
+		}
+		if s.found && (bound < s.score || (bound == s.score && q.req.Seed == 0 && s.at < at(k, 0))) {
+			continue
+		}
+		q.scan(&s, k)
+	}
+	return s.at, s.found
+}
+
+// scan looks at the hosts of a block: what is cheap of all of them, the rest of
+// those only that would be the best.
+func (q *query) scan(s *search, k int) {
+	b := q.fleet.blocks[k]
+	var p parts
+	for m := q.able(k, b); m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		if !q.roomy(b, i) {
+			continue
+		}
+		q.parts(&p, k, b, i)
+		score := q.weigh(&p)
+		if s.found && score < s.score {
+			continue
+		}
+		here, pick := at(k, i), uint64(0)
+		if s.found && score == s.score {
+			if q.req.Seed != 0 {
+				pick = draw(q.req.Seed, b.hosts[i].ID)
+			}
+			if pick > s.pick || (pick == s.pick && here > s.at) {
+				continue
+			}
+		}
+		if !q.fits(b, i) {
+			continue
+		}
+		if q.req.Seed != 0 && pick == 0 {
+			pick = draw(q.req.Seed, b.hosts[i].ID)
+		}
+		*s = search{found: true, at: here, score: score, pick: pick}
+	}
+}
+
+// only is the host that was asked for, if it fits.
+func (q *query) only() (position, bool) {
+	p, found := q.fleet.find(q.req.VMHost)
+	if !found {
+		return 0, false
+	}
+	k, i := p.block(), p.row()
+	b := q.fleet.blocks[k]
+	return p, q.able(k, b)&(1<<i) != 0 && q.roomy(b, i) && q.fits(b, i)
+}
+
+// fits says whether a host that passes the masks and may have room fits.
+func (q *query) fits(b *block, i int) bool {
+	if _, ok := q.late(b, i); !ok {
+		return false
+	}
+	if q.certain() {
+		return true
+	}
+	_, ok := q.fit.room(b.hosts[i], q.req)
+	return ok
+}
+
+// draw is a number for a host that a seed decides: FNV-1a, then mixed.
+func draw(seed uint64, id string) uint64 {
+	x := seed ^ 14695981039346656037
+	for i := range len(id) {
+		x = (x ^ uint64(id[i])) * 1099511628211
+	}
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
 // fill says everything about the host that was chosen.
-func (p *Plan) fill(req *Request, near *nearness, fit *fitting) {
-	check(p.Host, req, near, fit)
+func (q *query) fill(p *Plan, where position) {
+	req, fit := q.req, &q.fit
+	p.Host = q.fleet.at(where)
+	p.Index = q.fleet.number(where)
+	check(p.Host, req, q.near, fit)
 	p.Load = p.Host.loadWith(req.Cores, req.MemoryMiB)
+	p.Scores = q.scores(where.block(), q.fleet.blocks[where.block()], where.row())
 	p.Architecture = fit.architecture
 	p.Pools = slices.Clone(fit.pools)
 	p.PinnedCores = slices.Clone(fit.cores)
@@ -52,49 +166,11 @@ func (p *Plan) fill(req *Request, near *nearness, fit *fitting) {
 	}
 }
 
-// Explain is Choose with what was thought of every host.
-func (f *Fleet) Explain(req *Request, maxRefusals, maxCandidates int) Explanation {
-	return Explanation{}
-}
-
-// Room is how many more machines like the request's fit; at most maxHosts hosts
-// are named.
-func (f *Fleet) Room(req *Request, maxHosts int) Room {
-	return Room{}
-}
-
-// WhatIf is what would be of machines if something happened to the fleet.
-// Machines is all of the fleet's; those on hosts that are not lost stay.
-func (f *Fleet) WhatIf(machines []Machine, what Imagined) Outcome {
-	return Outcome{}
-}
-
-// DrainPlan is where the machines of a host would go, and which cannot move, with
-// why. The moves are possible in their order, each after those before it.
-func (f *Fleet) DrainPlan(host string, machines []Machine) ([]Move, []Stranded) {
-	return nil, nil
-}
-
-func (f *Fleet) nearness(req *Request) *nearness {
-	n := &nearness{zones: make([]map[string]bool, len(req.Affinity)), first: make([]bool, len(req.Affinity)), inZone: map[string]int32{}}
-	if req.Group != "" {
-		for _, h := range f.hosts {
-			n.inZone[h.Zone] += h.In(req.groupKey())
-		}
+// number is how many hosts come before one.
+func (f *Fleet) number(p position) int {
+	n := p.row()
+	for _, b := range f.blocks[:p.block()] {
+		n += b.n
 	}
 	return n
-}
-
-func (p *Plan) explain(f *Fleet, req *Request, near *nearness) {
-	p.RefusedCounts = map[Filter]int{}
-	var fit fitting
-	for h := range f.Hosts() {
-		refusal, ok := check(h, req, near, &fit)
-		if ok {
-			continue
-		}
-		p.RefusedCounts[refusal.Filter]++
-		p.Refusals = append(p.Refusals, refusal)
-	}
-	slices.SortStableFunc(p.Refusals, func(a, b Refusal) int { return b.Filter.rank() - a.Filter.rank() })
 }

@@ -275,7 +275,11 @@ func (p *Plan) Summary() string {
 	if p.Considered == 1 {
 		text = "the only host does not fit: " + strings.Join(words, "; ")
 	}
-	if rest := len(p.Refusals) - len(words); rest > 0 {
+	rest := -len(words)
+	for _, n := range p.RefusedCounts {
+		rest += n
+	}
+	if rest > 0 {
 		var counts []string
 		for f, n := range p.RefusedCounts {
 			counts = append(counts, fmt.Sprintf("%s %d", f, n))

@@ -19,3 +19,118 @@ func (s Scores) Map() map[string]float64 {
 		"avoid_overcommit": s.AvoidOvercommit, "avoid_emulation": s.AvoidEmulation, "avoid_refusing": s.AvoidRefusing, "affinity": s.Affinity,
 	}
 }
+
+// parts are what the scores of a host, or the best of a block, are made of.
+type parts struct {
+	low, high float64 // the load after the machine; alike for one host
+	gap       float64 // between cores and memory
+	over      float64 // use of what is really there, 1 is all of it
+	left      float64 // of storage
+	zone      float64
+	kvm       bool
+	refusing  float64
+	kept      float64
+}
+
+// weigh is the weighted sum. It is monotonic in every part, also as it is
+// rounded: what is weighed from the best parts of a block is never less than what
+// is weighed from those of any of its hosts.
+func (q *query) weigh(p *parts) float64 {
+	w := &q.w
+	t := float64(w.LeastLoaded * max(0, 1-p.low))
+	t += float64(w.MostLoaded * min(1, p.high))
+	t += float64(w.Balance * max(0, 1-p.gap))
+	t += float64(w.FreeStorage * min(1, max(0, p.left)))
+	t += float64(w.SpreadZones * p.zone)
+	t += float64(w.AvoidOvercommit * within(p.over))
+	if p.kvm {
+		t += w.AvoidEmulation
+	}
+	t += float64(w.AvoidRefusing * p.refusing)
+	return t + float64(q.keptWeight*p.kept)
+}
+
+// within is 1 while there is something real for everybody.
+func within(over float64) float64 {
+	if over <= 1+epsilon {
+		return 1
+	}
+	return 1 / over
+}
+
+// parts of a host.
+func (q *query) parts(p *parts, k int, b *block, i int) {
+	cores, memory := b.cores[i].with(q.cores), b.memory[i].with(q.memory)
+	p.low = max(cores, memory)
+	p.high = p.low
+	p.gap = max(cores-memory, memory-cores)
+	p.over = max(float64(cores*b.cores[i].over), float64(memory*b.memory[i].over))
+	p.left = b.storage[i].used - float64(q.storage*b.storage[i].each)
+	p.zone, p.refusing = 1, 1
+	if q.zoneScore != nil {
+		p.zone = q.zoneScore[b.zones[i]]
+	}
+	p.kvm = q.container || b.kvm&(1<<i) != 0
+	if q.refusing != nil {
+		if r, ok := q.refusing[at(k, i)]; ok {
+			p.refusing = r
+		}
+	}
+	p.kept = 0
+	if q.soft > 0 {
+		p.kept = q.kept(k, b, i)
+	}
+}
+
+// kept is how many soft rules a host keeps.
+func (q *query) kept(k int, b *block, i int) float64 {
+	n := 0.0
+	for j := range q.rules {
+		if q.req.Affinity[j].Soft && q.rules[j].keeps(k, b)&(1<<i) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// bound is at least the sum of any host of a block.
+func (q *query) bound(b *block) float64 {
+	lowCores, lowMemory := b.low.cores.with(q.cores), b.low.memory.with(q.memory)
+	highCores, highMemory := b.high.cores.with(q.cores), b.high.memory.with(q.memory)
+	p := parts{
+		low: max(lowCores, lowMemory), high: max(highCores, highMemory),
+		gap:  max(0, lowCores-highMemory, lowMemory-highCores),
+		over: max(float64(lowCores*b.low.cores.over), float64(lowMemory*b.low.memory.over)),
+		left: b.high.storage.used - float64(q.storage*b.low.storage.each),
+		zone: 1, refusing: 1, kvm: q.container || b.kvm != 0, kept: float64(q.soft),
+	}
+	if q.zoneScore != nil {
+		p.zone = q.zoneBest
+	}
+	return q.weigh(&p)
+}
+
+// scores are the parts by their names.
+func (q *query) scores(k int, b *block, i int) Scores {
+	var p parts
+	q.parts(&p, k, b, i)
+	s := Scores{
+		Total: q.weigh(&p), LeastLoaded: max(0, 1-p.low), MostLoaded: min(1, p.high), Balance: max(0, 1-p.gap), FreeStorage: min(1, max(0, p.left)),
+		SpreadZones: p.zone, AvoidOvercommit: within(p.over), AvoidRefusing: p.refusing, Affinity: 1,
+	}
+	if q.zoneScore == nil {
+		if n, ok := q.near.inZone[b.hosts[i].Zone]; ok {
+			s.SpreadZones = emptiness(n)
+		}
+	}
+	if q.refusing == nil && q.req.Refusing[b.hosts[i].ID] > 0 {
+		s.AvoidRefusing = 1 / float64(1+q.req.Refusing[b.hosts[i].ID])
+	}
+	if p.kvm {
+		s.AvoidEmulation = 1
+	}
+	if q.soft > 0 {
+		s.Affinity = p.kept / float64(q.soft)
+	}
+	return s
+}

@@ -1,0 +1,84 @@
+package placement
+
+import (
+	"slices"
+	"sync"
+)
+
+// words gives every word that hosts have, such as a tag, a number. It only grows
+// and is shared by a fleet and those made from it: a number that a fleet has not
+// is one that none of its hosts has.
+type words struct {
+	mu  sync.RWMutex
+	ids map[string]uint32
+}
+
+// The kinds of words, their first byte.
+const (
+	wordPool       = "p"
+	wordZone       = "z"
+	wordTag        = "t"
+	wordCapability = "c"
+	wordArch       = "a"
+	wordCPU        = "m"
+	wordGroup      = "g"
+)
+
+func (w *words) number(word string) uint32 {
+	if id, ok := w.known(word); ok {
+		return id
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id, ok := w.ids[word]
+	if !ok {
+		if w.ids == nil {
+			w.ids = map[string]uint32{}
+		}
+		id = uint32(len(w.ids))
+		w.ids[word] = id
+	}
+	return id
+}
+
+func (w *words) known(word string) (uint32, bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	id, ok := w.ids[word]
+	return id, ok
+}
+
+func (w *words) count() int {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return len(w.ids)
+}
+
+// bitset says for each word which hosts of a block have it.
+type bitset struct {
+	words []uint32 // sorted
+	masks []uint64
+}
+
+// of is the hosts that have the word.
+func (s *bitset) of(word uint32) uint64 {
+	i, found := slices.BinarySearch(s.words, word)
+	if !found {
+		return 0
+	}
+	return s.masks[i]
+}
+
+// fill makes the set of what each of n hosts has.
+func (s *bitset) fill(n int, has func(i int) []uint32) {
+	s.words, s.masks = nil, nil // shared with fleets that are done
+	for i := range n {
+		for _, w := range has(i) {
+			at, found := slices.BinarySearch(s.words, w)
+			if !found {
+				s.words, s.masks = slices.Insert(s.words, at, w), slices.Insert(s.masks, at, 0)
+			}
+			s.masks[at] |= 1 << i
+		}
+	}
+}
