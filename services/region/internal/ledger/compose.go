@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -22,8 +23,9 @@ const (
 	// transaction.
 	maxBatch = 32
 	// comparesPerCompose is what one compose, the first on its host, adds to a
-	// transaction: name, request; spec and ledger of the host; pool and its count.
-	comparesPerCompose = 6
+	// transaction: name, request; spec and ledger of the host; pool and its count;
+	// policy.
+	comparesPerCompose = 7
 	// writesPerCompose is how many keys a compose writes: machine, name, operation,
 	// and the ledger of its host.
 	writesPerCompose = 4
@@ -239,6 +241,7 @@ type claims struct {
 	requests map[string]bool // keys of requests
 	macs     map[string]bool
 	pools    map[string]bool
+	policies map[string]bool
 }
 
 // newDecision begins with nobody.
@@ -248,7 +251,7 @@ func (l *Ledger) newDecision(v *store.View) *decision {
 	tx.Grow(maxBatch * writesPerCompose)
 	return &decision{
 		view: v, hosts: l.hostsAt(v), tx: tx,
-		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
+		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}, policies: map[string]bool{}},
 		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
 	}
 }
@@ -310,6 +313,9 @@ func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names ma
 			return nil, "", apierror.NotFound("vmHosts/"+w.place.VMHost).WithField("vm_host", "does not exist")
 		}
 	}
+	if err := l.resolve(v, w); err != nil {
+		return nil, "", err
+	}
 	nameTaken := func(name string) bool {
 		_, ok := store.Names.Get(v, pool, name)
 		return ok || names[store.Names.Key(pool, name)]
@@ -348,6 +354,10 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 		taken.pools[pool] = true
 		record, _ := store.ResourcePools.Get(v, pool)
 		d.tx.IfRevision(store.ResourcePools.Key(pool), record.Revision)
+	}
+	if id := p.policy.ID; policy.Preset(id) == nil && !taken.policies[id] {
+		taken.policies[id] = true
+		d.tx.IfRevision(store.Policies.Key(id), p.policy.Revision)
 	}
 	d.charge(pool, machine.GetCommitment())
 	d.tx.IfAbsent(store.Names.Key(pool, hostname))

@@ -26,6 +26,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -43,8 +44,9 @@ type Ledger struct {
 
 	arrived chan struct{} // holds a token when the queue has grown
 
-	hosts cache
-	index index
+	hosts    cache
+	policies *policy.Set
+	index    index
 
 	conflicts atomic.Int64
 }
@@ -52,12 +54,13 @@ type Ledger struct {
 // New makes a ledger over the store.
 func New(s *store.Store, log *slog.Logger) *Ledger {
 	return &Ledger{
-		store:   s,
-		log:     log.With("component", "ledger"),
-		turn:    make(chan struct{}, 1),
-		line:    make(chan struct{}, 1),
-		ahead:   map[string]committed{},
-		arrived: make(chan struct{}, 1),
+		store:    s,
+		log:      log.With("component", "ledger"),
+		turn:     make(chan struct{}, 1),
+		line:     make(chan struct{}, 1),
+		ahead:    map[string]committed{},
+		arrived:  make(chan struct{}, 1),
+		policies: policy.NewSet(),
 	}
 }
 

@@ -43,7 +43,8 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 		Phase:          vmhostv1.MachinePhase_MACHINE_PHASE_COMPOSING,
 		Operation:      "operations/" + w.operationUID,
 		Type:           w.place.Type,
-		PinnedCores:    w.place.PinnedCores,
+		PinnedCores:    plan.PinnedCores,
+		Group:          w.place.Group,
 		Hugepages:      w.place.Hugepages,
 		Firmware:       w.req.GetFirmware(),
 		SecureBoot:     w.place.SecureBoot,
@@ -70,7 +71,11 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 		}
 		m.Interfaces = append(m.Interfaces, out)
 	}
-	return &storev1.StoredMachine{Resource: m, Commitment: plan.Commitment(&w.place), Autostart: w.req.GetAutostart()}
+	c := plan.Commitment(&w.place)
+	if w.place.Group != "" {
+		c.Groups = map[string]int32{placement.GroupKey(w.place.ResourcePool, w.place.Group): 1}
+	}
+	return &storev1.StoredMachine{Resource: m, Commitment: c, Autostart: w.req.GetAutostart()}
 }
 
 func macvlanMode(asked, host vmhostv1.MacvlanMode) vmhostv1.MacvlanMode {

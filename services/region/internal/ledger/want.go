@@ -14,6 +14,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -30,6 +31,7 @@ type want struct {
 	principal    string
 	id           request.ID
 	place        placement.Request
+	policy       *policy.Policy // as of the view that was decided on
 	uid          string
 	operationUID string
 	hostname     string // empty: made up when placed
@@ -55,6 +57,9 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 		return nil, err
 	}
 	if err := w.pin(); err != nil {
+		return nil, err
+	}
+	if err := w.prefer(); err != nil {
 		return nil, err
 	}
 	if w.place.MemoryMiB == 0 {
