@@ -14,6 +14,7 @@ package api
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -85,9 +86,10 @@ type Config struct {
 
 // Server is the public API.
 type Server struct {
-	base   *base
-	cfg    Config
-	events *eventHub
+	base       *base
+	cfg        Config
+	events     *eventHub
+	discovered *discovered
 }
 
 // base is what every service has.
@@ -101,13 +103,13 @@ type base struct {
 // New makes the API. Run must be going for WatchEvents to tell anything.
 func New(cfg Config) *Server {
 	b := &base{store: cfg.Store, seen: cfg.Seen, pager: query.NewPager(cfg.Key), key: cfg.Key}
-	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log)}
+	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log), discovered: newDiscovered(cfg.Store)}
 }
 
 // Register registers every service.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	vmhostv1.RegisterVmHostServiceServer(r, &vmHosts{base: s.base, secrets: s.cfg.Secrets, operations: s.cfg.Operations})
-	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, composer: s.cfg.Composer, operations: s.cfg.Operations, consoles: s.cfg.Consoles})
+	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, discovered: s.discovered, composer: s.cfg.Composer, operations: s.cfg.Operations, consoles: s.cfg.Consoles})
 	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
 	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
 	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})
@@ -116,8 +118,13 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	vmhostv1.RegisterEventServiceServer(r, &events{base: s.base, hub: s.events})
 }
 
-// Run feeds WatchEvents until ctx ends.
-func (s *Server) Run(ctx context.Context) error { return s.events.run(ctx) }
+// Run feeds WatchEvents, and keeps an index for lists, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { s.discovered.run(ctx) })
+	return s.events.run(ctx)
+}
 
 // Drain ends all watches, so that the server can stop.
 func (s *Server) Drain() { s.events.drain() }

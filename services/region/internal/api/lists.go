@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,6 +39,10 @@ func answerOrdered[T proto.Message](ctx context.Context, b *base, method string,
 		all = append(all, item)
 	}
 	messages, next := l.Page(all)
+	return typed[T](method, messages, next)
+}
+
+func typed[T proto.Message](method string, messages []proto.Message, next string) ([]T, string, error) {
 	page := make([]T, len(messages))
 	for i, m := range messages {
 		var ok bool
@@ -45,6 +51,65 @@ func answerOrdered[T proto.Message](ctx context.Context, b *base, method string,
 		}
 	}
 	return page, next, nil
+}
+
+// answerSorted answers a list request by name unless it says otherwise. items are
+// the resources of the snapshot behind a name, in the order of names, so that a
+// page by name costs no more than what is on it.
+func answerSorted[T proto.Message](ctx context.Context, b *base, method string, req orderedRequest, items func(v *store.View, after string) iter.Seq[query.Item]) ([]T, string, error) {
+	var kind T
+	l, err := b.pager.Compile(method, kind.ProtoReflect().Descriptor(), req, req.GetOrderBy(), "name")
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := b.store.View(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	after, sorted := l.After()
+	if sorted {
+		messages, next := l.Cut(items(v, after))
+		return typed[T](method, messages, next)
+	}
+	messages, next := l.Page(slices.Collect(items(v, "")))
+	return typed[T](method, messages, next)
+}
+
+// itemsAfter are the resources of one family behind a name, in order.
+func itemsAfter[T proto.Message](f store.Family[T], collection string, show func(v *store.View, r store.Record[T]) proto.Message) func(*store.View, string) iter.Seq[query.Item] {
+	return func(v *store.View, after string) iter.Seq[query.Item] {
+		return func(yield func(query.Item) bool) {
+			for id, r := range f.AllAfter(v, strings.TrimPrefix(after, collection)) {
+				if !yield(query.Item{Name: collection + id, Build: func() proto.Message { return show(v, r) }}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// inOrder is two sequences, each in the order of names, as one.
+func inOrder(a, b iter.Seq[query.Item]) iter.Seq[query.Item] {
+	return func(yield func(query.Item) bool) {
+		next, stop := iter.Pull(b)
+		defer stop()
+		other, more := next()
+		for item := range a {
+			for ; more && other.Name < item.Name; other, more = next() {
+				if !yield(other) {
+					return
+				}
+			}
+			if !yield(item) {
+				return
+			}
+		}
+		for ; more; other, more = next() {
+			if !yield(other) {
+				return
+			}
+		}
+	}
 }
 
 // itemsOf are the resources of one family, shown by show.

@@ -20,6 +20,7 @@ import (
 type machines struct {
 	vmhostv1.UnimplementedMachineServiceServer
 	*base
+	discovered *discovered
 	composer   Composer
 	operations Operations
 	consoles   Consoles
@@ -102,7 +103,7 @@ func (s *machines) GetMachine(ctx context.Context, req *vmhostv1.GetMachineReque
 
 // ListMachines are all machines, composed and discovered.
 func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesRequest) (*vmhostv1.ListMachinesResponse, error) {
-	page, next, err := answerList[*vmhostv1.Machine](ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, "name", s.items)
+	page, next, err := answerSorted[*vmhostv1.Machine](ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, s.items)
 	if err != nil {
 		return nil, err
 	}
@@ -126,22 +127,24 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 	return s.operations.Query(ctx, principal(ctx), req.GetName())
 }
 
-// items are all machines, ours and discovered.
-func (s *machines) items(v *store.View) iter.Seq[query.Item] {
-	ours := itemsOf(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message {
+// items are all machines, ours and discovered, behind a name, in the order of
+// their names.
+func (s *machines) items(v *store.View, after string) iter.Seq[query.Item] {
+	ours := itemsAfter(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message {
 		return view.Machine(v, s.seen, r)
 	})
-	return func(yield func(query.Item) bool) {
-		for item := range ours(v) {
-			if !yield(item) {
-				return
-			}
+	return inOrder(ours(v, after), s.discovered.items(v, after, func(p place) proto.Message {
+		host, ok := store.VmHosts.Get(v, p.host)
+		if !ok {
+			return nil
 		}
-		for host, seen := range view.AllDiscovered(v) {
-			name := machinesCollection + view.DiscoveredUID(host.GetUid(), seen.Value.GetObservation().GetUuid())
-			if !yield(query.Item{Name: name, Build: func() proto.Message { return view.Discovered(v, s.seen, host, seen) }}) {
-				return
-			}
+		seen, ok := store.Seen.Get(v, p.host, p.domain)
+		if !ok {
+			return nil
 		}
-	}
+		if _, ours := view.Ours(v, host.Value.GetResource(), seen.Value.GetObservation()); ours {
+			return nil // since, or not yet in this view
+		}
+		return view.Discovered(v, s.seen, host.Value.GetResource(), seen)
+	}))
 }

@@ -109,8 +109,10 @@ func (s *vmHosts) GetVmHost(ctx context.Context, req *vmhostv1.GetVmHostRequest)
 
 // ListVmHosts are all hosts.
 func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequest) (*vmhostv1.ListVmHostsResponse, error) {
-	page, next, err := answerList[*vmhostv1.VmHost](ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req, "name",
-		itemsOf(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message { return view.VmHost(v, s.seen, r) }))
+	page, next, err := answerSorted[*vmhostv1.VmHost](ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req,
+		itemsAfter(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message {
+			return view.VmHost(v, s.seen, r)
+		}))
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,11 @@ import (
 const RoleRegion = "region"
 
 // RegionConfig says where a region has its state and its files.
-type RegionConfig struct{ Etcd, Dir string }
+type RegionConfig struct {
+	Etcd, Dir string
+	// Patient does not give up racks that are not there.
+	Patient bool
+}
 
 // RegionUp is where a region answers, and how it is known.
 type RegionUp struct{ API, Racks, Token, CA string }
@@ -35,6 +39,9 @@ func runRegion(ctx context.Context, config []byte, questions *http.ServeMux) (an
 	cfg.SecretKeyFile, cfg.GenerateSecretKey = filepath.Join(c.Dir, "secret.key"), true
 	cfg.AdminTokenFile = filepath.Join(c.Dir, "admin.token")
 	cfg.DrainTimeout = time.Second
+	if c.Patient {
+		cfg.RackGrace = 24 * time.Hour
+	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r, err := region.NewWith(ctx, cfg, region.Deps{Log: log})
 	if err != nil {

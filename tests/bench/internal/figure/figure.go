@@ -31,6 +31,11 @@ type Figure struct {
 // something on the host come last.
 func All() []Figure {
 	return []Figure{
+		regionStart(),
+		memoryPerMachine(),
+		listMany(),
+		durableMany(),
+		durableOne(),
 		ledgerCommit(),
 		composeAcknowledged(),
 		composeStart(),
@@ -61,6 +66,7 @@ type Env struct {
 	machine *vmhostv1.Machine
 	defined []string
 	resync  *resync
+	fleet   *loaded
 	closers []func(context.Context) error
 }
 

@@ -20,11 +20,15 @@ type site struct {
 	etcdUp       child.EtcdUp
 	up           child.RegionUp
 	client       *client.Client
+	patient      bool // racks that are not there are not given up
 }
 
 // newSite starts an etcd and a region. It ends with the Env, or with close.
 func (e *Env) newSite(ctx context.Context, name string) (*site, error) {
-	s := &site{dir: filepath.Join(e.Dir, name)}
+	return e.openSite(ctx, &site{dir: filepath.Join(e.Dir, name)})
+}
+
+func (e *Env) openSite(ctx context.Context, s *site) (*site, error) {
 	e.onClose(func(context.Context) error { return s.close() })
 	var err error
 	if s.etcd, err = child.Start(ctx, s.dir, child.RoleEtcd, child.EtcdConfig{Dir: filepath.Join(s.dir, "etcd")}, &s.etcdUp); err != nil {
@@ -34,7 +38,7 @@ func (e *Env) newSite(ctx context.Context, name string) (*site, error) {
 }
 
 func (s *site) startRegion(ctx context.Context) (err error) {
-	if s.region, err = child.Start(ctx, s.dir, child.RoleRegion, child.RegionConfig{Etcd: s.etcdUp.Endpoint, Dir: s.dir}, &s.up); err != nil {
+	if s.region, err = child.Start(ctx, s.dir, child.RoleRegion, child.RegionConfig{Etcd: s.etcdUp.Endpoint, Dir: s.dir, Patient: s.patient}, &s.up); err != nil {
 		return err
 	}
 	s.client, err = client.Dial(client.Options{Endpoint: s.up.API, Token: s.up.Token, CAPEM: []byte(s.up.CA)})

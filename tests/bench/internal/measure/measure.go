@@ -22,10 +22,10 @@ import (
 // answers with its value in the figure's unit.
 type Side func(ctx context.Context) (float64, error)
 
-// Target is what a figure's ratio should be: at most, or at least, a limit. The
-// zero Target is none.
+// Target is what a figure's ratio should be, at most or at least a limit, or what
+// its value should be at most. The zero Target is none.
 type Target struct {
-	AtMost, AtLeast float64
+	AtMost, AtLeast, ValueAtMost float64
 }
 
 // String is the target as it is printed.
@@ -35,17 +35,21 @@ func (t Target) String() string {
 		return fmt.Sprintf("<=%g", t.AtMost)
 	case t.AtLeast > 0:
 		return fmt.Sprintf(">=%g", t.AtLeast)
+	case t.ValueAtMost > 0:
+		return fmt.Sprintf("value<=%g", t.ValueAtMost)
 	}
 	return "none"
 }
 
-// Met says whether the ratio is within the target.
-func (t Target) Met(ratio float64) bool {
+// Met says whether a figure is within the target.
+func (t Target) Met(value, ratio float64) bool {
 	switch {
 	case t.AtMost > 0:
 		return ratio <= t.AtMost
 	case t.AtLeast > 0:
 		return ratio >= t.AtLeast
+	case t.ValueAtMost > 0:
+		return value <= t.ValueAtMost
 	}
 	return true
 }
@@ -112,7 +116,7 @@ func (r Runner) Run(ctx context.Context, p Pair) (Result, error) {
 }
 
 // Met says whether the figure is within its target.
-func (r Result) Met() bool { return r.target.Met(r.Ratio) }
+func (r Result) Met() bool { return r.target.Met(r.Value, r.Ratio) }
 
 // Print writes the figure's one line.
 func (r Result) Print(w io.Writer) error {

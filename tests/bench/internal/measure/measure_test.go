@@ -39,18 +39,20 @@ func TestSidesTakeTurnsAndTheFirstRunDoesNotCount(t *testing.T) {
 
 func TestTarget(t *testing.T) {
 	for _, tt := range []struct {
-		target Target
-		ratio  float64
-		want   bool
+		target       Target
+		value, ratio float64
+		want         bool
 	}{
-		{Target{AtMost: 1.2}, 1.2, true},
-		{Target{AtMost: 1.2}, 1.21, false},
-		{Target{AtLeast: 20}, 20, true},
-		{Target{AtLeast: 20}, 19.9, false},
-		{Target{}, 7, true},
+		{Target{AtMost: 1.2}, 9, 1.2, true},
+		{Target{AtMost: 1.2}, 1, 1.21, false},
+		{Target{AtLeast: 20}, 1, 20, true},
+		{Target{AtLeast: 20}, 30, 19.9, false},
+		{Target{ValueAtMost: 250}, 250, 9, true},
+		{Target{ValueAtMost: 250}, 251, 1, false},
+		{Target{}, 1, 7, true},
 	} {
-		if got := tt.target.Met(tt.ratio); got != tt.want {
-			t.Errorf("%v with ratio %v: %v", tt.target, tt.ratio, got)
+		if got := tt.target.Met(tt.value, tt.ratio); got != tt.want {
+			t.Errorf("%v with value %v and ratio %v: %v", tt.target, tt.value, tt.ratio, got)
 		}
 	}
 }

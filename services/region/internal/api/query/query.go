@@ -6,13 +6,16 @@
 // that evaluating it cannot fail. Pages are cut by the place of the last
 // resource in the order, not by counting: what is added or removed between two
 // pages makes no other resource appear twice or not at all. The package holds
-// no state but the key of the tokens, starts no goroutine and reads no store.
+// no state but the key of the tokens and reads no store; goroutines that it starts end with the call.
 package query
 
 import (
 	"bytes"
+	"iter"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -124,6 +127,72 @@ func (l *List) Page(items []Item) ([]proto.Message, string) {
 		page, last = append(page, e.message), e.cursor
 	}
 	return page, ""
+}
+
+// After is the name of the last resource of the page before, empty for the first
+// page. It answers false when the order is another than by name, rising.
+func (l *List) After() (name string, byName bool) {
+	return l.after.Name, l.order.onlyName() && !l.order.fields[0].descending
+}
+
+// Cut is Page for a list by name: items come in the order of their names, behind
+// After, and no more of them are taken than the page needs.
+func (l *List) Cut(items iter.Seq[Item]) ([]proto.Message, string) {
+	next, stop := iter.Pull(items)
+	defer stop()
+	var (
+		page []proto.Message
+		last cursor
+	)
+	for {
+		// One more than there is room for tells whether another page follows.
+		chunk := make([]entry, 0, l.size+1)
+		for len(chunk) < l.size+1-len(page) {
+			item, more := next()
+			if !more {
+				break
+			}
+			chunk = append(chunk, entry{cursor: cursor{Keys: l.order.nameKeys(item.Name), Name: item.Name}, item: item})
+		}
+		if len(chunk) == 0 {
+			return page, ""
+		}
+		l.build(chunk)
+		for _, e := range chunk {
+			if e.message == nil {
+				continue
+			}
+			if len(page) == l.size {
+				return page, l.sign(last)
+			}
+			page, last = append(page, e.message), e.cursor
+		}
+	}
+}
+
+// buildApart is how many resources are built by one goroutine at least.
+const buildApart = 128
+
+// build makes the messages that the filter lets through, by as many goroutines as
+// are of use, and ends them.
+func (l *List) build(chunk []entry) {
+	one := func(part []entry) {
+		for i := range part {
+			if m := part[i].item.Build(); m != nil && l.filter.Match(m) {
+				part[i].message = m
+			}
+		}
+	}
+	workers := min(runtime.GOMAXPROCS(0), len(chunk)/buildApart)
+	if workers < 2 {
+		one(chunk)
+		return
+	}
+	var group sync.WaitGroup
+	for part := range slices.Chunk(chunk, (len(chunk)+workers-1)/workers) {
+		group.Go(func() { one(part) })
+	}
+	group.Wait()
 }
 
 // cursor is a place in an order: the sort keys and the name of a resource.

@@ -1,0 +1,149 @@
+package figure
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/vmhost-project/vmhost/services/region/regiontest/ledgerbench"
+	"github.com/vmhost-project/vmhost/tests/bench/internal/measure"
+)
+
+const durableHosts = 1000
+
+func durableMany() Figure {
+	return Figure{
+		Name: "compose_durable_1000_hosts",
+		About: "composes per second placed, recorded and acknowledged, 64 clients, 1,000 hosts, against the same keys and values with one transaction per compose " +
+			"by 64 clients that know every host's ledger and wait for each other at a host",
+		Pair: func(ctx context.Context, e *Env) (measure.Pair, error) {
+			d, err := e.durable(ctx, durableHosts)
+			if err != nil {
+				return measure.Pair{}, err
+			}
+			return measure.Pair{Unit: "composes/s", A: d.ours, Vs: "one-txn-each", B: d.owned(), Target: measure.Target{AtLeast: 2}}, nil
+		},
+	}
+}
+
+func durableOne() Figure {
+	return Figure{
+		Name:  "compose_durable_one_host",
+		About: "the same with a single host, against 64 clients that read its ledger, compare and put, and begin again when another was faster",
+		Pair: func(ctx context.Context, e *Env) (measure.Pair, error) {
+			d, err := e.durable(ctx, 1)
+			if err != nil {
+				return measure.Pair{}, err
+			}
+			return measure.Pair{Unit: "composes/s", A: d.ours, Vs: "read-compare-put", B: d.contended(), Target: measure.Target{AtLeast: 5}}, nil
+		},
+	}
+}
+
+// durable is a ledger, and what one compose of it writes.
+type durable struct {
+	client                               *clientv3.Client
+	hosts                                int
+	ours                                 measure.Side
+	ledger, machine, hostname, operation string // values as they are written
+}
+
+func (e *Env) durable(ctx context.Context, hosts int) (*durable, error) {
+	etcd, err := e.etcd(ctx, fmt.Sprintf("durable-%d", hosts))
+	if err != nil {
+		return nil, err
+	}
+	l, err := ledgerbench.Start(ctx, etcd.Wire, hosts)
+	if err != nil {
+		return nil, err
+	}
+	e.onClose(func(context.Context) error { l.Close(); return nil })
+	d := &durable{client: etcd.Wire, hosts: hosts, ours: rate(l.Commit)}
+	return d, d.learn(ctx, l)
+}
+
+// learn reads what a compose wrote.
+func (d *durable) learn(ctx context.Context, l *ledgerbench.Ledger) error {
+	if err := l.Commit(ctx, "learn"); err != nil {
+		return err
+	}
+	for prefix, value := range map[string]*string{"ledger/": &d.ledger, "machines/": &d.machine, "names/": &d.hostname, "operations/": &d.operation} {
+		resp, err := d.client.Get(ctx, "/vmhost/v1/"+prefix, clientv3.WithPrefix(), clientv3.WithLimit(1))
+		if err != nil {
+			return fmt.Errorf("read what a compose wrote: %w", err)
+		}
+		if len(resp.Kvs) != 1 {
+			return fmt.Errorf("a compose wrote nothing below %s", prefix)
+		}
+		*value = string(resp.Kvs[0].Value)
+	}
+	return nil
+}
+
+// commit is one compose as one transaction: the host's ledger must be of a
+// revision, and the name free. It answers with the ledger's new revision, 0 when
+// another was faster.
+func (d *durable) commit(ctx context.Context, ledger string, revision int64, name string) (int64, error) {
+	// Keys as long as ours are.
+	uid := strings.Repeat("0", 36-len(name)) + name
+	resp, err := d.client.Txn(ctx).If(
+		clientv3.Compare(clientv3.ModRevision(ledger), "=", revision),
+		clientv3.Compare(clientv3.CreateRevision("/floor/v1/names/default/"+name), "=", 0),
+	).Then(
+		clientv3.OpPut(ledger, d.ledger), clientv3.OpPut("/floor/v1/machines/"+uid, d.machine),
+		clientv3.OpPut("/floor/v1/names/default/"+name, d.hostname), clientv3.OpPut("/floor/v1/operations/"+uid, d.operation),
+	).Commit()
+	if err != nil {
+		return 0, fmt.Errorf("compare and put: %w", err)
+	}
+	if !resp.Succeeded {
+		return 0, nil
+	}
+	return resp.Header.Revision, nil
+}
+
+// owned is the best that can be done without putting several into a transaction:
+// nothing is read, and nobody is ever too slow.
+func (d *durable) owned() measure.Side {
+	type host struct {
+		sync.Mutex
+		revision int64
+	}
+	hosts := make([]host, d.hosts)
+	return rate(func(ctx context.Context, name string) error {
+		i := rand.IntN(d.hosts) //nolint:gosec // no secret
+		h := &hosts[i]
+		h.Lock()
+		defer h.Unlock()
+		revision, err := d.commit(ctx, fmt.Sprintf("/floor/v1/ledger/h%d", i), h.revision, name)
+		if err == nil && revision == 0 {
+			return fmt.Errorf("somebody else wrote the ledger of host %d", i)
+		}
+		h.revision = revision
+		return err
+	})
+}
+
+// contended is what everybody writes first.
+func (d *durable) contended() measure.Side {
+	const ledger = "/floor/v1/ledger/one"
+	return rate(func(ctx context.Context, name string) error {
+		for {
+			resp, err := d.client.Get(ctx, ledger)
+			if err != nil {
+				return fmt.Errorf("read the ledger: %w", err)
+			}
+			var revision int64
+			if len(resp.Kvs) > 0 {
+				revision = resp.Kvs[0].ModRevision
+			}
+			if revision, err = d.commit(ctx, ledger, revision, name); err != nil || revision != 0 {
+				return err
+			}
+		}
+	})
+}
