@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -160,5 +161,74 @@ func TestRealDeleteOfAnAdoptedMachineRemovesItsListedVolumesOnly(t *testing.T) {
 	left := r.volumes(t, "default")
 	if contains(left, listed) || !contains(left, kept) || !contains(left, others) {
 		t.Errorf("left are %v", left)
+	}
+}
+
+// P5: what others are laid over may be a template, whatever machine it is on.
+func TestRealDeleteOfAnAdoptedMachineKeepsWhatOthersAreLaidOver(t *testing.T) {
+	h := theDevhost(t)
+	d, r := unixDriver(t, h), rawConnection(t, h.socket)
+	for name, c := range map[string]struct {
+		beside, used, running bool
+	}{
+		"a volume of nobody":                   {},
+		"a file that libvirt was not told of":  {beside: true},
+		"a disk of a machine that is off":      {beside: true, used: true},
+		"a disk of a machine that runs":        {used: true, running: true},
+		"a file outside pools, that is in use": {beside: true, used: true, running: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := timeout(t, time.Minute)
+			id := uuid.NewString()
+			base, overlay := "base-"+id[:8], "overlay-"+id[:8]
+			const folder = "/var/lib/libvirt/images/"
+			at := folder + overlay
+			if c.beside && c.running {
+				at = "/var/lib/libvirt/" + overlay
+			}
+			r.addVolume(t, "default", base, 1<<20)
+			if c.beside {
+				r.inside(t, h.socket, "qemu-img create -q -f qcow2 -b "+folder+base+" -F qcow2 "+at)
+				t.Cleanup(func() { r.inside(t, h.socket, "rm -f "+at) })
+			} else {
+				r.addOverlay(t, "default", overlay, folder+base)
+			}
+			disk := func(path string) string {
+				return `<devices><disk type='file'><driver name='qemu' type='qcow2'/><source file='` + path + `'/><target dev='vda' bus='virtio'/></disk></devices>`
+			}
+			domain := func(id, path string) string {
+				return `<domain type='qemu'><name>laid-` + id[:8] + `</name><uuid>` + id + `</uuid><memory>65536</memory><vcpu>1</vcpu>` +
+					`<os><type arch='x86_64' machine='q35'>hvm</type></os>` + disk(path) + `</domain>`
+			}
+			r.defineText(t, domain(id, folder+base))
+			other := uuid.NewString()
+			if c.used {
+				r.defineText(t, domain(other, at))
+			}
+			if c.running {
+				if err := r.DomainCreate(r.domain(t, other)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ref := hypervisor.Ref{UID: uuid.NewString(), UUID: id}
+			if _, err := d.Adopt(ctx, ref, "operations/1"); err != nil {
+				t.Fatal(err)
+			}
+			record := &vmhostv1.Machine{Uid: ref.UID, HypervisorUuid: id, Disks: []*vmhostv1.MachineDisk{{StoragePool: "default", Volume: base}}}
+			err := d.Delete(ctx, record)
+			wantClass(t, err, hypervisor.ErrBusy)
+			if e, ok := errors.AsType[*hypervisor.Error](err); !ok || e.Hint == "" {
+				t.Errorf("no hint in %v", err)
+			}
+			if !contains(r.volumes(t, "default"), base) {
+				t.Fatal("the volume is gone that another is laid over")
+			}
+			if o, err := d.Machine(ctx, id); err != nil || o.GetUid() != ref.UID {
+				t.Errorf("the machine is %v, error %v; want it there", o, err)
+			}
+			if _, err := d.Release(ctx, ref); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -70,6 +70,7 @@ type storageCalls interface {
 	StorageVolCreateXML(pool lv.StoragePool, xml string, flags lv.StorageVolCreateFlags) (lv.StorageVol, error)
 	StorageVolGetInfo(vol lv.StorageVol) (kind int8, capacity, allocation uint64, err error)
 	StorageVolGetPath(vol lv.StorageVol) (string, error)
+	StorageVolGetXMLDesc(vol lv.StorageVol, flags uint32) (string, error)
 	StorageVolDelete(vol lv.StorageVol, flags lv.StorageVolDeleteFlags) error
 }
 

@@ -114,10 +114,7 @@ func (d *Driver) removeLog(ctx context.Context, machine *vmhostv1.Machine) error
 			return err
 		}
 	}
-	list, err := call(ctx, d.conn, "list volumes of storage pool "+p.name, fast, func(a api) ([]lv.StorageVol, error) {
-		list, _, err := a.StoragePoolListAllVolumes(p.handle, 1, 0)
-		return list, err
-	})
+	list, err := d.volumesOf(ctx, p)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
@@ -52,7 +53,7 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if serr != nil {
 		return errors.Join(err, serr)
 	}
-	verr := d.removeVolumes(ctx, machine, s.domains, func(k *vmhostv1.MachineDisk) bool {
+	verr := d.removeVolumes(ctx, machine, others{domains: s.domains}, func(k *vmhostv1.MachineDisk) bool {
 		return strings.HasPrefix(k.GetVolume(), volumePrefix(machine.GetUid()))
 	})
 	return errors.Join(err, verr, d.removeLog(ctx, machine))
@@ -60,14 +61,14 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 
 // removeVolumes removes the volumes of a machine's disks. mine says which of them
 // can only be this machine's.
-func (d *Driver) removeVolumes(ctx context.Context, machine *vmhostv1.Machine, domains []*seen, mine func(*vmhostv1.MachineDisk) bool) error {
+func (d *Driver) removeVolumes(ctx context.Context, machine *vmhostv1.Machine, o others, mine func(*vmhostv1.MachineDisk) bool) error {
 	var errs []error
 	for _, k := range machine.GetDisks() {
 		if k.GetStoragePool() == "" || k.GetVolume() == "" {
 			continue
 		}
 		// One volume that cannot go does not keep the others.
-		if err := d.removeVolume(ctx, mine(k), k, domains); err != nil {
+		if err := d.removeVolume(ctx, mine(k), k, o); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -76,10 +77,10 @@ func (d *Driver) removeVolumes(ctx context.Context, machine *vmhostv1.Machine, d
 
 // deleteAdopted removes a machine that vmhost did not make. Its volumes have any
 // names, so they go first, while the domain shows that they are its own: one
-// that the record lists and no disk of the domain has is never removed.
+// that the record lists and no disk of the domain has is never removed, nor is
+// one that another volume is laid over.
 func (d *Driver) deleteAdopted(ctx context.Context, machine *vmhostv1.Machine, one *seen) error {
-	domains := []*seen{}
-	own := map[[2]string]bool{}
+	o := others{overlays: true, own: map[[2]string]bool{}}
 	if one != nil {
 		if err := d.destroy(ctx, one.dom); err != nil {
 			return err
@@ -93,19 +94,15 @@ func (d *Driver) deleteAdopted(ctx context.Context, machine *vmhostv1.Machine, o
 		if err != nil {
 			return err
 		}
-		for _, other := range s.domains {
-			if one == nil || other.dom.UUID != one.dom.UUID {
-				domains = append(domains, other)
-			}
-		}
+		o.domains = slices.DeleteFunc(slices.Clone(s.domains), func(other *seen) bool { return one != nil && other.dom.UUID == one.dom.UUID })
 		if one != nil {
 			for _, k := range one.record.domain.disks {
 				poolName, volume := volumeOf(k, d.facts.pools())
-				own[[2]string{poolName, volume}] = true
+				o.own[[2]string{poolName, volume}] = true
 			}
 		}
 	}
-	err := d.removeVolumes(ctx, machine, domains, func(k *vmhostv1.MachineDisk) bool { return own[[2]string{k.GetStoragePool(), k.GetVolume()}] })
+	err := d.removeVolumes(ctx, machine, o, func(k *vmhostv1.MachineDisk) bool { return o.own[[2]string{k.GetStoragePool(), k.GetVolume()}] })
 	if err != nil || one == nil {
 		return err
 	}

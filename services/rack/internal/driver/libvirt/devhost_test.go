@@ -347,6 +347,30 @@ func libvirtdOf(t testing.TB, socket string) int {
 	return int(cred.Pid)
 }
 
+// addOverlay makes a volume that is laid over a file, as libvirt's tools do.
+func (r raw) addOverlay(t testing.TB, pool, name, over string) {
+	t.Helper()
+	p, err := r.StoragePoolLookupByName(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.StorageVolCreateXML(p, `<volume><name>`+name+`</name><capacity>1048576</capacity><target><format type='qcow2'/></target>`+
+		`<backingStore><path>`+over+`</path><format type='qcow2'/></backingStore></volume>`, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.StorageVolDelete(v, 0) })
+}
+
+// inside runs a command where libvirtd sees the files.
+func (r raw) inside(t testing.TB, socket, script string) {
+	t.Helper()
+	out, err := exec.Command("nsenter", "-t", strconv.Itoa(libvirtdOf(t, socket)), "-m", "sh", "-c", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
+	}
+}
+
 // addSmallPool makes a pool on a file system that is too small for any volume;
 // false when a file system cannot be mounted where libvirtd is.
 func (r raw) addSmallPool(t testing.TB, socket, name string) bool {

@@ -49,6 +49,7 @@ func (d *domain) is(uid string) bool { return d.ours() && strings.EqualFold(d.ui
 type disk struct {
 	pool, volume string
 	path         string
+	backing      []string // what it is laid over, where libvirt shows that
 	device       string
 	boot         bool
 }
@@ -113,7 +114,8 @@ type domainXML struct {
 		Target struct {
 			Dev string `xml:"dev,attr"`
 		} `xml:"target"`
-		Boot *bootXML `xml:"boot"`
+		Boot    *bootXML    `xml:"boot"`
+		Backing *backingXML `xml:"backingStore"`
 	} `xml:"devices>disk"`
 	Interfaces []struct {
 		Type string `xml:"type,attr"`
@@ -187,6 +189,7 @@ func parseDomain(text string) (*domain, error) {
 		s := k.Source
 		d.disks = append(d.disks, disk{
 			pool: s.Pool, volume: s.Volume, device: k.Target.Dev, path: firstOf(s.File, s.Dev, s.Name, s.Dir), boot: k.Boot != nil,
+			backing: k.Backing.paths(),
 		})
 	}
 	d.readPlacement(&x)

@@ -135,10 +135,10 @@ func TestRealPoolsInTrouble(t *testing.T) {
 		wantClass(t, err, hypervisor.ErrForeign)
 		_, err = d.makeVolume(ctx, uuid.NewString(), disk)
 		wantClass(t, err, hypervisor.ErrForeign)
-		if err := d.removeVolume(ctx, false, disk, nil); err == nil {
+		if err := d.removeVolume(ctx, false, disk, others{}); err == nil {
 			t.Error("a volume of another machine was removed")
 		}
-		if err := d.removeVolume(ctx, true, disk, nil); err != nil {
+		if err := d.removeVolume(ctx, true, disk, others{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(file); !os.IsNotExist(err) {

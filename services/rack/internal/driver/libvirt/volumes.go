@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
@@ -85,10 +86,7 @@ func (d *Driver) usablePool(ctx context.Context, name string) (pool, error) {
 // findVolume looks for a volume in the list of its pool's; nil when it is not
 // there.
 func (d *Driver) findVolume(ctx context.Context, p pool, name string) (*lv.StorageVol, error) {
-	list, err := call(ctx, d.conn, "list volumes of storage pool "+p.name, fast, func(a api) ([]lv.StorageVol, error) {
-		list, _, err := a.StoragePoolListAllVolumes(p.handle, 1, 0)
-		return list, err
-	})
+	list, err := d.volumesOf(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +96,13 @@ func (d *Driver) findVolume(ctx context.Context, p pool, name string) (*lv.Stora
 		}
 	}
 	return nil, nil //nolint:nilnil // absent is no error
+}
+
+func (d *Driver) volumesOf(ctx context.Context, p pool) ([]lv.StorageVol, error) {
+	return call(ctx, d.conn, "list volumes of storage pool "+p.name, fast, func(a api) ([]lv.StorageVol, error) {
+		list, _, err := a.StoragePoolListAllVolumes(p.handle, 1, 0)
+		return list, err
+	})
 }
 
 // makeVolume makes the volume of a disk, or takes the one that a broken create
@@ -128,7 +133,7 @@ func (d *Driver) makeVolume(ctx context.Context, uid string, k *vmhostv1.Machine
 	}
 	// A libvirtd that was killed while it made the volume has left a file that it
 	// does not know of. Reading the pool anew shows it; nothing on disk changes.
-	if rerr := do(ctx, d.conn, "read storage pool "+p.name+" anew", slow, func(a api) error { return a.StoragePoolRefresh(p.handle, 0) }); rerr != nil {
+	if rerr := d.refreshPool(ctx, p); rerr != nil {
 		return nil, err
 	}
 	if v, ferr := d.findVolume(ctx, p, k.GetVolume()); ferr == nil && v != nil {
@@ -230,10 +235,18 @@ func (d *Driver) deleteVolume(ctx context.Context, v lv.StorageVol) error {
 	return do(ctx, d.conn, "delete volume "+v.Name, slow, func(a api) error { return a.StorageVolDelete(v, 0) })
 }
 
+// others are what may need a volume that is to be removed.
+type others struct {
+	domains []*seen // of the host, without the machine's own
+	// overlays: volumes that are laid over it are looked for. What vmhost made for
+	// one machine nobody is to build on; what it found may be a template.
+	overlays bool
+	own      map[[2]string]bool // volumes of the machine, by pool and name
+}
+
 // removeVolume removes the volume of a disk and answers when the pool was seen
-// without it. mine: it can only be the machine's. domains are those of the host:
-// a volume that another one uses stays.
-func (d *Driver) removeVolume(ctx context.Context, mine bool, k *vmhostv1.MachineDisk, domains []*seen) error {
+// without it. mine: it can only be the machine's. A volume that others need stays.
+func (d *Driver) removeVolume(ctx context.Context, mine bool, k *vmhostv1.MachineDisk, o others) error {
 	op := "delete volume " + k.GetVolume()
 	p, err := d.usablePool(ctx, k.GetStoragePool())
 	switch {
@@ -258,10 +271,22 @@ func (d *Driver) removeVolume(ctx context.Context, mine bool, k *vmhostv1.Machin
 			Hint: "if nothing needs it, remove it on the host: virsh vol-delete " + v.Name + " " + p.name,
 		}
 	}
-	if user := userOf(p, v.Name, domains); user != "" {
+	if user := userOf(p, v.Name, o.domains); user != "" {
 		return &hypervisor.Error{
 			Class: hypervisor.ErrBusy, Op: op, Err: fmt.Errorf("domain %q uses the volume", user),
 			Hint: "detach the volume from that domain, which vmhost did not make",
+		}
+	}
+	if o.overlays {
+		overlay, err := d.overlayOf(ctx, p, *v, o.own)
+		if err != nil {
+			return err
+		}
+		if overlay != "" {
+			return &hypervisor.Error{
+				Class: hypervisor.ErrBusy, Op: op, Err: fmt.Errorf("the volume %q is laid over it and would be lost", overlay),
+				Hint: "remove that volume or make it stand alone (qemu-img rebase), or release the machine instead of deleting it",
+			}
 		}
 	}
 	err = d.deleteVolume(ctx, *v)
@@ -280,7 +305,8 @@ func (d *Driver) removeVolume(ctx context.Context, mine bool, k *vmhostv1.Machin
 	return &hypervisor.Error{Class: hypervisor.ErrBusy, Op: op, Err: errors.New("the volume is still there")}
 }
 
-// userOf is the domain that uses a volume, empty when none does.
+// userOf is the domain that uses a volume, or a disk laid over it; empty when none
+// does.
 func userOf(p pool, name string, domains []*seen) string {
 	file := ""
 	if p.path != "" {
@@ -291,7 +317,7 @@ func userOf(p pool, name string, domains []*seen) string {
 			continue
 		}
 		for _, k := range one.record.domain.disks {
-			if (k.pool == p.name && k.volume == name) || (k.path != "" && k.path == file) {
+			if (k.pool == p.name && k.volume == name) || (file != "" && (k.path == file || slices.Contains(k.backing, file))) {
 				return one.dom.Name
 			}
 		}
