@@ -237,7 +237,7 @@ func (c *conn) refused(ctx context.Context, op string, err error) error {
 	if status == http.StatusForbidden && c.remote && !c.trusted(ctx) {
 		out = &hypervisor.Error{
 			Class: hypervisor.ErrAuth, Op: op, Err: fmt.Errorf("the server does not trust our certificate any more: %w", err),
-			Hint: "add it again: lxc config trust add",
+			Hint: "have it trust the host's certificate again: `vmhostctl vm-host parameters` with --certificate shows it, `lxc config trust add` takes it",
 		}
 		c.fail(out)
 	}

@@ -3,6 +3,7 @@ package lxd
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,12 +64,17 @@ func (c Config) withDefaults() Config {
 }
 
 // Opener makes connections to LXD servers.
-type Opener struct{ cfg Config }
+type Opener struct {
+	cfg      Config
+	refusals refusals
+}
 
 var _ hypervisor.Opener = (*Opener)(nil)
 
 // NewOpener answers an Opener for LXD addresses.
-func NewOpener(cfg Config) *Opener { return &Opener{cfg: cfg.withDefaults()} }
+func NewOpener(cfg Config) *Opener {
+	return &Opener{cfg: cfg.withDefaults(), refusals: refusals{had: map[[sha256.Size]byte]error{}}}
+}
 
 // Open connects, logs in, and makes sure that the project is there.
 func (o *Opener) Open(ctx context.Context, target hypervisor.Target) (hypervisor.Driver, error) {
@@ -106,7 +112,7 @@ func (o *Opener) connect(target hypervisor.Target) (*conn, *login, error) {
 		}
 		return newConn(o.cfg, false, func(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, path) }), nil, nil
 	case hypervisor.TransportHTTPS:
-		l, err := newLogin(target, time.Now())
+		l, err := newLogin(target, &o.refusals, time.Now())
 		if err != nil {
 			return nil, nil, err
 		}

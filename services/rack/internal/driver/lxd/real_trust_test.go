@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	lxdapi "github.com/canonical/lxd/shared/api"
+	"github.com/google/uuid"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	"github.com/vmhost-project/vmhost/pkg/hypervisor/lxdtest"
@@ -82,23 +85,43 @@ func TestRealPasswordMakesTheServerTrustUs(t *testing.T) {
 
 func TestRealWhatIsTypedOnTheServerMakesItTrustUs(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd1")
-	target, _ := stranger(t, s)
-	err := open(t, target)
-	wantClass(t, err, hypervisor.ErrAuth)
-	e, ok := errors.AsType[*hypervisor.Error](err)
-	if !ok || !strings.Contains(e.Hint, "lxc config trust add") || strings.ContainsRune(e.Hint, '\n') {
-		t.Fatalf("%v has the hint %q", err, e.Hint)
-	}
-	_, line, _ := strings.Cut(e.Hint, ": ")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", line)
-	cmd.Env = append(cmd.Environ(), "LXD_DIR="+filepath.Dir(s.Socket), "LXD_CONF="+t.TempDir())
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v: %s", line, err, out)
-	}
-	if err := open(t, target); err != nil {
-		t.Errorf("after that: %v", err)
+	for _, project := range []string{"", "trust-" + uuid.NewString()[:8]} {
+		target, c := stranger(t, s)
+		target.Project = project
+		restricted := project != ""
+		if restricted {
+			s.Lxc(t, "project", "create", project)
+			t.Cleanup(func() { s.Lxc(t, "project", "delete", project) })
+		}
+		err := open(t, target)
+		wantClass(t, err, hypervisor.ErrAuth)
+		e, ok := errors.AsType[*hypervisor.Error](err)
+		if !ok {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode([]byte(c.GetCertificatePem()))
+		if !strings.Contains(e.Hint, fingerprint(block.Bytes)) || !strings.Contains(e.Hint, "`vmhostctl vm-host parameters lxd1 --certificate > lxd1.crt`") {
+			t.Errorf("the hint is %q", e.Hint)
+		}
+		_, line, _ := strings.Cut(e.Hint, "on the server `")
+		line = strings.TrimSuffix(line, "`")
+		if strings.Contains(line, "--restricted --projects "+project) != restricted {
+			t.Errorf("for the project %q: %q", project, line)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "sh", "-c", line)
+		cmd.Dir = t.TempDir()
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "lxd1.crt"), []byte(c.GetCertificatePem()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(cmd.Environ(), "LXD_DIR="+filepath.Dir(s.Socket), "LXD_CONF="+t.TempDir())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+		if err := open(t, target); err != nil {
+			t.Errorf("after that: %v", err)
+		}
 	}
 }
 

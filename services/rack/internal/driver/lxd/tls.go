@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -74,11 +73,6 @@ func readIdentity(credential *vmhostv1.Credential, now time.Time) (*identity, er
 		return nil, refuse("the client certificate is not valid before "+leaf.NotBefore.UTC().Format(time.RFC3339), "check the clock of the rack's machine, or "+again)
 	}
 	return &identity{certificate: pair, leaf: leaf}, nil
-}
-
-// pem is the certificate as `lxc config trust add` reads it.
-func (i *identity) pem() string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.leaf.Raw}))
 }
 
 // name is what the server's list of trusted certificates will call us.

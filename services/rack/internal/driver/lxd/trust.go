@@ -2,14 +2,17 @@ package lxd
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	lxdapi "github.com/canonical/lxd/shared/api"
@@ -26,9 +29,13 @@ type login struct {
 	identity *identity
 	token    string
 	password string
+	host     string // its id; empty while a host is checked that is not there yet
+	address  string
+	project  string
+	refusals *refusals
 }
 
-func newLogin(target hypervisor.Target, now time.Time) (*login, error) {
+func newLogin(target hypervisor.Target, refusals *refusals, now time.Time) (*login, error) {
 	pin, err := parsePin(target.HostKey)
 	if err != nil {
 		return nil, err
@@ -38,7 +45,10 @@ func newLogin(target hypervisor.Target, now time.Time) (*login, error) {
 		return nil, err
 	}
 	c := target.Credential.GetLxd()
-	l := &login{pin: pin, identity: id, token: strings.TrimSpace(c.GetTrustToken()), password: c.GetTrustPassword()}
+	l := &login{
+		pin: pin, identity: id, token: strings.TrimSpace(c.GetTrustToken()), password: c.GetTrustPassword(),
+		host: strings.TrimPrefix(target.Name, "vmHosts/"), address: target.Address.HostPort(), project: projectOf(target.Project), refusals: refusals,
+	}
 	if l.token == "" {
 		return l, nil
 	}
@@ -54,7 +64,7 @@ func newLogin(target hypervisor.Target, now time.Time) (*login, error) {
 		return nil, &hypervisor.Error{
 			Class: hypervisor.ErrAuth, Op: opLogin,
 			Err:  fmt.Errorf("the trust token is for the server with the certificate %s, confirmed is %s", token.Fingerprint, l.pin),
-			Hint: "make a token on this server: lxc config trust add --name " + id.name(),
+			Hint: "make a token on this server: lxc config trust add --name " + l.options(),
 		}
 	}
 	return l, nil
@@ -90,6 +100,11 @@ func (l *login) server(ctx context.Context, c *conn) (*lxdapi.Server, error) {
 	}
 	if l.token == "" && l.password == "" {
 		return nil, l.untrusted(errors.New("the server does not trust the host's certificate"))
+	}
+	// A secret that the server refused is refused again; sending it each time the
+	// server is tried looks like somebody who guesses.
+	if err := l.refusals.of(l); err != nil {
+		return nil, err
 	}
 	if err := l.ask(ctx, c, &server); err != nil {
 		return nil, err
@@ -133,18 +148,73 @@ func (l *login) ask(ctx context.Context, c *conn, server *lxdapi.Server) error {
 		// Somebody was first, or the certificate is there with fewer rights.
 		return nil
 	}
+	what := "password"
 	if l.token != "" {
-		return l.untrusted(fmt.Errorf("the server does not take the trust token, which works once and for a limited time: %w", err))
+		what = "token, which works once and for a limited time"
 	}
-	return l.untrusted(fmt.Errorf("the server does not take the trust password: %w", err))
+	out := l.untrusted(fmt.Errorf("the server does not take the trust %s: %w", what, err))
+	if lxdapi.StatusErrorCheck(err, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound) {
+		l.refusals.note(l, out)
+	}
+	return out
 }
 
 // untrusted says exactly what to type.
 func (l *login) untrusted(err error) error {
-	return &hypervisor.Error{Class: hypervisor.ErrAuth, Op: opLogin, Err: valid(err), Hint: l.trustLine()}
+	hint := "on the server, `lxc config trust add --name " + l.options() + "` prints a trust token to give"
+	if l.host != "" {
+		hint = "have the server trust the host's certificate, fingerprint " + fingerprint(l.identity.leaf.Raw) + ": `vmhostctl vm-host parameters " + l.host +
+			" --certificate > " + l.host + ".crt`, then on the server `lxc config trust add " + l.host + ".crt --name " + l.options() + "`"
+	}
+	return &hypervisor.Error{Class: hypervisor.ErrAuth, Op: opLogin, Err: valid(err), Hint: hint}
 }
 
-// trustLine is what makes a server trust us, to be typed on it: one line.
-func (l *login) trustLine() string {
-	return "type on the server: printf %b '" + strings.ReplaceAll(l.identity.pem(), "\n", `\n`) + "' | lxc config trust add - --name " + l.identity.name()
+// options are the name and the rights that a server is to give us, for its shell:
+// no more than the host's project, where it has one of its own.
+func (l *login) options() string {
+	out := l.identity.name()
+	if l.project != projectOf("") {
+		out += " --restricted --projects " + quote(l.project)
+	}
+	return out
+}
+
+var plainWord = regexp.MustCompile(`^[-\w.:@]+$`)
+
+func quote(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// refusals remembers the secrets that servers refused, by what they were sent
+// with: another credential is another try. It holds no secret.
+type refusals struct {
+	mu  sync.Mutex
+	had map[[sha256.Size]byte]error
+}
+
+// mostRefusals bounds what is remembered; what is forgotten costs one request.
+const mostRefusals = 1024
+
+func (l *login) key() [sha256.Size]byte {
+	secret := sha256.Sum256([]byte(l.token + "\x00" + l.password))
+	return sha256.Sum256(slices.Concat([]byte(l.address+"\x00"), secret[:], l.identity.leaf.Raw))
+}
+
+// of is how the server refused the login's secret, nil when it did not.
+func (r *refusals) of(l *login) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.had[l.key()]
+}
+
+func (r *refusals) note(l *login, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.had) >= mostRefusals {
+		clear(r.had)
+	}
+	r.had[l.key()] = err
 }
