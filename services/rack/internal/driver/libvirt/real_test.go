@@ -51,10 +51,10 @@ func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hyperv
 	return out
 }
 
-func TestRealUnixKeepsTheRulesOfHypervisors(t *testing.T) {
+func TestRealUnixKeepsTheRulesOfConnections(t *testing.T) {
 	h := theDevhost(t)
 	p := newProxy(t, "unix", h.socket)
-	hypervisortest.Run(t, harness(t, h, p, hypervisor.Target{Name: "vmHosts/h1", Address: mustParse(t, "qemu+unix://h1/system")}))
+	hypervisortest.RunConnection(t, harness(t, h, p, hypervisor.Target{Name: "vmHosts/h1", Address: mustParse(t, "qemu+unix://h1/system")}))
 }
 
 func TestRealSSHKeepsTheRulesOfHypervisors(t *testing.T) {
@@ -71,7 +71,7 @@ func TestRealSSHKeepsTheRulesOfHypervisors(t *testing.T) {
 	hypervisortest.Run(t, c)
 }
 
-func TestRealTLSKeepsTheRulesOfHypervisors(t *testing.T) {
+func TestRealTLSKeepsTheRulesOfConnections(t *testing.T) {
 	h := theDevhost(t)
 	address := mustParse(t, h.tls)
 	p := newProxy(t, "tcp", address.HostPort())
@@ -87,7 +87,7 @@ func TestRealTLSKeepsTheRulesOfHypervisors(t *testing.T) {
 	wrongKey.HostKey = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	wrongCredential.Credential = selfSigned(t)
 	c.WrongHostKey, c.WrongCredential = &wrongKey, &wrongCredential
-	hypervisortest.Run(t, c)
+	hypervisortest.RunConnection(t, c)
 }
 
 func TestRealTLSVerifiesByTheCAAsWell(t *testing.T) {

@@ -148,10 +148,10 @@ func harness(t *testing.T, s lxdtest.Server, p *proxy, target hypervisor.Target)
 	}
 }
 
-func TestRealUnixKeepsTheRulesOfHypervisors(t *testing.T) {
+func TestRealUnixKeepsTheRulesOfConnections(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd1")
 	p := newProxy(t, "unix", s.Socket)
-	hypervisortest.Run(t, harness(t, s, p, hypervisor.Target{Name: "vmHosts/lxd1", Address: mustParse(t, "lxd+unix://here")}))
+	hypervisortest.RunConnection(t, harness(t, s, p, hypervisor.Target{Name: "vmHosts/lxd1", Address: mustParse(t, "lxd+unix://here")}))
 }
 
 func TestRealHTTPSKeepsTheRulesOfHypervisors(t *testing.T) {
