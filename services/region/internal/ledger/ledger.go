@@ -12,11 +12,13 @@
 //     back before the call is not missed.
 //
 // Composes that wait at the same time share a transaction: whoever has the turn
-// decides for those in the queue, on what this process has seen and on what it is
-// about to commit; one transaction is under way at a time. That is for speed and against livelock within
-// a process; between processes the compares decide. The package starts no
-// goroutine; Run keeps an index of names and MACs that are in use on hypervisors
-// until its context ends.
+// decides for those in the queue, and for those who come while it waits, on what
+// this process has seen and on what it is about to commit; one transaction is
+// under way at a time (two would overtake one another in etcd, see
+// docs/performance.md). That is for speed and against livelock within a process;
+// between processes the compares decide. The package starts no goroutine; Run
+// keeps an index of names and MACs that are in use on hypervisors until its
+// context ends.
 package ledger
 
 import (
