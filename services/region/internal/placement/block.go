@@ -17,7 +17,8 @@ type block struct {
 	hosts  [blockSize]*Host
 	static [blockSize]*static
 	zones  [blockSize]uint32
-	groups [blockSize][]uint32
+	groups [blockSize][]uint32 // words of the host's groups
+	counts [blockSize][]int32  // machines of each
 
 	// What of a resource is in use, as a share of its limit; what one more takes of
 	// it; and the limit against what is really there.
@@ -94,9 +95,9 @@ func (h *Host) stored() share {
 // set puts a host in a row. Call seal afterwards.
 func (b *block) set(i int, h *Host, s *static, x *index) {
 	b.hosts[i], b.static[i], b.zones[i] = h, s, s.zone
-	b.groups[i] = nil
+	b.groups[i], b.counts[i] = nil, nil
 	for _, g := range h.Groups {
-		b.groups[i] = append(b.groups[i], x.facts.number(wordGroup+g.Key))
+		b.groups[i], b.counts[i] = append(b.groups[i], x.facts.number(wordGroup+g.Key)), append(b.counts[i], g.Machines)
 	}
 	b.cores[i], b.memory[i], b.storage[i] = shareOf(h.Cores), shareOf(h.MemoryMiB), h.stored()
 	b.coreRoom[i], b.memoryRoom[i], b.pageRoom[i] = h.Cores.room(), h.MemoryMiB.room(), h.Hugepages.room()

@@ -456,22 +456,3 @@ func checkReason(t *rapid.T, r Refusal, req Request) {
 		t.Fatalf("the reason is not true: %s: %s of %+v for %+v", r.Filter, r.Message(), r.Host, req)
 	}
 }
-
-// BenchmarkDecide is one decision over so many hosts.
-func BenchmarkDecide(b *testing.B) {
-	for _, n := range []int{1000, 10000} {
-		hosts := make([]*Host, n)
-		for i := range hosts {
-			hosts[i] = ready(fmt.Sprintf("h%05d", i), 64, 1<<18, 2, 1)
-			hosts[i].Cores.Committed = int64(i * 7 % 97)
-		}
-		req := Request{Cores: 2, MemoryMiB: 4096, ResourcePool: "default", Disks: []Disk{{SizeBytes: gb}}, Interfaces: []Interface{{}}}
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			for b.Loop() {
-				if Choose(hosts, req).Host == nil {
-					b.Fatal("refused")
-				}
-			}
-		})
-	}
-}

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"math/bits"
+	"slices"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
@@ -27,7 +28,9 @@ type query struct {
 	zoneScore          []float64
 	zoneBest           float64
 	refusing           map[position]float64
-	soft               int
+	soft               []int  // rules that are
+	softBlock          *block // that softMasks are of
+	softMasks          []uint64
 	shapes             []verdict
 	container          bool
 }
@@ -227,7 +230,7 @@ func (q *query) compileRules() {
 		r := &q.req.Affinity[i]
 		out := rule{near: r.Near, always: q.near.first[i]}
 		if r.Soft {
-			q.soft++
+			q.soft = append(q.soft, i)
 		}
 		switch {
 		case r.Zone:
@@ -366,15 +369,22 @@ func (f *Fleet) nearness(req *Request) *nearness {
 
 // groupZones is how many machines of a group are in each zone that has any.
 func (f *Fleet) groupZones(key string) map[string]int32 {
-	out := map[string]int32{}
 	word, ok := f.index.facts.known(wordGroup + key)
 	if !ok {
-		return out
+		return nil
 	}
+	sums, where := make([]int32, f.index.zones.count()), make([]*Host, f.index.zones.count())
 	for _, b := range f.blocks {
 		for m := b.members.of(word); m != 0; m &= m - 1 {
-			h := b.hosts[bits.TrailingZeros64(m)]
-			out[h.Zone] += h.In(key)
+			i := bits.TrailingZeros64(m)
+			zone := b.zones[i]
+			sums[zone], where[zone] = sums[zone]+b.counts[i][slices.Index(b.groups[i], word)], b.hosts[i]
+		}
+	}
+	out := map[string]int32{}
+	for zone, n := range sums {
+		if n > 0 {
+			out[where[zone].Zone] = n
 		}
 	}
 	return out

@@ -77,20 +77,21 @@ func (q *query) parts(p *parts, k int, b *block, i int) {
 		}
 	}
 	p.kept = 0
-	if q.soft > 0 {
-		p.kept = q.kept(k, b, i)
+	for _, m := range q.softly(k, b) {
+		p.kept += float64(m >> i & 1)
 	}
 }
 
-// kept is how many soft rules a host keeps.
-func (q *query) kept(k int, b *block, i int) float64 {
-	n := 0.0
-	for j := range q.rules {
-		if q.req.Affinity[j].Soft && q.rules[j].keeps(k, b)&(1<<i) != 0 {
-			n++
-		}
+// softly is which hosts of a block keep each soft rule.
+func (q *query) softly(k int, b *block) []uint64 {
+	if len(q.soft) == 0 || q.softBlock == b {
+		return q.softMasks
 	}
-	return n
+	q.softBlock, q.softMasks = b, q.softMasks[:0]
+	for _, j := range q.soft {
+		q.softMasks = append(q.softMasks, q.rules[j].keeps(k, b))
+	}
+	return q.softMasks
 }
 
 // bound is at least the sum of any host of a block.
@@ -102,7 +103,7 @@ func (q *query) bound(b *block) float64 {
 		gap:  max(0, lowCores-highMemory, lowMemory-highCores),
 		over: max(float64(lowCores*b.low.cores.over), float64(lowMemory*b.low.memory.over)),
 		left: b.high.storage.used - float64(q.storage*b.low.storage.each),
-		zone: 1, refusing: 1, kvm: q.container || b.kvm != 0, kept: float64(q.soft),
+		zone: 1, refusing: 1, kvm: q.container || b.kvm != 0, kept: float64(len(q.soft)),
 	}
 	if q.zoneScore != nil {
 		p.zone = q.zoneBest
@@ -129,8 +130,8 @@ func (q *query) scores(k int, b *block, i int) Scores {
 	if p.kvm {
 		s.AvoidEmulation = 1
 	}
-	if q.soft > 0 {
-		s.Affinity = p.kept / float64(q.soft)
+	if len(q.soft) > 0 {
+		s.Affinity = p.kept / float64(len(q.soft))
 	}
 	return s
 }
