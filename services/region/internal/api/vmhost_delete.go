@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -114,7 +115,8 @@ func deletable(name string, found []hostMachine, req *vmhostv1.DeleteVmHostReque
 		}
 	}
 	if len(found) > 0 && !req.GetForget() {
-		return inUse(name, names, "delete its machines first; or set forget to drop their records and leave them running on the hypervisor")
+		return inUse(name, names, "say what becomes of them: `vmhostctl vm-host remove "+strings.TrimPrefix(name, "vmHosts/")+
+			"` with --decompose deletes them, with --forget leaves them as they are without our metadata, with --abandon drops their records and does not reach the host")
 	}
 	return nil
 }

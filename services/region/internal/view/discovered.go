@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"iter"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -61,12 +63,30 @@ func carriesOurs(v *store.View, uid string) *vmhostv1.Condition {
 	return c
 }
 
+// known says whether what was seen on a host has a record: on this host, or as an
+// instance of another project of its LXD server, which is a host of its own. Such
+// a one takes room on both and is listed once.
+func known(v *store.View, host *vmhostv1.VmHost, o *rackv1.MachineObservation) bool {
+	if _, ours := Ours(v, host, o); ours {
+		return true
+	}
+	if o.GetProject() == "" || o.GetProject() == cmp.Or(host.GetProject(), "default") {
+		return false
+	}
+	for _, uid := range [...]string{o.GetUuid(), o.GetUid()} {
+		if m, ok := store.Machines.Get(v, uid); ok && uid != "" && Domain(m.Value.GetResource()) == o.GetUuid() {
+			return true
+		}
+	}
+	return false
+}
+
 // AllDiscovered are the machines on hosts that have no record.
 func AllDiscovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]] {
 	return func(yield func(*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]) bool) {
 		for hostID, host := range store.VmHosts.All(v) {
 			for _, seen := range store.Seen.All(v, hostID) {
-				if _, ours := Ours(v, host.Value.GetResource(), seen.Value.GetObservation()); ours {
+				if known(v, host.Value.GetResource(), seen.Value.GetObservation()) {
 					continue
 				}
 				if !yield(host.Value.GetResource(), seen) {
@@ -108,7 +128,7 @@ func FindDiscovered(v *store.View, seen LastSeen, uid string) (*vmhostv1.Machine
 	if !ok || !there || DiscoveredUID(spec.GetUid(), domain) != wanted.String() {
 		return nil, false
 	}
-	if _, ours := Ours(v, spec, r.Value.GetObservation()); ours {
+	if known(v, spec, r.Value.GetObservation()) {
 		return nil, false
 	}
 	return Discovered(v, seen, spec, r), true

@@ -312,6 +312,28 @@ func TestWhatCarriesOurMetadataAndIsNotOursSaysSo(t *testing.T) {
 	}
 }
 
+// Another project of one LXD server is another host: what is ours there is listed
+// there, and is no clone here.
+func TestAMachineOfAnotherProjectIsListedOnceWhereItIsOurs(t *testing.T) {
+	w := newWorld(t)
+	hostUID := w.get("h").Value.GetResource().GetUid()
+	w.put(func(tx *store.Txn) {
+		store.Put(tx, store.Machines, &storev1.StoredMachine{Resource: &vmhostv1.Machine{Name: "machines/" + domainID, Uid: domainID, HypervisorUuid: domainID, VmHost: "vmHosts/other"}}, domainID)
+	})
+	w.see("h", &rackv1.MachineObservation{Uuid: domainID, Uid: domainID, Project: "theirs"})
+	w.see("h", &rackv1.MachineObservation{Uuid: otherID, Uid: domainID, Project: "theirs"})
+	var all []string
+	for _, seen := range AllDiscovered(w.store.Cached()) {
+		all = append(all, seen.Value.GetObservation().GetUuid())
+	}
+	if diff := cmp.Diff([]string{otherID}, all); diff != "" {
+		t.Error(diff)
+	}
+	if m, ok := FindDiscovered(w.store.Cached(), nil, DiscoveredUID(hostUID, domainID)); ok {
+		t.Errorf("found: %v", m)
+	}
+}
+
 func TestWhatIsDiscoveredIsFoundAndWhatIsOursIsNot(t *testing.T) {
 	w := newWorld(t)
 	hostUID := w.get("h").Value.GetResource().GetUid()
