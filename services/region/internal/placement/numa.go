@@ -88,7 +88,15 @@ func (f *fitting) onlyNode(h *Host, req *Request) bool {
 		return true
 	}
 	f.cores = make([]int32, 0, req.Cores)
-	for c := int32(0); int64(c) < h.Cores.Physical && len(f.cores) < int(req.Cores); c++ {
+	most := h.Cores.Physical
+	if len(h.CoreNumbers) > 0 {
+		most = int64(len(h.CoreNumbers))
+	}
+	for i := int64(0); i < most && len(f.cores) < int(req.Cores); i++ {
+		c := int32(i)
+		if len(h.CoreNumbers) > 0 {
+			c = h.CoreNumbers[i]
+		}
 		if _, pinned := slices.BinarySearch(h.Pinned, c); !pinned {
 			f.cores = append(f.cores, c)
 		}
