@@ -136,7 +136,7 @@ func goldenEvents(ago func(time.Duration) *timestamppb.Timestamp) []*vmhostv1.Ev
 		event("machine.found", machine, "", "c1 is on l1 again"),
 		event("machine.moved", machine, "", "c1 moved from l1 to l2"),
 		event("machine.changed_outside", machine, "", "c1 was changed outside of vmhost: \x1b[2Jname old-c1"),
-		event("machine.console_opened", machine, "admin", "admin opened the console of "+machine),
+		event("machine.console_opened", machine, "admin", "admin opened the console of c1"),
 		event("machine.power_changed", machine, "", "c1 is off"),
 		event("vm_host.removed", "vmHosts/l1", "admin", "l1 was removed"),
 		event("vm_host.unreachable", "vmHosts/l1", "", "l1 is not reached: connection refused"),

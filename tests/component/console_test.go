@@ -181,7 +181,7 @@ func TestWhoHadAConsoleIsRecorded(t *testing.T) {
 		}
 		kinds = nil
 		for _, e := range list.GetEvents() {
-			if strings.HasPrefix(e.GetType(), "machine.console_") && e.GetResource() == x.machine.GetName() && e.GetAttributes()["principal"] == "alice" {
+			if strings.HasPrefix(e.GetType(), "machine.console_") && e.GetResource() == x.machine.GetName() && e.GetPrincipal() == "alice" {
 				kinds = append(kinds, e.GetType())
 			}
 		}

@@ -67,7 +67,7 @@ func TestAHostIsAnsweredAsItWasAskedForWithDefaults(t *testing.T) {
 	want := &vmhostv1.VmHost{
 		Name: "vmHosts/h1", Address: "qemu+ssh://root@h1.example:22/system", HostKey: public, Tags: []string{"ssd"}, CredentialKind: "ssh-key",
 		CredentialInfo: &vmhostv1.CredentialInfo{SshPublicKey: public},
-		Type: vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT, Zone: "zones/default", ResourcePool: "resourcePools/default",
+		Type:           vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT, Zone: "zones/default", ResourcePool: "resourcePools/default",
 		Overcommit: &vmhostv1.OvercommitRatios{Cores: proto.Float64(2), Memory: proto.Float64(1), Storage: proto.Float64(1)},
 		State:      vmhostv1.VmHostState_VM_HOST_STATE_NO_RACK,
 	}

@@ -109,7 +109,7 @@ func newBench(t *testing.T, change ...func(*console.Config)) *bench {
 
 func (b *bench) machine(tx *store.Txn, phase vmhostv1.MachinePhase) {
 	store.Put(tx, store.Machines, &storev1.StoredMachine{Resource: &vmhostv1.Machine{
-		Name: "machines/m", Uid: "m", HypervisorUuid: "f", HypervisorName: "n", VmHost: "vmHosts/h", Phase: phase,
+		Name: "machines/m", Uid: "m", Hostname: "web", HypervisorUuid: "f", HypervisorName: "n", VmHost: "vmHosts/h", Phase: phase,
 	}}, "m")
 }
 
@@ -328,8 +328,12 @@ func TestAnOpenConsoleEndsWithWhatItStandsOn_P7(t *testing.T) {
 			}
 			c.Close()
 			var kinds []string
-			for _, e := range store.Events.All(b.store.Cached()) {
-				kinds = append(kinds, e.Value.GetResource().GetType())
+			for _, rec := range store.Events.All(b.store.Cached()) {
+				e := rec.Value.GetResource()
+				kinds = append(kinds, e.GetType())
+				if e.GetVmHost() != "vmHosts/h" || e.GetPrincipal() != "alice" || e.GetAttributes()["hostname"] != "web" || !strings.Contains(e.GetMessage(), " web") {
+					t.Errorf("event %v", e)
+				}
 			}
 			if len(kinds) != 2 || kinds[0] != "machine.console_opened" || kinds[1] != "machine.console_closed" {
 				t.Errorf("events %v", kinds)

@@ -41,6 +41,7 @@ type Console struct {
 	open      *rackv1.OpenConsole
 	id        string
 	uid       string
+	name      string // the machine's, as people call it
 	host      string
 	rack      string
 	epoch     int64
@@ -145,7 +146,7 @@ func (s *Server) plan(v *store.View, req Request) (*Console, error) {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // it never fails
 	c := &Console{
-		server: s, id: base64.RawURLEncoding.EncodeToString(secret), uid: req.Machine, host: host, rack: a.Value.GetRack(), epoch: a.Revision,
+		server: s, id: base64.RawURLEncoding.EncodeToString(secret), uid: req.Machine, name: m.GetHostname(), host: host, rack: a.Value.GetRack(), epoch: a.Revision,
 		principal: req.Principal, opened: make(chan struct{}), out: make(chan []byte), in: make(chan []byte), began: time.Now(),
 	}
 	c.open = &rackv1.OpenConsole{
@@ -218,7 +219,7 @@ func (s *Server) await(ctx context.Context, c *Console) error {
 	tx := store.NewTxn()
 	tx.Delete(store.Consoles.Key(c.id))
 	if c.open.GetLogBytes() == 0 {
-		store.AddEvent(tx, c.event("machine.console_opened", c.principal+" opened the console of "+c.Machine()))
+		store.AddEvent(tx, c.event("machine.console_opened", c.principal+" opened the console of "+c.name))
 	}
 	if _, err := s.store.Commit(ctx, tx); err != nil {
 		return err
@@ -228,9 +229,10 @@ func (s *Server) await(ctx context.Context, c *Console) error {
 }
 
 func (c *Console) event(kind, message string) *vmhostv1.Event {
-	return &vmhostv1.Event{Type: kind, Resource: c.Machine(), Message: message, Attributes: map[string]string{
-		"principal": c.principal, "vm_host": "vmHosts/" + c.host, "rack": c.Rack(), "force": strconv.FormatBool(c.open.GetForce()),
-	}}
+	return &vmhostv1.Event{
+		Type: kind, Resource: c.Machine(), VmHost: "vmHosts/" + c.host, Principal: c.principal, Message: message,
+		Attributes: map[string]string{"hostname": c.name, "rack": c.Rack(), "force": strconv.FormatBool(c.open.GetForce())},
+	}
 }
 
 // Read waits for what the machine wrote. io.EOF when it stopped, or all of its
@@ -283,7 +285,7 @@ func (c *Console) close(why error) {
 		tx := store.NewTxn()
 		tx.Delete(store.Consoles.Key(c.id))
 		if c.isOpen() && c.open.GetLogBytes() == 0 {
-			e := c.event("machine.console_closed", "the console of "+c.Machine()+" that "+c.principal+" had was closed: "+reason(why))
+			e := c.event("machine.console_closed", "the console of "+c.name+" that "+c.principal+" had was closed: "+reason(why))
 			e.Attributes["seconds"] = strconv.FormatInt(int64(time.Since(c.began).Seconds()), 10)
 			store.AddEvent(tx, e)
 		}

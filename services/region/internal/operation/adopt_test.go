@@ -49,6 +49,7 @@ func TestAMachineIsAdoptedPoweredAndReleased(t *testing.T) {
 		Disks: []*vmhostv1.MachineDisk{{StoragePool: "default", Volume: "legacy.qcow2", SizeBytes: 1 << 30, Device: "vda", Path: "/images/legacy.qcow2"}},
 		Interfaces: []*vmhostv1.MachineInterface{{
 			Mac: "52:54:00:00:00:01", Source: "default", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK, Addresses: []string{"10.0.0.9"},
+			FixedAddress: "10.0.0.9",
 		}},
 	}
 	name := w.legacy(seen, found("other", 2))[0]
@@ -78,13 +79,13 @@ func TestAMachineIsAdoptedPoweredAndReleased(t *testing.T) {
 		Name: name, Uid: uidOf(name), Hostname: "legacy", Origin: vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED, VmHost: "vmHosts/h", Zone: "zones/default",
 		ResourcePool: "resourcePools/default", HypervisorName: "Legacy", HypervisorUuid: seen.GetUuid(), Architecture: "x86_64", Cores: 4, MemoryMib: 2048,
 		Disks: seen.GetDisks(), Tags: []string{"db"}, Phase: vmhostv1.MachinePhase_MACHINE_PHASE_READY, PinnedCores: []int32{7, 3}, Hugepages: true, Autostart: true,
-		Interfaces: []*vmhostv1.MachineInterface{{Mac: "52:54:00:00:00:01", Source: "default", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK}},
+		Interfaces: []*vmhostv1.MachineInterface{{Mac: "52:54:00:00:00:01", Source: "default", Kind: vmhostv1.InterfaceKind_INTERFACE_KIND_NETWORK, FixedAddress: "10.0.0.9"}},
 	}
 	if diff := cmp.Diff(want, m, protocmp.Transform(), protocmp.IgnoreFields(want, "create_time", "update_time")); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 	// Committed is what was foreign; storage stays where it is counted.
-	wantCommitted := &storev1.Commitment{Cores: 4, MemoryMib: 2048, HugepagesMib: 2048, PinnedCores: []int32{3, 7}}
+	wantCommitted := &storev1.Commitment{Cores: 4, MemoryMib: 2048, HugepagesMib: 2048, PinnedCores: []int32{3, 7}, FixedAddresses: []string{"default/10.0.0.9"}}
 	if diff := cmp.Diff(wantCommitted, w.committed(), protocmp.Transform()); diff != "" {
 		t.Errorf("committed (-want +got):\n%s", diff)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -12,6 +13,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -34,6 +36,12 @@ func adoptedCommitment(r *vmhostv1.Machine) *storev1.Commitment {
 	if r.GetHugepages() {
 		out.HugepagesMib = r.GetMemoryMib()
 	}
+	for _, i := range r.GetInterfaces() {
+		if a, err := netip.ParseAddr(i.GetFixedAddress()); err == nil {
+			out.FixedAddresses = append(out.FixedAddresses, placement.FixedAddress(i.GetSource(), a.Unmap().String()))
+		}
+	}
+	slices.Sort(out.GetFixedAddresses())
 	return out
 }
 
