@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 // drawFleet draws a few hosts and makes many of them that differ a little, so that
@@ -41,8 +43,12 @@ func drawFleet(t *rapid.T, most int) []*Host {
 }
 
 func drawWish(t *rapid.T) *Request {
-	r := drawRequest(t)
-	oneOf := func(label string) bool { return rapid.IntRange(0, 3).Draw(t, label) == 0 }
+	r := drawEasily(t)
+	few := 3
+	if rapid.Bool().Draw(t, "easy") {
+		few = 12
+	}
+	oneOf := func(label string) bool { return rapid.IntRange(0, few).Draw(t, label) == 2 }
 	id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("h%03d", rapid.IntRange(0, 99).Draw(t, "n")) })
 	r.Seed = rapid.SampledFrom([]uint64{0, 0, 7}).Draw(t, "seed")
 	if oneOf("group") {
@@ -77,6 +83,21 @@ func drawWish(t *rapid.T) *Request {
 		r.Refusing = map[string]int{id.Draw(t, "refusing"): 2}
 	}
 	return &r
+}
+
+// drawEasily draws a request that, mostly, some host fits.
+func drawEasily(t *rapid.T) Request {
+	if rapid.IntRange(0, 3).Draw(t, "hard") == 0 {
+		return drawRequest(t)
+	}
+	r := Request{Cores: rapid.Int32Range(1, 2).Draw(t, "cores"), MemoryMiB: rapid.Int64Range(1, 6).Draw(t, "memory"), ResourcePool: "a"}
+	for range rapid.IntRange(0, 2).Draw(t, "disks") {
+		r.Disks = append(r.Disks, Disk{SizeBytes: rapid.Int64Range(1, 5).Draw(t, "size")})
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "interfaces") {
+		r.Interfaces = append(r.Interfaces, Interface{Kind: rapid.SampledFrom([]vmhostv1.InterfaceKind{0, 0, kindBridge, kindSRIOV}).Draw(t, "kind")})
+	}
+	return r
 }
 
 // suits is the specification of the filters that fitsSomehow does not know.

@@ -191,12 +191,19 @@ func (c *counter) together(out *Room, hosts []HostRoom) {
 func (c *counter) host(h *Host) (int64, Filter) {
 	req := c.q.req
 	switch {
-	case c.own.awayHost || c.own.awayZone:
-		return 1, FilterAffinity
 	case slices.ContainsFunc(req.Interfaces, func(i Interface) bool { return i.Address.IsValid() }):
 		return 1, FilterNetwork
+	case c.own.awayHost || c.own.awayZone:
+		if !c.q.plain { // networks are tried before
+			if after, why := c.take(h); why == "" {
+				if _, ok := c.q.fit.chooseNetworks(after, req); !ok {
+					return 1, FilterNetwork
+				}
+			}
+		}
+		return 1, FilterAffinity
 	case len(req.PinnedCores) > 0:
-		return 1, FilterPinnedCores
+		return c.tried(h, 1, FilterPinnedCores)
 	}
 	n, limit := int64(math.MaxInt64), Filter("")
 	least := func(m int64, f Filter) {
@@ -235,18 +242,12 @@ const maxTried = 128
 // tried places one after the other, as long as they fit, at most so many.
 func (c *counter) tried(h *Host, most int64, limit Filter) (int64, Filter) {
 	q, n := c.q, int64(0)
-	for ; n < min(most, maxTried); n++ {
-		if _, ok := q.fit.chooseNetworks(h, q.req); !ok {
-			return n, FilterNetwork
+	for ; n < maxTried; n++ {
+		after, why := c.take(h)
+		if why != "" {
+			return n, why
 		}
-		if why, ok := q.fit.room(h, q.req); !ok {
-			return n, why.Filter
-		}
-		p := Plan{Pools: q.fit.pools, PinnedCores: q.fit.cores}
-		for i, pick := range q.fit.networks {
-			p.Networks = append(p.Networks, Attachment{Source: pick.source, Kind: q.fit.networks[i].kind})
-		}
-		h = h.Take(p.Commitment(q.req))
+		h = after
 	}
 	if n == most {
 		return n, limit
@@ -269,6 +270,22 @@ func (c *counter) tried(h *Host, most int64, limit Filter) (int64, Filter) {
 		return most, limit
 	}
 	return n, limit
+}
+
+// take is the host with one more machine, or the filter that refuses that.
+func (c *counter) take(h *Host) (*Host, Filter) {
+	q := c.q
+	if _, ok := q.fit.chooseNetworks(h, q.req); !ok {
+		return h, FilterNetwork
+	}
+	if why, ok := q.fit.room(h, q.req); !ok {
+		return h, why.Filter
+	}
+	p := Plan{Pools: q.fit.pools, PinnedCores: q.fit.cores}
+	for _, pick := range q.fit.networks {
+		p.Networks = append(p.Networks, Attachment{Source: pick.source, Kind: pick.kind})
+	}
+	return h.Take(p.Commitment(q.req)), ""
 }
 
 // certainlyMore says whether nothing but disks has to be tried.
