@@ -1,0 +1,387 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+const (
+	// maxBatch is how many composes are decided together: about as many as fit a
+	// transaction.
+	maxBatch = 32
+	// comparesPerCompose is what one compose, the first on its host, adds to a
+	// transaction: name, request; spec and ledger of the host; pool and its count;
+	// policy.
+	comparesPerCompose = 7
+	// writesPerCompose is how many keys a compose writes: machine, name, operation,
+	// and the ledger of its host.
+	writesPerCompose = 4
+	// maxConflicts is how often a compose is decided again before its caller is
+	// told to come back. Every conflict means that somebody else got something
+	// done, so that many in a row need a fleet of regions on one host.
+	maxConflicts = 64
+	// batchTimeout bounds the work for one batch: it does not end with the call
+	// of whoever has the turn, since others wait for it as well.
+	batchTimeout = 20 * time.Second
+)
+
+// pending is a compose that waits for its commit.
+type pending struct {
+	*want
+	conflicts int
+	done      chan struct{}
+	op        *vmhostv1.Operation
+	err       error
+	revision  int64 // of the commit; 0 when nothing was committed for it
+	refused   bool  // by what this process had seen
+}
+
+func (p *pending) finish(op *vmhostv1.Operation, err error) {
+	p.op, p.err = op, err
+	close(p.done)
+}
+
+// answer is for the caller: he may look for what was made at once.
+func (l *Ledger) answer(ctx context.Context, p *pending) (*vmhostv1.Operation, error) {
+	if p.err != nil || p.revision == 0 {
+		return p.op, p.err
+	}
+	if err := l.store.Wait(ctx, p.revision); err != nil {
+		return nil, unavailable(err)
+	}
+	return p.op, nil
+}
+
+// Compose places a machine and commits it: capacity, machine, name, operation and
+// request_id in one transaction. The answer is the operation that makes
+// it. Errors: NO_CAPACITY, ALREADY_EXISTS, NOT_FOUND, INVALID_FIELD,
+// REQUEST_ID_REUSED, CONFLICT, STORE_UNAVAILABLE.
+func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error) {
+	w, err := newWant(principal, req)
+	if err != nil {
+		return nil, err
+	}
+	if w.byOtherZones() {
+		return l.composeAlone(ctx, w)
+	}
+	p := &pending{want: w, done: make(chan struct{})}
+	if !l.enqueue(p) {
+		return nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT, "%d composes are waiting already", maxQueue).
+			WithHint("try again in a second")
+	}
+	cancelled := ctx.Done()
+	for {
+		select {
+		case <-p.done:
+			return l.answer(ctx, p)
+		default:
+		}
+		select {
+		case <-p.done:
+			return l.answer(ctx, p)
+		case l.turn <- struct{}{}:
+			l.lead(ctx)
+		case <-cancelled:
+			cancelled = nil // once is enough: somebody may be deciding on it right now
+		}
+		if ctx.Err() != nil && l.withdraw(p) {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// lead decides on and commits one batch of the queue. It has the turn, and gives
+// it up when it submits: the next batch is decided on while this one is under
+// way, on what will be if it succeeds.
+func (l *Ledger) lead(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	defer cancel()
+	endTurn := sync.OnceFunc(func() { <-l.turn })
+	defer endTurn()
+	batch := l.take(maxBatch)
+	if len(batch) == 0 {
+		return
+	}
+	// The first look is at what this process has seen and is about to do. Whoever
+	// would be refused by that is decided on again on a linearizable view.
+	v := l.store.Cached()
+	final := slices.ContainsFunc(batch, func(p *pending) bool { return p.refused })
+	if final {
+		endLine := l.getInLine(nil)
+		defer endLine()
+		var err error
+		if v, err = l.store.View(ctx); err != nil {
+			for _, p := range batch {
+				p.finish(nil, unavailable(err))
+			}
+			return
+		}
+	}
+	d := l.newDecision(v)
+	l.decide(d, batch)
+	if !final && len(d.placed) > 0 {
+		// Whoever comes while the one before is under way is in time for this one.
+		endLine := l.getInLine(func() { l.decide(d, l.take(maxBatch-len(d.placed))) })
+		defer endLine()
+	}
+	l.back(d.refuse(final))
+	if len(d.placed) == 0 {
+		return
+	}
+	if !l.bind(d) { // what it was decided on has failed
+		l.back(d.pending())
+		return
+	}
+	endTurn()
+	l.back(l.commit(ctx, d))
+}
+
+// commit does what was decided and answers those who must be decided on again.
+func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
+	for host, led := range d.ledgers {
+		store.Give(d.tx, store.Ledgers, led, host)
+	}
+	d.putUsage()
+	revision, err := l.store.Submit(ctx, d.tx)
+	l.settle(d, revision, err)
+	if err == nil {
+		for _, p := range d.placed {
+			p.revision = revision
+			p.finish(p.operation, nil)
+		}
+		for _, r := range d.refused {
+			r.finish(nil, r.err)
+		}
+		return nil
+	}
+	for _, r := range d.refused { // they may have been refused for what is not
+		again = append(again, r.pending)
+	}
+	if !errors.Is(err, store.ErrConflict) {
+		for _, p := range d.placed {
+			p.finish(nil, unavailable(err))
+		}
+		return again
+	}
+	l.conflicts.Add(1)
+	worst := 0
+	for _, p := range d.placed {
+		p.conflicts++
+		worst = max(worst, p.conflicts)
+		if p.conflicts <= maxConflicts {
+			again = append(again, p.pending)
+			continue
+		}
+		p.finish(nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT,
+			"lost the race for host %s %d times", p.machine.GetResource().GetVmHost(), p.conflicts).WithHint("try again"))
+	}
+	// The first retries are immediate: mostly the winner is another batch. Then
+	// two that keep colliding are pulled apart.
+	if worst > 2 {
+		pause := time.NewTimer(time.Duration(rand.Int64N(int64(min(worst, 20)) * int64(time.Millisecond)))) //nolint:gosec // jitter
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+	}
+	return again
+}
+
+// decision is what was decided on one view, not yet committed.
+type decision struct {
+	view  *store.View
+	hosts []*placement.Host // as they will be
+	taken claims
+
+	tx        *store.Txn
+	placed    []placed
+	refused   []refusal
+	postponed []*pending
+	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
+	ledgers   map[string]*storev1.StoredLedger // as they will be
+	taking    map[string]*taking               // by pool with a quota
+}
+
+// refuse answers those whose refusal is true whatever becomes of the decision,
+// and is left with those who were refused beside others of it: they are answered
+// when it is committed. Who must be decided on again is returned.
+func (d *decision) refuse(final bool) (again []*pending) {
+	again = d.postponed
+	var beside []refusal
+	for _, r := range d.refused {
+		switch {
+		case !final:
+			r.pending.refused = true
+			again = append(again, r.pending)
+		case r.placed == 0:
+			r.finish(nil, r.err)
+		default:
+			beside = append(beside, r)
+		}
+	}
+	d.refused = beside
+	return again
+}
+
+// pending are those who have no answer yet: first the refused, so that next time
+// nothing is placed before them.
+func (d *decision) pending() []*pending {
+	out := make([]*pending, 0, len(d.refused)+len(d.placed))
+	for _, r := range d.refused {
+		out = append(out, r.pending)
+	}
+	for _, p := range d.placed {
+		out = append(out, p.pending)
+	}
+	return out
+}
+
+type placed struct {
+	*pending
+	machine   *storev1.StoredMachine
+	operation *vmhostv1.Operation
+}
+
+type refusal struct {
+	*pending
+
+	err    error
+	placed int // how many of the decision had been placed before
+}
+
+// claims is what earlier composes of the same batch take.
+type claims struct {
+	names    map[string]bool // keys of names
+	requests map[string]bool // keys of requests
+	macs     map[string]bool
+	pools    map[string]bool
+}
+
+// newDecision begins with nobody.
+func (l *Ledger) newDecision(v *store.View) *decision {
+	l.index.prune(v)
+	tx := store.NewTxn()
+	tx.Grow(maxBatch * writesPerCompose)
+	return &decision{
+		view: v, hosts: l.hostsAt(v), tx: tx,
+		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
+		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
+	}
+}
+
+// decide adds composes to a decision.
+func (l *Ledger) decide(d *decision, batch []*pending) {
+	v, hosts, taken := d.view, d.hosts, &d.taken
+	for _, p := range batch {
+		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		before, err := p.id.Operation(v)
+		if err != nil || before != nil {
+			p.finish(before, err)
+			continue
+		}
+		if err := p.chooseMACs(v, &l.index); err != nil {
+			d.refused = append(d.refused, refusal{p, err, len(d.placed)})
+			continue
+		}
+		if !p.id.IsZero() && taken.requests[p.id.Key()] || slices.ContainsFunc(p.macs, func(m string) bool { return taken.macs[m] }) {
+			// The other one of this batch first; what it came to decides.
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		var plan *placement.Plan
+		var hostname string
+		err = l.within(v, d, p.want)
+		if err == nil {
+			plan, hostname, err = l.place(v, hosts, p.want, taken.names)
+		}
+		if err == nil && plan.Host == nil {
+			err = noCapacity(plan)
+		}
+		if err != nil {
+			d.refused = append(d.refused, refusal{p, err, len(d.placed)})
+			continue
+		}
+		l.claim(v, d, p, plan, hostname, taken)
+		hosts[plan.Index] = plan.Host.Take(d.placed[len(d.placed)-1].machine.GetCommitment())
+	}
+}
+
+// place checks what the request names and chooses a host and, if none was asked
+// for, a hostname.
+func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names map[string]bool) (*placement.Plan, string, error) {
+	pool := w.place.ResourcePool
+	if err := named(v, w); err != nil {
+		return nil, "", err
+	}
+	if err := l.resolve(v, w); err != nil {
+		return nil, "", err
+	}
+	nameTaken := func(name string) bool {
+		_, ok := store.Names.Get(v, pool, name)
+		return ok || names[store.Names.Key(pool, name)]
+	}
+	hostname := w.hostname
+	if hostname == "" {
+		hostname = madeUp(nameTaken)
+	} else if nameTaken(hostname) {
+		return nil, "", hostnameTaken(pool, hostname)
+	}
+	req := w.requestAs(hostname)
+	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
+	plan := placement.Choose(hosts, req)
+	if err := addressTaken(&plan, &req); err != nil {
+		return nil, "", err
+	}
+	return &plan, hostname, nil
+}
+
+// claim adds a placed compose to the transaction.
+func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.Plan, hostname string, taken *claims) {
+	pool, host := p.place.ResourcePool, plan.Host.ID
+	machine := p.newMachine(plan, hostname)
+	op := p.record(machine, plan.Host.UID)
+	operation := "operations/" + p.operationUID
+
+	if _, ok := d.ledgers[host]; !ok {
+		spec, _ := store.VmHosts.Get(v, host)
+		d.tx.IfRevision(store.VmHosts.Key(host), spec.Revision)
+		d.base[host] = l.ledgerAt(v, host).value
+		d.ledgers[host] = cloneLedger(d.base[host])
+	}
+	add(d.ledgers[host], machine.GetCommitment())
+	if !taken.pools[pool] {
+		taken.pools[pool] = true
+		record, _ := store.ResourcePools.Get(v, pool)
+		d.tx.IfRevision(store.ResourcePools.Key(pool), record.Revision)
+	}
+	p.bindPolicy(d.tx)
+	d.charge(pool, machine.GetCommitment())
+	d.tx.IfAbsent(store.Names.Key(pool, hostname))
+	d.putMachine(p.want, machine, op, hostname)
+	p.id.RecordOperation(d.tx, operation)
+
+	taken.names[store.Names.Key(pool, hostname)] = true
+	if !p.id.IsZero() {
+		taken.requests[p.id.Key()] = true
+	}
+	for _, m := range p.macs {
+		taken.macs[m] = true
+	}
+	d.placed = append(d.placed, placed{pending: p, machine: machine, operation: op.GetResource()})
+}

@@ -114,6 +114,14 @@ func (l *Ledger) resolve(v *store.View, w *want) error {
 	return nil
 }
 
+// bindPolicy makes a transaction depend on the policy that was placed by. Presets
+// do not change.
+func (w *want) bindPolicy(tx *store.Txn) {
+	if policy.Preset(w.policy.ID) == nil {
+		tx.IfRevision(store.Policies.Key(w.policy.ID), w.policy.Revision)
+	}
+}
+
 // admits is the policy's predicate for the machine.
 func (w *want) admits(p *policy.Predicate) func(*placement.Host) (bool, string) {
 	machine := &policy.Machine{

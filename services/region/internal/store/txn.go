@@ -39,6 +39,11 @@ const (
 	ManyWrites  = FewCompares * FewCompares
 
 	nestedWrites = maxTxnOps - MaxCompares
+
+	// MaxBytes is less than the 1.5 MiB that etcd takes in one request, which has
+	// compares as well; writeOverhead is the envelope of a write.
+	MaxBytes      = 1_520_000
+	writeOverhead = 24
 )
 
 // Txn collects compares and writes that are done together or not at all.
@@ -133,6 +138,15 @@ func (t *Txn) DeletePrefix(prefix string) {
 
 // Writes is how many writes there are; MaxWrites can be committed.
 func (t *Txn) Writes() int { return len(t.ops) }
+
+// Bytes is about how large the writes are; MaxBytes can be committed.
+func (t *Txn) Bytes() int {
+	n := 0
+	for _, op := range t.ops {
+		n += len(op.KeyBytes()) + len(op.ValueBytes()) + writeOverhead
+	}
+	return n
+}
 
 // Compares is how many compares there are; MaxCompares can be committed.
 func (t *Txn) Compares() int { return len(t.compares) }

@@ -1,0 +1,343 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
+)
+
+const (
+	all  = vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_ALL
+	some = vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_AS_MANY_AS_FIT
+)
+
+func manyOf(n int32, mode vmhostv1.ComposeManyMode, one *vmhostv1.ComposeMachineRequest) *vmhostv1.ComposeMachinesRequest {
+	return &vmhostv1.ComposeMachinesRequest{Machine: one, Count: n, Mode: mode}
+}
+
+// fleetOf is a fleet of hosts with 4 cores each, in zones z0, z1, ….
+func fleetOf(t testing.TB, s *store.Store, hosts, zones int) {
+	t.Helper()
+	tx := store.NewTxn()
+	for i := range zones {
+		id := fmt.Sprintf("z%d", i)
+		store.Put(tx, store.Zones, &storev1.StoredZone{Resource: &vmhostv1.Zone{Name: "zones/" + id}}, id)
+	}
+	for i := range hosts {
+		id := fmt.Sprintf("h%04d", i)
+		spec, observed := hostRecord(id, 4, 16384)
+		spec.Resource.Zone = fmt.Sprintf("zones/z%d", i%zones)
+		store.Put(tx, store.VmHosts, spec, id)
+		store.Put(tx, store.Observed, observed, id)
+	}
+	commit(t, s, tx)
+}
+
+func reasonOf(err error) vmhostv1.ErrorReason { return apierror.FromStatus(err).Reason }
+
+func machinesOf(t testing.TB, s *store.Store) (out []*vmhostv1.Machine) {
+	t.Helper()
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range store.Machines.All(v) {
+		out = append(out, m.Value.GetResource())
+	}
+	return out
+}
+
+func TestManyAreMadeTogetherEachWithItsOwnNameAndOperation(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 3, 1)
+	one := small()
+	one.Hostname, one.Group = "web", "web"
+	if _, err := l.Compose(t.Context(), "alice", &vmhostv1.ComposeMachineRequest{Hostname: "web-2", Cores: 1, MemoryMib: 64}); err != nil {
+		t.Fatal(err)
+	}
+	req := manyOf(5, all, one)
+	req.RequestId = uuid.NewString()
+	out, err := l.ComposeMany(t.Context(), "alice", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.GetOperations()) != 5 || len(out.GetPlacements()) != 5 || out.GetUnplaced() != 0 || out.GetRefusal() != nil {
+		t.Fatalf("got %v", out)
+	}
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	revisions, ids := map[int64]bool{}, map[string]bool{}
+	for i, want := range []string{"web-1", "web-3", "web-4", "web-5", "web-6"} {
+		op, ok := store.Operations.Get(v, strings.TrimPrefix(out.GetOperations()[i].GetName(), "operations/"))
+		if !ok {
+			t.Fatalf("operation %d is not recorded", i)
+		}
+		m, _ := store.Machines.Get(v, op.Value.GetMachineUid())
+		r := m.Value.GetResource()
+		if r.GetHostname() != want || r.GetGroup() != "web" || r.GetVmHost() != out.GetPlacements()[i].GetVmHost() {
+			t.Errorf("machine %d is %v", i, r)
+		}
+		revisions[m.Revision], ids[op.Value.GetResource().GetRequestId()] = true, true
+	}
+	if len(revisions) != 1 || len(ids) != 5 {
+		t.Errorf("written at revisions %v with request ids %v", revisions, ids)
+	}
+	for i := range 3 {
+		checkBooks(t, s, fmt.Sprintf("h%04d", i))
+	}
+
+	again, err := l.ComposeMany(t.Context(), "alice", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(out.GetOperations(), again.GetOperations(), protocmp.Transform()); diff != "" {
+		t.Errorf("repeated (-first +again):\n%s", diff)
+	}
+	if again.GetPlacements()[4].GetVmHost() != out.GetPlacements()[4].GetVmHost() {
+		t.Errorf("repeated: %v", again.GetPlacements()[4])
+	}
+	other := proto.CloneOf(req)
+	other.Count = 6
+	if _, err := l.ComposeMany(t.Context(), "alice", other); reasonOf(err) != vmhostv1.ErrorReason_REQUEST_ID_REUSED {
+		t.Errorf("another request with the id: %v", err)
+	}
+	if n := len(machinesOf(t, s)); n != 6 {
+		t.Errorf("%d machines are there", n)
+	}
+}
+
+func TestOfManyAllAreMadeOrNoneOrAsManyAsFit(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 2, 1) // room for 8
+	_, err := l.ComposeMany(t.Context(), "alice", manyOf(9, all, small()))
+	if e := apierror.FromStatus(err); e.Reason != vmhostv1.ErrorReason_NO_CAPACITY || e.Metadata["fit"] != "8" || e.Metadata["refused_cores"] != "2" {
+		t.Errorf("got %v, %v", err, e.Metadata)
+	}
+	dry := manyOf(9, all, small())
+	dry.ValidateOnly = true
+	if out, err := l.ComposeMany(t.Context(), "alice", dry); err != nil || len(out.GetPlacements()) != 8 || len(out.GetOperations()) != 0 || out.GetUnplaced() != 1 || out.GetRefusal().GetRefusedCounts()["cores"] != 2 {
+		t.Errorf("dry run: %v, %v", out, err)
+	}
+	if n := len(machinesOf(t, s)); n != 0 {
+		t.Fatalf("%d machines were made", n)
+	}
+	out, err := l.ComposeMany(t.Context(), "alice", manyOf(1000, some, small()))
+	if err != nil || len(out.GetOperations()) != 8 || out.GetUnplaced() != 992 || out.GetRefusal().GetRefusedCounts()["cores"] != 2 {
+		t.Errorf("as many as fit: %d, %d, %v, %v", len(out.GetOperations()), out.GetUnplaced(), out.GetRefusal(), err)
+	}
+	out, err = l.ComposeMany(t.Context(), "alice", manyOf(3, some, small()))
+	if err != nil || len(out.GetOperations()) != 0 || out.GetUnplaced() != 3 {
+		t.Errorf("nothing fits: %v, %v", out, err)
+	}
+	for _, h := range []string{"h0000", "h0001"} {
+		if led := checkBooks(t, s, h); led.GetTotal().GetCores() != 4 {
+			t.Errorf("%s has %v", h, led)
+		}
+	}
+}
+
+func TestTheQuotaIsCountedForAllOfMany(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 4, 1)
+	setQuota(t, t, s, "default", &vmhostv1.ResourceQuota{Machines: proto.Int32(5)})
+	if _, err := l.ComposeMany(t.Context(), "alice", manyOf(6, all, small())); reasonOf(err) != vmhostv1.ErrorReason_QUOTA_EXCEEDED {
+		t.Errorf("got %v", err)
+	}
+	out, err := l.ComposeMany(t.Context(), "alice", manyOf(6, some, small()))
+	if err != nil || len(out.GetOperations()) != 5 || out.GetUnplaced() != 1 || out.GetRefusal().GetRefusals()[0].GetFilter() != "quota" {
+		t.Errorf("got %v, %v", out, err)
+	}
+	if used := Used(s.Cached(), "default"); used.GetMachines() != 5 || used.GetCores() != 5 {
+		t.Errorf("used is %v", used)
+	}
+	if _, err := l.Compose(t.Context(), "alice", small()); reasonOf(err) != vmhostv1.ErrorReason_QUOTA_EXCEEDED {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestAThousandOverAThousandHostsAreOneTransaction(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 1000, 4)
+	one := small()
+	one.Hostname, one.Group = "node", "node"
+	one.Affinity = []*vmhostv1.AffinityRule{{
+		Kind: vmhostv1.AffinityKind_AFFINITY_KIND_AWAY, Scope: vmhostv1.AffinityScope_AFFINITY_SCOPE_VM_HOST, Group: "node",
+	}}
+	before := s.Cached().Revision
+	out, err := l.ComposeMany(t.Context(), "alice", manyOf(1000, all, one))
+	if err != nil || len(out.GetOperations()) != 1000 {
+		t.Fatalf("%d, %v", len(out.GetOperations()), err)
+	}
+	hosts := map[string]bool{}
+	for _, m := range machinesOf(t, s) {
+		hosts[m.GetVmHost()] = true
+	}
+	if rev := s.Cached().Revision; len(hosts) != 1000 || rev != before+1 {
+		t.Errorf("on %d hosts, in %d transactions", len(hosts), rev-before)
+	}
+	if _, err := l.ComposeMany(t.Context(), "alice", manyOf(1, all, one)); reasonOf(err) != vmhostv1.ErrorReason_NO_CAPACITY || !strings.Contains(err.Error(), "affinity") {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestMoreRecordsThanATransactionTakesAreRefusedWithHowManyWouldDo(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	spec, observed := hostRecord("big", 4096, 1<<20)
+	tx := store.NewTxn()
+	store.Put(tx, store.VmHosts, spec, "big")
+	store.Put(tx, store.Observed, observed, "big")
+	commit(t, s, tx)
+	one := small()
+	for range 16 {
+		one.Disks = append(one.Disks, &vmhostv1.DiskRequest{SizeBytes: 1 << 20})
+	}
+	_, err := l.ComposeMany(t.Context(), "alice", manyOf(1000, all, one))
+	e := apierror.FromStatus(err)
+	if e.Reason != vmhostv1.ErrorReason_INVALID_FIELD || len(e.Fields) == 0 || e.Fields[0].GetField() != "count" {
+		t.Fatalf("got %v", err)
+	}
+	var n int32
+	if _, err := fmt.Sscanf(e.Hint, "ask for about %d at a time", &n); err != nil {
+		t.Fatalf("the hint is %q", e.Hint)
+	}
+	if out, err := l.ComposeMany(t.Context(), "alice", manyOf(n, all, one)); err != nil || len(out.GetOperations()) != int(n) {
+		t.Errorf("%d, as the hint says: %v", n, err)
+	}
+}
+
+func TestGangsOfTwoRegionsAreAllOrNone_P1(t *testing.T) {
+	s := storetest.New(t)
+	other := storetest.On(t, s.Client())
+	ledgers := []*Ledger{open(t, s), New(other, slog.New(slog.DiscardHandler))}
+	fleetOf(t, s, 40, 2) // room for 160; more hosts than are compared one by one
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	made := 0
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 4 {
+				one := small()
+				one.Hostname = fmt.Sprintf("gang-%d-%d", i, j)
+				out, err := ledgers[i%2].ComposeMany(t.Context(), "alice", manyOf(10, all, one))
+				switch {
+				case err == nil && len(out.GetOperations()) == 10:
+					mu.Lock()
+					made += 10
+					mu.Unlock()
+				case reasonOf(err) == vmhostv1.ErrorReason_NO_CAPACITY, reasonOf(err) == vmhostv1.ErrorReason_CONFLICT:
+				default:
+					t.Errorf("gang %d-%d: %v, %v", i, j, out, err)
+				}
+				if _, err := ledgers[(i+1)%2].Compose(context.Background(), "bob", small()); err != nil && reasonOf(err) != vmhostv1.ErrorReason_NO_CAPACITY {
+					t.Error(err)
+				} else if err == nil {
+					mu.Lock()
+					made++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	gangs := map[string]int{}
+	machines := machinesOf(t, s)
+	for _, m := range machines {
+		if rest, ok := strings.CutPrefix(m.GetHostname(), "gang-"); ok {
+			gangs[rest[:strings.LastIndex(rest, "-")]]++
+		}
+	}
+	for gang, n := range gangs {
+		if n != 10 {
+			t.Errorf("gang %s has %d machines", gang, n)
+		}
+	}
+	if len(machines) != made || made > 160 || made < 150 {
+		t.Errorf("%d machines are there, %d were answered for, and there is room for 160", len(machines), made)
+	}
+	for i := range 40 {
+		if led := checkBooks(t, s, fmt.Sprintf("h%04d", i)); led.GetTotal().GetCores() > 4 {
+			t.Errorf("host %d has %v", i, led)
+		}
+	}
+}
+
+func TestNoZoneGetsMoreOfAGroupThanItMayFromTwoRegions(t *testing.T) {
+	s := storetest.New(t)
+	other := storetest.On(t, s.Client())
+	ledgers := []*Ledger{open(t, s), New(other, slog.New(slog.DiscardHandler))}
+	fleetOf(t, s, 12, 3)
+	var wg sync.WaitGroup
+	for i := range 12 {
+		wg.Go(func() {
+			one := small()
+			one.Group, one.MaxPerZone = "db", 2
+			if _, err := ledgers[i%2].Compose(t.Context(), "alice", one); err != nil && reasonOf(err) != vmhostv1.ErrorReason_NO_CAPACITY {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	zones := map[string]int{}
+	for _, m := range machinesOf(t, s) {
+		zones[m.GetZone()]++
+	}
+	if diff := cmp.Diff(map[string]int{"zones/z0": 2, "zones/z1": 2, "zones/z2": 2}, zones); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatOnlyOneMachineCanHaveIsRefusedOfMany(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	for _, tc := range []struct {
+		name, field string
+		code        codes.Code
+		change      func(r *vmhostv1.ComposeMachinesRequest)
+	}{
+		{"no count", "count", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) { r.Count = 0 }},
+		{"negative", "count", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) { r.Count = -1 }},
+		{"a million", "count", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) { r.Count = 1_000_000 }},
+		{"a MAC", "machine.interfaces[0].mac", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) {
+			r.Machine.Interfaces = []*vmhostv1.InterfaceRequest{{Mac: "52:54:00:00:00:01"}}
+		}},
+		{"an address", "machine.interfaces[0].ip_address", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) {
+			r.Machine.Interfaces = []*vmhostv1.InterfaceRequest{{IpAddress: "10.0.0.1"}}
+		}},
+		{"pinned cores", "machine.pinned_cores", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) { r.Machine.PinnedCores = []int32{1} }},
+		{"a long name", "machine.hostname", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) { r.Machine.Hostname = strings.Repeat("a", 60) }},
+		{"disks and none", "machine.diskless", codes.InvalidArgument, func(r *vmhostv1.ComposeMachinesRequest) {
+			r.Machine.Diskless, r.Machine.Disks = true, []*vmhostv1.DiskRequest{{SizeBytes: gb}}
+		}},
+		{"no such zone", "machine.zone", codes.NotFound, func(r *vmhostv1.ComposeMachinesRequest) { r.Machine.Zone = "zones/none" }},
+		{"no such policy", "machine.placement_policy", codes.NotFound, func(r *vmhostv1.ComposeMachinesRequest) { r.Machine.PlacementPolicy = "placementPolicies/none" }},
+	} {
+		req := manyOf(2, all, small())
+		tc.change(req)
+		_, err := l.ComposeMany(t.Context(), "alice", req)
+		if e := apierror.FromStatus(err); err == nil || e.Code != tc.code || len(e.Fields) != 1 || e.Fields[0].GetField() != tc.field {
+			t.Errorf("%s: got %v, fields %v", tc.name, err, e.Fields)
+		}
+	}
+}
