@@ -1,10 +1,13 @@
 package main
 
 import (
+	"flag"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/vmhost-project/vmhost/pkg/config/configtest"
+	"github.com/vmhost-project/vmhost/services/rack"
 	"github.com/vmhost-project/vmhost/services/rack/internal/stubregion"
 )
 
@@ -41,4 +44,14 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	}
+}
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+func TestTheDefaultsAreValidAndDescribed(t *testing.T) {
+	cfg := rack.Default()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	configtest.Reference(t, "services/rack/cmd/vmhost-rack", "vmhost-rack", "VMHOST_RACK", &cfg, *update)
 }
