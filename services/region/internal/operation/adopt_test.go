@@ -566,3 +566,14 @@ func watchSum(t *testing.T, sub *store.Subscription, limit int32) int {
 	}
 	return n
 }
+
+// What DHCP was told for a composed machine is taken back with it.
+func TestADeleteOfAComposedMachineKnowsItsFixedAddresses(t *testing.T) {
+	interfaces := []*vmhostv1.MachineInterface{{Mac: "52:54:00:00:00:01", Source: "default", FixedAddress: "10.0.0.7"}}
+	for origin, want := range map[vmhostv1.MachineOrigin]int{vmhostv1.MachineOrigin_MACHINE_ORIGIN_COMPOSED: 1, vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED: 0} {
+		w := newWorld(t)
+		if got := toDelete(w.store.Cached(), &vmhostv1.Machine{Origin: origin, Interfaces: interfaces}).GetInterfaces(); len(got) != want {
+			t.Errorf("%v: sent %v", origin, got)
+		}
+	}
+}

@@ -19,6 +19,7 @@ func localPools() []string { return []string{"dir", "fs", "logical", "lvm", "zfs
 func toDelete(v *store.View, r *vmhostv1.Machine) *vmhostv1.Machine {
 	out := wireMachine(r)
 	if r.GetOrigin() != vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED {
+		out.Interfaces = r.GetInterfaces() // their fixed addresses are given back
 		return out
 	}
 	host := idOf(r.GetVmHost())
