@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/encoded"
 	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 )
 
@@ -37,6 +38,7 @@ const (
 func serverOptions(chain interceptor.Interceptors, security *tls.Config) []grpc.ServerOption {
 	opts := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.ForceServerCodecV2(encoded.Codec()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pongWithin}),
 	}, chain.Options()...)

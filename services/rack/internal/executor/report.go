@@ -14,8 +14,9 @@ import (
 const (
 	// readLimit bounds one reading of a host.
 	readLimit = 60 * time.Second
-	// gather is how long events are gathered before machines are read.
-	gather = 25 * time.Millisecond
+	// gather is how long events are gathered before machines are read. The first
+	// after a silence waits for those that come with it only.
+	gather, together = 25 * time.Millisecond, time.Millisecond
 	// few machines are read one by one, more by one call for all.
 	few = 8
 	// A region that could not record a report is sent a whole one, soon at first
@@ -49,6 +50,7 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 	timer := time.NewTimer(jitter(interval))
 	defer timer.Stop()
 	pending := map[string]struct{}{}
+	var news time.Time // when machines were read last because of events
 	var gathered, whole <-chan time.Time
 	wait, asked := backoff.Backoff{Min: againMin, Max: againMax}, time.Time{}
 	for {
@@ -63,11 +65,11 @@ func (h *host) serve(ctx context.Context, conn *connection) error {
 				return &hypervisor.Error{Class: hypervisor.ErrUnreachable, Op: "watch hypervisor", Err: errors.New("the connection was lost")}
 			}
 			if pending[event.UUID] = struct{}{}; gathered == nil {
-				gathered = time.After(gather)
+				gathered = time.After(max(gather-time.Since(news), together))
 			}
 		case <-gathered:
 			err = h.changes(ctx, conn, pending)
-			gathered = nil
+			gathered, news = nil, time.Now()
 			clear(pending)
 		case <-timer.C:
 			err = h.inventory(ctx, conn)

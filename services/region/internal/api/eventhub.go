@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/encoded"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -44,6 +46,21 @@ func (p position) before(e placedEvent) bool {
 type placedEvent struct {
 	revision int64
 	event    *vmhostv1.Event // never modified
+	// answer is the event with its place, as every watcher is sent it; set when it
+	// is handed out.
+	answer *encoded.Message
+}
+
+// number gives every event its answer: its place is behind all of its revision
+// when it is the last of it. found is in order, and has whole revisions.
+func number(found []placedEvent) {
+	for i := range found {
+		at := position{revision: found[i].revision, id: found[i].event.GetId()}
+		if i == len(found)-1 || found[i+1].revision != at.revision {
+			at.id = ""
+		}
+		found[i].answer = encoded.New(&vmhostv1.WatchEventsResponse{Event: found[i].event, ResumeToken: at.token()})
+	}
 }
 
 // eventHub hands every event to every watcher: one subscription to the store, a
@@ -79,13 +96,48 @@ func (h *eventHub) run(ctx context.Context) error {
 		sub := h.store.Subscribe(ctx)
 		h.catchUp(sub.View)
 		for batch := range sub.C {
-			h.publish(eventsOf(batch), batch.Revision)
+			found, revision := eventsOf(batch), batch.Revision
+			// What has come meanwhile goes out together: each time, every watcher has to
+			// be woken.
+			for range len(sub.C) {
+				batch, ok := <-sub.C
+				if !ok {
+					break
+				}
+				found, revision = append(found, eventsOf(batch)...), batch.Revision
+			}
+			h.publish(found, revision)
+			h.rest(ctx, len(found))
 		}
 		if ctx.Err() == nil {
 			h.log.WarnContext(ctx, "events were missed, reading them again", "error", sub.Err())
 		}
 	}
 	return nil
+}
+
+const (
+	// crowd is how many watchers are too many to be woken for every event, and
+	// restFor how long they are left alone then. The first event after a silence is
+	// handed out at once.
+	crowd   = 32
+	restFor = 10 * time.Millisecond
+)
+
+// rest waits a moment when many watchers were just woken.
+func (h *eventHub) rest(ctx context.Context, events int) {
+	h.mu.Lock()
+	watchers := len(h.watchers)
+	h.mu.Unlock()
+	if events == 0 || watchers < crowd {
+		return
+	}
+	timer := time.NewTimer(restFor)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 func eventsOf(batch store.Batch) []placedEvent {
@@ -95,7 +147,7 @@ func eventsOf(batch store.Batch) []placedEvent {
 			continue
 		}
 		if e, ok := c.New.(*storev1.StoredEvent); ok {
-			found = append(found, placedEvent{c.ModRevision, e.GetResource()})
+			found = append(found, placedEvent{revision: c.ModRevision, event: e.GetResource()})
 		}
 	}
 	return found
@@ -110,7 +162,7 @@ func (h *eventHub) catchUp(v *store.View) {
 	h.mu.Unlock()
 	for _, r := range store.Events.All(v) {
 		if r.Revision > after {
-			found = append(found, placedEvent{r.Revision, r.Value.GetResource()})
+			found = append(found, placedEvent{revision: r.Revision, event: r.Value.GetResource()})
 		}
 	}
 	h.publish(found, v.Revision)
@@ -124,6 +176,7 @@ func (h *eventHub) publish(found []placedEvent, revision int64) {
 		}
 		return strings.Compare(a.event.GetId(), b.event.GetId())
 	})
+	number(found)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.started {

@@ -12,7 +12,7 @@ import (
 func someEvents(from, to int64) []placedEvent {
 	var out []placedEvent
 	for r := from; r <= to; r++ {
-		out = append(out, placedEvent{r, &vmhostv1.Event{Id: fmt.Sprintf("%08d", r)}})
+		out = append(out, placedEvent{revision: r, event: &vmhostv1.Event{Id: fmt.Sprintf("%08d", r)}})
 	}
 	return out
 }
@@ -71,7 +71,7 @@ func TestTheRingKeepsTheLastAndKnowsWhatItHasLost(t *testing.T) {
 
 func TestAWatchGoesOnInTheMiddleOfARevision(t *testing.T) {
 	h := newEventHub(nil, slog.New(slog.DiscardHandler))
-	h.publish([]placedEvent{{5, &vmhostv1.Event{Id: "b"}}, {5, &vmhostv1.Event{Id: "a"}}, {6, &vmhostv1.Event{Id: "0"}}}, 6)
+	h.publish([]placedEvent{{revision: 5, event: &vmhostv1.Event{Id: "b"}}, {revision: 5, event: &vmhostv1.Event{Id: "a"}}, {revision: 6, event: &vmhostv1.Event{Id: "0"}}}, 6)
 	backlog, _, _, err := h.watch(&position{revision: 5, id: "a"}, 0)
 	if err != nil || len(backlog) != 2 || backlog[0].event.GetId() != "b" {
 		t.Errorf("got %v, %v", backlog, err)

@@ -119,7 +119,7 @@ func (o *eventStream) send(found []placedEvent) error {
 		if !o.filter.Match(e.event) {
 			continue
 		}
-		if err := o.stream.Send(&vmhostv1.WatchEventsResponse{Event: e.event, ResumeToken: o.at.token()}); err != nil {
+		if err := o.stream.SendMsg(e.answer); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/api"
 	"github.com/vmhost-project/vmhost/services/region/internal/bootstrap"
+	"github.com/vmhost-project/vmhost/services/region/internal/encoded"
 	"github.com/vmhost-project/vmhost/services/region/internal/interceptor"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/operation"
@@ -55,6 +56,7 @@ type fixture struct {
 	racks   vmhostv1.RackServiceClient
 	events  vmhostv1.EventServiceClient
 	rules   vmhostv1.PlacementPolicyServiceClient
+	ask     vmhostv1.PlacementServiceClient
 	secrets *secret.Keyset
 }
 
@@ -108,9 +110,9 @@ func start(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(interceptor.Chain(interceptor.Config{
+	server := grpc.NewServer(append(interceptor.Chain(interceptor.Config{
 		Log: log, Auth: interceptor.NewBearerTokens(f.store, interceptor.APIPolicy()), Validator: validator,
-	}).Options()...)
+	}).Options(), grpc.ForceServerCodecV2(encoded.Codec()))...)
 	f.api.Register(server)
 	reflection.Register(server)
 	f.serve(server, composer.Run, engine.Run, f.api.Run)
@@ -137,7 +139,7 @@ func (f *fixture) serve(server *grpc.Server, parts ...func(context.Context) erro
 	f.conn = conn
 	f.hosts, f.mach, f.ops = vmhostv1.NewVmHostServiceClient(conn), vmhostv1.NewMachineServiceClient(conn), vmhostv1.NewOperationServiceClient(conn)
 	f.zones, f.pools = vmhostv1.NewZoneServiceClient(conn), vmhostv1.NewResourcePoolServiceClient(conn)
-	f.rules = vmhostv1.NewPlacementPolicyServiceClient(conn)
+	f.rules, f.ask = vmhostv1.NewPlacementPolicyServiceClient(conn), vmhostv1.NewPlacementServiceClient(conn)
 	f.racks, f.events = vmhostv1.NewRackServiceClient(conn), vmhostv1.NewEventServiceClient(conn)
 }
 

@@ -21,7 +21,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,16 +28,20 @@ import (
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 )
 
 // Root is the prefix of every key.
 const Root = "/vmhost/v1/"
 
-// listPage is how many keys one request of the initial list reads: large enough
-// that the fleet of 10,000 hosts loads in few requests, small enough to stay far
-// from gRPC's message limit.
-const listPage = 2000
+// The list reads pages of about pageBytes, far from gRPC's message limit, of at
+// most maxPage keys. How large keys are it learns from the first page.
+const (
+	firstPage = 2000
+	maxPage   = 100_000
+	pageBytes = 16 << 20
+)
 
 // Store is the region's state. Make one with New and keep Run going.
 type Store struct {
@@ -179,35 +182,133 @@ func (s *Store) listAndWatch(ctx context.Context) error {
 	return errors.New("watch: channel closed")
 }
 
-// list reads everything at one revision and delivers the difference.
+// list reads everything at one revision and delivers the difference. While a page
+// is being taken in the next one is under way.
 func (s *Store) list(ctx context.Context) (int64, error) {
-	fresh := map[string]*entry{}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var pages errgroup.Group
+	defer func() { _ = pages.Wait() }() // its error is known by then, or is of cancel
+	arrived := make(chan *clientv3.GetResponse)
+	pages.Go(func() error {
+		defer close(arrived)
+		return s.pages(ctx, arrived)
+	})
+	old := s.current.Load()
+	l := listing{store: s, old: old, first: old.tree.Len() == 0, txn: old.tree.Txn()}
+	for page := range arrived {
+		if l.revision == 0 {
+			l.revision = page.Header.Revision
+		}
+		for _, kv := range page.Kvs {
+			l.take(kv)
+		}
+	}
+	if err := pages.Wait(); err != nil {
+		return 0, err
+	}
+	l.finish()
+	return l.revision, nil
+}
+
+// pages reads everything under Root, at one revision. For each page etcd goes
+// through all keys that are left, to count them; so pages are large.
+func (s *Store) pages(ctx context.Context, to chan<- *clientv3.GetResponse) error {
 	end := clientv3.GetPrefixRangeEnd(Root)
+	limit := int64(firstPage)
 	var revision int64
 	for key := Root; ; {
-		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(listPage), clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend)}
-		if revision != 0 {
-			opts = append(opts, clientv3.WithRev(revision))
-		}
-		resp, err := s.client.Get(ctx, key, opts...)
+		resp, err := s.client.Get(ctx, key, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if revision == 0 {
 			revision = resp.Header.Revision
 		}
-		for _, kv := range resp.Kvs {
-			if e, _ := s.read(kv, nil); e != nil {
-				fresh[string(kv.Key)] = e
-			}
-			key = string(kv.Key) + "\x00"
+		select {
+		case to <- resp:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 		if !resp.More {
-			break
+			return nil
 		}
+		key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		size := 0
+		for _, kv := range resp.Kvs {
+			size += len(kv.Key) + len(kv.Value)
+		}
+		limit = min(max(pageBytes*int64(len(resp.Kvs))/int64(max(size, 1)), firstPage), maxPage)
 	}
-	s.replace(fresh, revision)
-	return revision, nil
+}
+
+// listing is a list on its way into the copy.
+type listing struct {
+	store    *Store
+	old      *View
+	first    bool // the copy was empty, and most likely nobody has to be told
+	txn      *iradix.Txn[*entry]
+	revision int64
+	seen     map[string]struct{}
+	changes  []Change
+}
+
+// take takes in a key.
+func (l *listing) take(kv *mvccpb.KeyValue) {
+	e, value := l.store.read(kv, nil)
+	if e == nil {
+		return
+	}
+	if l.first {
+		l.txn.Insert(kv.Key, e)
+		return
+	}
+	if l.seen == nil {
+		l.seen = make(map[string]struct{}, l.old.tree.Len())
+	}
+	key := string(kv.Key)
+	l.seen[key] = struct{}{}
+	was, ok := l.old.tree.Get(kv.Key)
+	if ok && was.modRevision == e.modRevision {
+		return
+	}
+	l.txn.Insert(kv.Key, e)
+	l.changes = append(l.changes, change(key, was, e, value))
+}
+
+// finish makes what was listed the copy and delivers what differs from the copy
+// before.
+func (l *listing) finish() {
+	l.old.tree.Root().Walk(func(k []byte, e *entry) bool {
+		if _, ok := l.seen[string(k)]; !ok {
+			l.txn.Delete(k)
+			l.changes = append(l.changes, change(string(k), e, nil, nil))
+		}
+		return false
+	})
+	s := l.store
+	s.gifts.clear()
+	if l.first {
+		s.advanceUntold(&View{tree: l.txn.Commit(), Revision: l.revision})
+	} else {
+		s.advance(&View{tree: l.txn.Commit(), Revision: l.revision}, l.changes)
+	}
+	select {
+	case <-s.ready:
+	default:
+		close(s.ready)
+	}
+}
+
+// advanceUntold is advance for changes that nobody has made a list of: whoever
+// subscribed already has to begin anew.
+func (s *Store) advanceUntold(v *View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for sub := range s.subs {
+		sub.end(ErrLagged)
+	}
+	s.move(v)
 }
 
 // read makes an entry of a key and its value, which is decoded if it is not known
@@ -226,37 +327,6 @@ func (s *Store) read(kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Me
 		return nil, nil
 	}
 	return e, value
-}
-
-// replace makes fresh the copy and delivers what differs from the copy before.
-func (s *Store) replace(fresh map[string]*entry, revision int64) {
-	old := s.current.Load()
-	txn := old.tree.Txn()
-	var changes []Change
-	old.tree.Root().Walk(func(k []byte, e *entry) bool {
-		if _, ok := fresh[string(k)]; !ok {
-			changes = append(changes, change(string(k), e, nil, nil))
-		}
-		return false
-	})
-	for _, c := range changes {
-		txn.Delete([]byte(c.Key))
-	}
-	for key, e := range maps.All(fresh) {
-		was, ok := old.tree.Get([]byte(key))
-		if ok && was.modRevision == e.modRevision {
-			continue
-		}
-		txn.Insert([]byte(key), e)
-		changes = append(changes, change(key, was, e, e.value()))
-	}
-	s.gifts.clear()
-	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
-	select {
-	case <-s.ready:
-	default:
-		close(s.ready)
-	}
 }
 
 // applyEvents applies one watch response; it can hold several revisions, and a
@@ -296,13 +366,20 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 func (s *Store) advance(v *View, changes []Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.current.Store(v)
-	close(s.advanced)
-	s.advanced = make(chan struct{})
+	before := s.current.Load()
+	v.history = before.history.with(before.Revision, v.Revision, changes)
+	s.move(v)
 	if len(changes) == 0 {
 		return
 	}
 	for sub := range s.subs {
 		sub.deliver(Batch{Revision: v.Revision, Changes: changes})
 	}
+}
+
+// move makes a view the copy; the lock is held.
+func (s *Store) move(v *View) {
+	s.current.Store(v)
+	close(s.advanced)
+	s.advanced = make(chan struct{})
 }

@@ -24,7 +24,7 @@ type role func(ctx context.Context, config []byte, questions *http.ServeMux) (up
 
 // roles are what a child can be.
 var roles = map[string]role{ //nolint:gochecknoglobals // a constant that Go has no syntax for
-	RoleEtcd: runEtcd, RoleRegion: runRegion, RoleRacks: runRacks,
+	RoleEtcd: runEtcd, RoleRegion: runRegion, RoleRacks: runRacks, RoleEcho: runEcho, RoleEchoClients: runEchoClients, RoleWatchers: runWatchers,
 }
 
 // announcement is the line that a child prints when it is up.

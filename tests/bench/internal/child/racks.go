@@ -3,7 +3,6 @@ package child
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +37,8 @@ type RacksConfig struct {
 	// Racks is how many, Hosts how many fake hosts each has, Machines how many
 	// machines each of these, which nobody composed.
 	Racks, Hosts, Machines int
+	// Endless hosts never fill up.
+	Endless bool
 	// Sockets and LXDSockets are those of real hypervisors, by name.
 	Sockets, LXDSockets map[string]string
 	// Interval is how often hosts are read whole; 0: as always.
@@ -75,27 +76,9 @@ func runRacks(ctx context.Context, config []byte, questions *http.ServeMux) (any
 	s.log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctx, s.stop = context.WithCancel(ctx)
 	s.fleets = make([]*fake.Fleet, s.cfg.Racks)
-	var (
-		joining sync.WaitGroup
-		mu      sync.Mutex
-		fault   error
-	)
-	slots := make(chan struct{}, joinAtOnce)
-	for i := range s.cfg.Racks {
-		slots <- struct{}{}
-		joining.Go(func() {
-			defer func() { <-slots }()
-			if err := s.start(ctx, i); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				fault = errors.Join(fault, err)
-			}
-		})
-	}
-	joining.Wait()
-	if fault != nil {
+	if err := inParallel(s.cfg.Racks, func(i int) error { return s.start(ctx, i) }); err != nil {
 		s.end()
-		return nil, nil, fault
+		return nil, nil, err
 	}
 	questions.HandleFunc("/flip", s.flip)
 	return struct{}{}, s.end, nil
@@ -164,7 +147,12 @@ func (s *racks) token(ctx context.Context, name string) (token string, err error
 func (s *racks) fleet(i int) *fake.Fleet {
 	f := fake.NewFleet()
 	for n := i * s.cfg.Hosts; n < (i+1)*s.cfg.Hosts; n++ {
-		h := f.AddHost(fake.HostSpec{Name: HostName(n), Cores: 64, MemoryMiB: 256 << 10})
+		spec := fake.HostSpec{Name: HostName(n), Cores: 64, MemoryMiB: 256 << 10}
+		if s.cfg.Endless {
+			spec.Cores, spec.MemoryMiB = 8192, 1<<40
+			spec.Pools = []fake.PoolSpec{{Name: "default", CapacityBytes: 1 << 60, Thin: true}}
+		}
+		h := f.AddHost(spec)
 		for m := range s.cfg.Machines {
 			h.Put(machineOf(n, m))
 		}

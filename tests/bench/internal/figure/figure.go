@@ -34,6 +34,10 @@ func All() []Figure {
 		regionStart(),
 		memoryPerMachine(),
 		listMany(),
+		rackStreamMemory(),
+		rackStreamCPU(),
+		watchLatency(),
+		watchFanout(),
 		durableMany(),
 		durableOne(),
 		ledgerCommit(),
@@ -67,6 +71,7 @@ type Env struct {
 	defined []string
 	resync  *resync
 	fleet   *loaded
+	streams *connected
 	closers []func(context.Context) error
 }
 

@@ -166,29 +166,16 @@ func (l *loaded) settled(ctx context.Context) error {
 	return nil
 }
 
-// read is the bare range read: all keys in pages as large as a region's, at one
-// revision.
+// read is the bare range read: all keys by one request.
 func (l *loaded) read(ctx context.Context) (keys int, size int64, err error) {
-	const root, page = "/vmhost/v1/", 2000
-	end := clientv3.GetPrefixRangeEnd(root)
-	var revision int64
-	for key := root; ; {
-		resp, err := l.etcdClient.Get(ctx, key, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
-		if err != nil {
-			return 0, 0, fmt.Errorf("read a range: %w", err)
-		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		for _, kv := range resp.Kvs {
-			keys++
-			size += int64(len(kv.Key) + len(kv.Value))
-		}
-		if !resp.More {
-			return keys, size, nil
-		}
-		key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	resp, err := l.etcdClient.Get(ctx, "/vmhost/v1/", clientv3.WithPrefix())
+	if err != nil {
+		return 0, 0, fmt.Errorf("read a range: %w", err)
 	}
+	for _, kv := range resp.Kvs {
+		size += int64(len(kv.Key) + len(kv.Value))
+	}
+	return len(resp.Kvs), size, nil
 }
 
 func (l *loaded) rangeRead(ctx context.Context) (float64, error) {
