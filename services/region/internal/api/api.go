@@ -33,6 +33,9 @@ type Composer interface {
 	Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.ComposePlan, error)
 	// Compose takes the capacity and records machine and operation.
 	Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error)
+	// ComposeMany is Compose for machines that are alike, in one transaction.
+	ComposeMany(ctx context.Context, principal string, req *vmhostv1.ComposeMachinesRequest) (*vmhostv1.ComposeMachinesResponse, error)
+	Planner
 }
 
 // Operations begins, awaits and cancels work on hypervisors.
@@ -113,6 +116,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
 	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
 	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})
+	vmhostv1.RegisterPlacementServiceServer(r, &placements{planner: s.cfg.Composer})
 	vmhostv1.RegisterPlacementPolicyServiceServer(r, &placementPolicies{base: s.base, policies: policy.NewSet()})
 	vmhostv1.RegisterRackServiceServer(r, &racks{base: s.base, endpoints: s.cfg.RackEndpoints, caSPKI: s.cfg.CASPKI})
 	vmhostv1.RegisterEventServiceServer(r, &events{base: s.base, hub: s.events})
