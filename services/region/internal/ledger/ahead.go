@@ -2,11 +2,8 @@ package ledger
 
 import (
 	"math"
-	"slices"
-	"strings"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -32,24 +29,6 @@ func (l *Ledger) ledgerAt(v *store.View, host string) committed {
 	delete(l.ahead, host)
 	rec, _ := store.Ledgers.Get(v, host)
 	return committed{rec.Value, rec.Revision}
-}
-
-// hostsAt are the hosts of a view with what was committed since. The caller may
-// change the list, and not the hosts in it.
-func (l *Ledger) hostsAt(v *store.View) []*placement.Host {
-	hosts := l.hosts.at(v)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, c := range l.ahead {
-		i, found := slices.BinarySearchFunc(hosts, id, func(h *placement.Host, id string) int { return strings.Compare(h.ID, id) })
-		if !found || c.revision <= v.Revision {
-			continue
-		}
-		spec, _ := store.VmHosts.Get(v, id)
-		observed, _ := store.Observed.Get(v, id)
-		hosts[i] = placement.NewHost(spec.Value, observed.Value, c.value)
-	}
-	return hosts
 }
 
 // bind makes a decision depend on the ledgers it was made on, now that nothing is

@@ -203,7 +203,7 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 // decision is what was decided on one view, not yet committed.
 type decision struct {
 	view  *store.View
-	hosts []*placement.Host // as they will be
+	fleet *placement.Draft // as it will be
 	taken claims
 
 	tx        *store.Txn
@@ -276,7 +276,7 @@ func (l *Ledger) newDecision(v *store.View) *decision {
 	tx := store.NewTxn()
 	tx.Grow(maxBatch * writesPerCompose)
 	return &decision{
-		view: v, hosts: l.hostsAt(v), tx: tx,
+		view: v, fleet: l.draft(v), tx: tx,
 		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
 		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
 	}
@@ -284,7 +284,7 @@ func (l *Ledger) newDecision(v *store.View) *decision {
 
 // decide adds composes to a decision.
 func (l *Ledger) decide(d *decision, batch []*pending) {
-	v, hosts, taken := d.view, d.hosts, &d.taken
+	v, taken := d.view, &d.taken
 	for _, p := range batch {
 		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
 			d.postponed = append(d.postponed, p)
@@ -308,7 +308,7 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 		var hostname string
 		err = l.within(v, d, p.want)
 		if err == nil {
-			plan, hostname, err = l.place(v, hosts, p.want, taken.names)
+			plan, hostname, err = l.place(v, d.fleet, p.want, taken.names)
 		}
 		if err == nil && plan.Host == nil {
 			err = noCapacity(plan)
@@ -318,13 +318,18 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 			continue
 		}
 		l.claim(v, d, p, plan, hostname, taken)
-		hosts[plan.Index] = plan.Host.Take(d.placed[len(d.placed)-1].machine.GetCommitment())
+		d.fleet.Take(plan.Host.ID, d.placed[len(d.placed)-1].machine.GetCommitment(), "")
 	}
+}
+
+// chooser is a fleet, or a draft of one.
+type chooser interface {
+	Choose(req *placement.Request) placement.Plan
 }
 
 // place checks what the request names and chooses a host and, if none was asked
 // for, a hostname.
-func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names map[string]bool) (*placement.Plan, string, error) {
+func (l *Ledger) place(v *store.View, fleet chooser, w *want, names map[string]bool) (*placement.Plan, string, error) {
 	pool := w.place.ResourcePool
 	if err := named(v, w); err != nil {
 		return nil, "", err
@@ -344,7 +349,7 @@ func (l *Ledger) place(v *store.View, hosts []*placement.Host, w *want, names ma
 	}
 	req := w.requestAs(hostname)
 	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
-	plan := placement.Choose(hosts, req)
+	plan := fleet.Choose(&req)
 	if err := addressTaken(&plan, &req); err != nil {
 		return nil, "", err
 	}

@@ -34,7 +34,7 @@ func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) 
 		}
 	}
 	w.place.Explain = true
-	plan, hostname, err := l.place(v, l.hosts.at(v), w, nil)
+	plan, hostname, err := l.place(v, l.fleets.at(v), w, nil)
 	if err != nil {
 		return nil, err
 	}

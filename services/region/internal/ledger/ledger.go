@@ -27,7 +27,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -46,7 +45,7 @@ type Ledger struct {
 
 	arrived chan struct{} // holds a token when the queue has grown
 
-	hosts    cache
+	fleets   fleets
 	policies *policy.Set
 	index    index
 
@@ -85,50 +84,4 @@ func (l *Ledger) WithTurn(ctx context.Context, fn func() error) error {
 	defer func() { <-l.turn }()
 	defer l.getInLine(nil)()
 	return fn()
-}
-
-// Hosts are the fleet's hosts as placement sees them, sorted by id. They must not
-// be modified.
-func (l *Ledger) Hosts(v *store.View) []*placement.Host { return l.hosts.at(v) }
-
-// cache keeps hosts by the revisions of the records they were made from.
-type cache struct {
-	mu       sync.Mutex
-	byID     map[string]cachedHost
-	revision int64
-	list     []*placement.Host
-}
-
-type cachedHost struct {
-	spec, observed, ledger int64
-	host                   *placement.Host
-}
-
-// at answers a list that the caller may change; the hosts in it not.
-func (c *cache) at(v *store.View) []*placement.Host {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.list == nil || c.revision != v.Revision {
-		c.fill(v)
-	}
-	return append([]*placement.Host(nil), c.list...)
-}
-
-func (c *cache) fill(v *store.View) {
-	fresh := make(map[string]cachedHost, len(c.byID))
-	list := make([]*placement.Host, 0, len(c.list))
-	for id, spec := range store.VmHosts.All(v) {
-		observed, _ := store.Observed.Get(v, id)
-		ledger, _ := store.Ledgers.Get(v, id)
-		h := c.byID[id]
-		if h.host == nil || h.spec != spec.Revision || h.observed != observed.Revision || h.ledger != ledger.Revision {
-			h = cachedHost{
-				spec: spec.Revision, observed: observed.Revision, ledger: ledger.Revision,
-				host: placement.NewHost(spec.Value, observed.Value, ledger.Value),
-			}
-		}
-		fresh[id] = h
-		list = append(list, h.host)
-	}
-	c.byID, c.list, c.revision = fresh, list, v.Revision
 }

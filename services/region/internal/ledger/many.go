@@ -235,7 +235,7 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 		return nil, below(field, err)
 	}
 	d := &manyDecision{decision: l.newDecision(v)}
-	draft := placement.NewFleet(d.hosts).Draft()
+	draft := d.fleet
 	names := l.names(v, m, d)
 	for i, w := range m.wants {
 		if err := l.resolve(v, w); err != nil {

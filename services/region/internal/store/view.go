@@ -15,7 +15,8 @@ type View struct {
 	// Revision is the etcd revision of the snapshot.
 	Revision int64
 
-	tree *iradix.Tree[*entry]
+	tree    *iradix.Tree[*entry]
+	history *history
 }
 
 // Record is one value with its revisions.

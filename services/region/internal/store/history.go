@@ -1,0 +1,62 @@
+package store
+
+import "slices"
+
+// maxHistory bounds how many changes a view remembers.
+const maxHistory = 8192
+
+// history is the latest changes of the records that hosts are placed by. Views
+// share it: it is only ever appended to, under the store's lock.
+type history struct {
+	from int64 // every change after this revision is in the list
+	list []hostChange
+}
+
+type hostChange struct {
+	revision int64
+	id       string
+}
+
+// with is the history after more changes, that follow a view.
+func (h *history) with(before, revision int64, changes []Change) *history {
+	out := &history{from: before}
+	if h != nil {
+		*out = *h
+	}
+	for _, c := range changes {
+		for _, f := range []interface {
+			Name() string
+			ID(key string) string
+		}{VmHosts, Observed, Ledgers} {
+			if c.Family == f.Name() {
+				out.list = append(out.list, hostChange{revision, f.ID(c.Key)})
+			}
+		}
+	}
+	if over := len(out.list) - maxHistory; over > 0 {
+		out.from = out.list[over+maxHistory/2-1].revision
+		out.list = slices.DeleteFunc(slices.Clone(out.list), func(c hostChange) bool { return c.revision <= out.from })
+	}
+	return out
+}
+
+// HostsChangedSince are the ids of hosts whose spec, observation or ledger changed
+// after a revision, up to this view; some may be in it twice. False when the view
+// does not remember that far, or is older.
+func (v *View) HostsChangedSince(revision int64) ([]string, bool) {
+	if revision == v.Revision {
+		return nil, true
+	}
+	if v.history == nil || revision < v.history.from || revision > v.Revision {
+		return nil, false
+	}
+	list := v.history.list
+	i, _ := slices.BinarySearchFunc(list, revision+1, func(c hostChange, r int64) int {
+		return int(min(max(c.revision-r, -1), 1))
+	})
+	out := make([]string, 0, len(list)-i)
+	for _, c := range list[i:] {
+		out = append(out, c.id)
+	}
+	return out, true
+}
