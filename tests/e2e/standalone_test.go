@@ -33,6 +33,7 @@ type standalone struct {
 	gateway string
 	ops     string
 	sockets string
+	flags   []string
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -61,6 +62,12 @@ func (l *lockedBuffer) String() string {
 // ends it with the test.
 func newStandalone(t *testing.T, hosts ...devHost) *standalone {
 	t.Helper()
+	return newStandaloneWith(t, nil, hosts...)
+}
+
+// newStandaloneWith is newStandalone with more flags of vmhost.
+func newStandaloneWith(t *testing.T, flags []string, hosts ...devHost) *standalone {
+	t.Helper()
 	var sockets []string
 	for _, h := range hosts {
 		sockets = append(sockets, h.name+"="+h.socket)
@@ -68,7 +75,7 @@ func newStandalone(t *testing.T, hosts ...devHost) *standalone {
 	s := &standalone{
 		t: t, dir: t.TempDir(), log: &lockedBuffer{},
 		api: freeAddr(t), rack: freeAddr(t), gateway: freeAddr(t), ops: freeAddr(t),
-		sockets: strings.Join(sockets, ","),
+		sockets: strings.Join(sockets, ","), flags: flags,
 	}
 	s.start()
 	t.Cleanup(func() {
@@ -106,10 +113,11 @@ func freeAddr(t *testing.T) string {
 
 func (s *standalone) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(binary(s.t, "vmhost"),
+	s.cmd = exec.Command(binary(s.t, "vmhost"), append([]string{
 		"--data-dir", filepath.Join(s.dir, "data"),
 		"--api-listen", s.api, "--rack-listen", s.rack, "--gateway-listen", s.gateway, "--ops-listen", s.ops,
-		"--local-sockets", s.sockets, "--log-format", "json", "--log-level", "debug")
+		"--local-sockets", s.sockets, "--log-format", "json", "--log-level", "debug",
+	}, s.flags...)...)
 	s.cmd.Env = append(os.Environ(), "HOME="+s.dir, "XDG_CONFIG_HOME="+filepath.Join(s.dir, "config"))
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
@@ -207,8 +215,22 @@ func (s *standalone) json(method, path, body string) (int, string) {
 // what it printed and its exit code.
 func (s *standalone) ctl(args ...string) (stdout, stderr string, code int) {
 	s.t.Helper()
+	return s.ctlIn("", args...)
+}
+
+// command is vmhostctl with the context that vmhost made ready.
+func (s *standalone) command(args ...string) *exec.Cmd {
+	s.t.Helper()
 	cmd := exec.CommandContext(s.t.Context(), binary(s.t, "vmhostctl"), args...)
 	cmd.Env = append(os.Environ(), "HOME="+s.dir, "XDG_CONFIG_HOME="+filepath.Join(s.dir, "config"))
+	return cmd
+}
+
+// ctlIn is ctl with something on standard input.
+func (s *standalone) ctlIn(in string, args ...string) (stdout, stderr string, code int) {
+	s.t.Helper()
+	cmd := s.command(args...)
+	cmd.Stdin = strings.NewReader(in)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -229,6 +251,14 @@ func (s *standalone) mustCtl(args ...string) string {
 		s.t.Fatalf("vmhostctl %s: exit code %d\n%s%s", strings.Join(args, " "), code, out, errs)
 	}
 	return out
+}
+
+// in is the same vmhost for a subtest, which fails by itself.
+func (s *standalone) in(t *testing.T) *standalone {
+	t.Helper()
+	sub := *s
+	sub.t = t
+	return &sub
 }
 
 // addHost adds a development host by its socket and waits until it is ready.
