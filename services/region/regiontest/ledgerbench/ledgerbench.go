@@ -34,6 +34,10 @@ const startLimit = 20 * time.Second
 // Start uses an etcd that nothing of vmhost is in yet, and records hosts. The
 // client stays the caller's.
 func Start(ctx context.Context, client *store.Client, hosts int) (*Ledger, error) {
+	return start(ctx, client, func(ctx context.Context, l *Ledger) error { return l.hosts(ctx, hosts) })
+}
+
+func start(ctx context.Context, client *store.Client, furnish func(context.Context, *Ledger) error) (*Ledger, error) {
 	log := slog.New(slog.DiscardHandler)
 	s := store.New(client, log)
 	l := &Ledger{ledger: ledger.New(s, log), store: s}
@@ -53,7 +57,7 @@ func Start(ctx context.Context, client *store.Client, hosts int) (*Ledger, error
 		return nil, fmt.Errorf("wait for the store: %w", context.Cause(ctx))
 	}
 	group.Go(func() { _ = l.ledger.Run(running) })
-	if err := l.hosts(ctx, hosts); err != nil {
+	if err := furnish(ctx, l); err != nil {
 		l.Close()
 		return nil, err
 	}
