@@ -21,7 +21,7 @@ import (
 
 // Server is one LXD server of the development hosts.
 type Server struct {
-	// Name is what deploy/devhosts calls it: lxd1 and lxd2 stand alone, lxdc1 and
+	// Name is what deploy/devhosts calls it: lxd1, lxd2 and lxd3 stand alone, lxdc1 and
 	// lxdc2 are members of one cluster, lxdvm runs virtual machines.
 	Name string
 	// URL is its API on the network: https://<address>:8443.
