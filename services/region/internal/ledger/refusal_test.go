@@ -1,38 +1,18 @@
 package ledger
 
 import (
-	"context"
 	"testing"
-
-	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
 
-// meddler calls before the next transaction is sent.
-type meddler struct {
-	clientv3.KV
-
-	before func()
-}
-
-func (m *meddler) Txn(ctx context.Context) clientv3.Txn {
-	if before := m.before; before != nil {
-		m.before = nil
-		before()
-	}
-	return m.KV.Txn(ctx)
-}
-
 // What is refused because of another of its batch is refused only when that one
 // was committed: otherwise there may have been room all the time.
 func TestARefusalForWhatWasNotCommittedIsDecidedAgain_P1(t *testing.T) {
 	client := storetest.Client(t)
-	kv := &meddler{KV: client.KV}
-	mine := clientv3.NewCtxClient(t.Context())
-	mine.KV, mine.Watcher, mine.Lease = kv, client.Watcher, client.Lease
+	mine, meddler := storetest.Meddle(t, client)
 	s, other := storetest.On(t, mine), storetest.On(t, client)
 	l, faster := open(t, s), open(t, other)
 	addHost(t, s, "h", 4, 1<<20)
@@ -46,11 +26,11 @@ func TestARefusalForWhatWasNotCommittedIsDecidedAgain_P1(t *testing.T) {
 		return p
 	}
 	large, small := waiting(4, false), waiting(1, true)
-	kv.before = func() {
+	meddler.Before(func() {
 		if _, err := faster.Compose(t.Context(), "bob", &vmhostv1.ComposeMachineRequest{Cores: 1, MemoryMib: 1, Diskless: true}); err != nil {
 			t.Error(err)
 		}
-	}
+	})
 	for range 10 {
 		l.turn <- struct{}{}
 		l.lead(t.Context())
