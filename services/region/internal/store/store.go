@@ -25,7 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"github.com/tidwall/btree"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
@@ -69,7 +69,7 @@ func New(client *clientv3.Client, log *slog.Logger) *Store {
 		advanced: make(chan struct{}),
 		subs:     map[*Subscription]struct{}{},
 	}
-	s.current.Store(&View{tree: iradix.New[*entry]()})
+	s.current.Store(&View{tree: btree.NewMap[string, *entry](treeDegree)})
 	s.readIndex.read = s.serverRevision
 	return s
 }
@@ -195,7 +195,7 @@ func (s *Store) list(ctx context.Context) (int64, error) {
 		return s.pages(ctx, arrived)
 	})
 	old := s.current.Load()
-	l := listing{store: s, old: old, first: old.tree.Len() == 0, txn: old.tree.Txn()}
+	l := listing{store: s, old: old, first: old.tree.Len() == 0, next: old.tree.Copy()}
 	for page := range arrived {
 		if l.revision == 0 {
 			l.revision = page.Header.Revision
@@ -247,7 +247,7 @@ type listing struct {
 	store    *Store
 	old      *View
 	first    bool // the copy was empty, and most likely nobody has to be told
-	txn      *iradix.Txn[*entry]
+	next     *tree
 	revision int64
 	seen     map[string]struct{}
 	changes  []Change
@@ -260,7 +260,7 @@ func (l *listing) take(kv *mvccpb.KeyValue) {
 		return
 	}
 	if l.first {
-		l.txn.Insert(kv.Key, e)
+		l.next.Load(string(kv.Key), e) // in order, so that the tree is packed
 		return
 	}
 	if l.seen == nil {
@@ -268,30 +268,30 @@ func (l *listing) take(kv *mvccpb.KeyValue) {
 	}
 	key := string(kv.Key)
 	l.seen[key] = struct{}{}
-	was, ok := l.old.tree.Get(kv.Key)
+	was, ok := l.old.tree.Get(key)
 	if ok && was.modRevision == e.modRevision {
 		return
 	}
-	l.txn.Insert(kv.Key, e)
+	l.next.Set(key, e)
 	l.changes = append(l.changes, change(key, was, e, value))
 }
 
 // finish makes what was listed the copy and delivers what differs from the copy
 // before.
 func (l *listing) finish() {
-	l.old.tree.Root().Walk(func(k []byte, e *entry) bool {
-		if _, ok := l.seen[string(k)]; !ok {
-			l.txn.Delete(k)
-			l.changes = append(l.changes, change(string(k), e, nil, nil))
+	l.old.tree.Scan(func(key string, e *entry) bool {
+		if _, ok := l.seen[key]; !ok {
+			l.next.Delete(key)
+			l.changes = append(l.changes, change(key, e, nil, nil))
 		}
-		return false
+		return true
 	})
 	s := l.store
 	s.gifts.clear()
 	if l.first {
-		s.advanceUntold(&View{tree: l.txn.Commit(), Revision: l.revision})
+		s.advanceUntold(&View{tree: l.next, Revision: l.revision})
 	} else {
-		s.advance(&View{tree: l.txn.Commit(), Revision: l.revision}, l.changes)
+		s.advance(&View{tree: l.next, Revision: l.revision}, l.changes)
 	}
 	select {
 	case <-s.ready:
@@ -339,7 +339,7 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		}
 		return nil
 	}
-	txn := old.tree.Txn()
+	next := old.tree.Copy()
 	changes := make([]Change, 0, len(events))
 	revision := old.Revision
 	for _, ev := range events {
@@ -349,17 +349,17 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		revision = max(revision, ev.Kv.ModRevision)
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypeDelete {
-			if was, ok := txn.Delete(ev.Kv.Key); ok {
+			if was, ok := next.Delete(key); ok {
 				changes = append(changes, change(key, was, nil, nil))
 			}
 			continue
 		}
 		if e, value := s.read(ev.Kv, s.gifts.take(ev.Kv)); e != nil {
-			was, _ := txn.Insert(ev.Kv.Key, e)
+			was, _ := next.Set(key, e)
 			changes = append(changes, change(key, was, e, value))
 		}
 	}
-	s.advance(&View{tree: txn.Commit(), Revision: revision}, changes)
+	s.advance(&View{tree: next, Revision: revision}, changes)
 	return nil
 }
 

@@ -5,7 +5,7 @@ import (
 	"net/url"
 	"strings"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"github.com/tidwall/btree"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -15,9 +15,16 @@ type View struct {
 	// Revision is the etcd revision of the snapshot.
 	Revision int64
 
-	tree    *iradix.Tree[*entry]
+	tree    *tree
 	history *history
 }
+
+// tree has the keys in order. A copy shares all nodes with its original until one
+// of them is changed: views are never changed, and a copy of the newest becomes
+// the next. A key costs some 40 bytes in it.
+type tree = btree.Map[string, *entry]
+
+const treeDegree = 32
 
 // Record is one value with its revisions.
 type Record[T proto.Message] struct {
@@ -56,7 +63,7 @@ func (f Family[T]) ID(key string) string { return strings.TrimPrefix(key, Root+f
 
 // Get is one record; false when there is none.
 func (f Family[T]) Get(v *View, parts ...string) (Record[T], bool) {
-	e, ok := v.tree.Get([]byte(f.Key(parts...)))
+	e, ok := v.tree.Get(f.Key(parts...))
 	if !ok {
 		return Record[T]{}, false
 	}
@@ -78,13 +85,10 @@ func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[st
 func (f Family[T]) IDs(v *View, parts ...string) iter.Seq[string] {
 	prefix := f.Prefix(parts...)
 	return func(yield func(string) bool) {
-		it := v.tree.Root().Iterator()
-		it.SeekPrefix([]byte(prefix))
-		for key, _, ok := it.Next(); ok; key, _, ok = it.Next() {
-			if !yield(string(key[len(prefix):])) {
-				return
-			}
-		}
+		v.tree.Ascend(prefix, func(key string, _ *entry) bool {
+			id, in := strings.CutPrefix(key, prefix)
+			return in && yield(id)
+		})
 	}
 }
 
@@ -92,9 +96,10 @@ func (f Family[T]) IDs(v *View, parts ...string) iter.Seq[string] {
 // only keys.
 func (f Family[T]) Count(v *View, limit int, parts ...string) int {
 	n := 0
-	it := v.tree.Root().Iterator()
-	it.SeekPrefix([]byte(f.Prefix(parts...)))
-	for _, _, ok := it.Next(); ok && n < limit; _, _, ok = it.Next() {
+	for range f.IDs(v, parts...) {
+		if n >= limit {
+			break
+		}
 		n++
 	}
 	return n
@@ -103,18 +108,14 @@ func (f Family[T]) Count(v *View, limit int, parts ...string) int {
 func (f Family[T]) after(v *View, after string, parts ...string) iter.Seq2[string, Record[T]] {
 	prefix := f.Prefix(parts...)
 	return func(yield func(string, Record[T]) bool) {
-		it := v.tree.Root().Iterator()
-		if after == "" {
-			it.SeekPrefix([]byte(prefix))
-		} else {
-			it.SeekLowerBound([]byte(prefix + after + "\x00"))
+		from := prefix
+		if after != "" {
+			from += after + "\x00"
 		}
-		for key, e, ok := it.Next(); ok; key, e, ok = it.Next() {
-			id, in := strings.CutPrefix(string(key), prefix)
-			if !in || !yield(id, record[T](e)) {
-				return
-			}
-		}
+		v.tree.Ascend(from, func(key string, e *entry) bool {
+			id, in := strings.CutPrefix(key, prefix)
+			return in && yield(id, record[T](e))
+		})
 	}
 }
 
