@@ -18,7 +18,7 @@ MAINS   := ./services/standalone/cmd/vmhost \
 export PATH := $(CURDIR)/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test bench cover compose-test lint lint-proto lint-go verify fmt tidy generate api-lock tools ci clean
+.PHONY: help up down build test bench soak feed cover compose-test lint lint-proto lint-go verify fmt tidy generate api-lock tools ci clean
 
 help: ## show this list
 	@echo 'vmhost: libvirt and LXD machines as one fleet.  Usage: make <target>'
@@ -52,6 +52,12 @@ test: ## all tests under the race detector; installs what they need, lists what 
 
 bench: build ## measure; one line per figure, and bench/latest.json (ARGS='-run json -reps 5', ARGS=-list)
 	go -C tests run ./bench/cmd/bench $(ARGS)
+
+soak: ## 100,000 composes in three regions at once, every answer and revision checked (ARGS='-commits 20000 -duration 2m -seed 7')
+	go -C services test -count=1 -timeout 0 -v ./region/internal/ledger/soak -run 64Clients -args -soak $(ARGS)
+
+feed: ## inventories and requests for peers into benchmarks/data (ARGS='-run uniform-5000' feeds vmhost with them)
+	go -C tests run ./bench/cmd/feed -out $(CURDIR)/benchmarks/data $(ARGS)
 
 cover: ## coverage of what people wrote, into coverage/
 	mkdir -p coverage
