@@ -119,7 +119,7 @@ func watchFanout() Figure {
 			if err := s.reported(ctx, fanoutHosts, began); err != nil {
 				return measure.Pair{}, err
 			}
-			compose := rate(func(ctx context.Context, name string) error {
+			compose := quietly(rate(func(ctx context.Context, name string) error {
 				_, err := s.client.Machines.ComposeMachine(ctx, &vmhostv1.ComposeMachineRequest{
 					Hostname: name, Cores: 1, MemoryMib: 1, Disks: []*vmhostv1.DiskRequest{{SizeBytes: 1 << 20}},
 				})
@@ -127,7 +127,7 @@ func watchFanout() Figure {
 					return fmt.Errorf("compose %s: %w", name, err)
 				}
 				return nil
-			})
+			}))
 			watched := func(ctx context.Context) (float64, error) {
 				watchers, err := child.Start(ctx, filepath.Join(s.dir, "watchers"), child.RoleWatchers, child.WatchersConfig{Region: s.up, Clients: watchClients}, &struct{}{})
 				if err != nil {
@@ -150,5 +150,14 @@ func watchFanout() Figure {
 			}
 			return measure.Pair{Unit: "composes/s", A: watched, Vs: "unwatched", B: compose, Target: measure.Target{AtLeast: 0.8}}, nil
 		},
+	}
+}
+
+// quietly is a side that waits for a quiet machine by itself: what the other side
+// has left to do is not its.
+func quietly(side measure.Side) measure.Side {
+	return func(ctx context.Context) (float64, error) {
+		measure.Quiet(ctx)
+		return side(ctx)
 	}
 }
