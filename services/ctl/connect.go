@@ -25,6 +25,8 @@ type region struct {
 	pools      vmhostv1.ResourcePoolServiceClient
 	racks      vmhostv1.RackServiceClient
 	events     vmhostv1.EventServiceClient
+	placements vmhostv1.PlacementServiceClient
+	policies   vmhostv1.PlacementPolicyServiceClient
 	close      func()
 }
 
@@ -58,6 +60,7 @@ func (a *app) connect(ctx context.Context) (context.Context, *region, error) {
 	a.api = &region{
 		vmHosts: conn.VmHosts, machines: conn.Machines, operations: conn.Operations, zones: conn.Zones,
 		pools: conn.ResourcePools, racks: conn.Racks, events: conn.Events,
+		placements: conn.Placements, policies: conn.PlacementPolicies,
 		close: func() { _ = conn.Close() },
 	}
 	return ctx, a.api, nil

@@ -41,6 +41,8 @@ type fakeRegion struct {
 	vmhostv1.UnimplementedResourcePoolServiceServer
 	vmhostv1.UnimplementedRackServiceServer
 	vmhostv1.UnimplementedEventServiceServer
+	vmhostv1.UnimplementedPlacementServiceServer
+	vmhostv1.UnimplementedPlacementPolicyServiceServer
 
 	endpoint, caFile, tokenFile, caPin string
 
@@ -62,6 +64,7 @@ type fakeRegion struct {
 	racks      []*vmhostv1.Rack
 	events     []*vmhostv1.Event
 	placement  *vmhostv1.Placement
+	place      *fakePlacement
 	check      *vmhostv1.CheckVmHostResult
 
 	planQuota    *vmhostv1.ResourceQuota
@@ -87,6 +90,7 @@ func newFakeRegion(t testing.TB, dir string) *fakeRegion {
 		changed: make(chan struct{}), refused: map[string]bool{}, maxPage: 1000, newState: vmhostv1.VmHostState_VM_HOST_STATE_READY,
 	}
 	f.fill()
+	f.place = newFakePlacement()
 	for file, data := range map[string][]byte{
 		f.caFile:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.CertDER()}),
 		f.tokenFile: []byte(fakeToken + "\n"),
@@ -115,6 +119,8 @@ func newFakeRegion(t testing.TB, dir string) *fakeRegion {
 	vmhostv1.RegisterResourcePoolServiceServer(server, f)
 	vmhostv1.RegisterRackServiceServer(server, f)
 	vmhostv1.RegisterEventServiceServer(server, f)
+	vmhostv1.RegisterPlacementServiceServer(server, f)
+	vmhostv1.RegisterPlacementPolicyServiceServer(server, f)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {

@@ -27,7 +27,10 @@ them must hold
 tag, and boot for the disk to boot from, else the first. Sizes are exact: 20GB
 are 20 000 000 000 bytes.
 
---dry-run shows where it would go and why, and why each other host was refused.`
+` + preferLong + `
+
+--dry-run shows where it would go and why, how other hosts that fit are judged,
+and why each host that does not was refused.`
 
 const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4GiB --disk 20GB --start
   vmhostctl machine compose --disk 10GB@fast --disk 100GB@big \
@@ -35,6 +38,7 @@ const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4Gi
   vmhostctl machine compose --disk 20GB,tag=ssd \
       --nic subnet=10.0.0.0/24,ip=10.0.0.7 --nic space=storage,vlan=12
   vmhostctl machine compose c1 --container --image tiny --disk 4GB
+  vmhostctl machine compose web --count 3 --group web --away web,zone
   vmhostctl machine compose db --zone a --require-tag ssd --dry-run`
 
 // composeFlags say what machine is wanted.
@@ -49,6 +53,8 @@ type composeFlags struct {
 	secureBoot                 bool
 	firmware, pinned, image    string
 	profiles                   []string
+	prefer                     preferFlags
+	many                       manyFlags
 	change                     changeFlags
 }
 
@@ -62,13 +68,28 @@ func (a *app) machineCompose() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			many, err := f.many.wanted(c)
+			if err != nil {
+				return err
+			}
 			ctx, api, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
+			if many {
+				return a.composeMany(ctx, api, request, &f.many, &f.change)
+			}
 			return a.compose(ctx, api, request, &f.change)
 		},
 	}
+	f.register(a, c)
+	f.many.register(c)
+	f.change.registerWait(c)
+	return c
+}
+
+// register adds the flags of a machine that is wanted.
+func (f *composeFlags) register(a *app, c *cobra.Command) {
 	c.Flags().Int32Var(&f.cores, "cores", 0, "`NUMBER` of virtual cores; 1 when left out")
 	c.Flags().StringVar(&f.memory, "memory", "", "`SIZE` of memory, such as 512MiB or 8GiB; 2GiB when left out")
 	c.Flags().StringArrayVar(&f.disks, "disk", nil, "`DISK` such as 10GB or 40GiB@fast, see above; repeat for more")
@@ -91,13 +112,12 @@ func (a *app) machineCompose() *cobra.Command {
 	c.Flags().BoolVar(&f.start, "start", false, "start it once it is made")
 	c.Flags().BoolVar(&f.autostart, "autostart", false, "start it whenever its host boots")
 	c.MarkFlagsMutuallyExclusive("disk", "diskless")
-	f.change.registerWait(c)
+	f.prefer.register(a, c)
 	a.completeWords(c, "firmware", "bios", "uefi")
 	a.completeCompose(c)
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
 	a.completeFlag(c, "vm-host", completeHosts)
-	return c
 }
 
 func (f *composeFlags) request(args []string) (*vmhostv1.ComposeMachineRequest, error) {
@@ -113,6 +133,9 @@ func (f *composeFlags) request(args []string) (*vmhostv1.ComposeMachineRequest, 
 	}
 	if f.container {
 		r.Type = vmhostv1.MachineType_MACHINE_TYPE_CONTAINER
+	}
+	if err := f.prefer.apply(r); err != nil {
+		return nil, err
 	}
 	var err error
 	if r.PinnedCores, err = parseCores(f.pinned); err != nil {
@@ -160,7 +183,7 @@ func (a *app) compose(ctx context.Context, api *region, r *vmhostv1.ComposeMachi
 		return fail(err, "%s", what)
 	}
 	if f.dryRun {
-		return a.printPlan(op, what, f)
+		return a.printPlan(ctx, api, r, op, what, f)
 	}
 	if op, err = a.finish(ctx, op, what, f); err != nil {
 		return err

@@ -23,6 +23,8 @@ const (
 	zones         = "zones"
 	resourcePools = "resourcePools"
 	racks         = "racks"
+
+	placementPolicies = "placementPolicies"
 )
 
 // full makes `zones/a` of `a`, and leaves `zones/a` and nothing as they are.

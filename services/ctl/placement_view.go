@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,13 +16,21 @@ import (
 
 // printPlan shows what a dry run of a compose gave: where the machine would go,
 // and why each other host was refused. That none fits is a failure.
-func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) error {
+func (a *app) printPlan(ctx context.Context, api *region, r *vmhostv1.ComposeMachineRequest, op *vmhostv1.Operation, what string, f *changeFlags) error {
 	plan := &vmhostv1.ComposePlan{}
 	if err := op.GetResponse().UnmarshalTo(plan); err != nil {
 		return fail(err, "%s: read the plan", what)
 	}
 	p := plan.GetPlacement()
-	if err := a.print(plan, p.GetVmHost(), func() error { return a.explain(plan) }); err != nil {
+	var judged []*vmhostv1.PlacementCandidate
+	if a.forPeople() && p.GetVmHost() != "" {
+		e, err := call(ctx, api.placements.Explain, &vmhostv1.ExplainRequest{Machine: r})
+		if err != nil {
+			return fail(err, "%s: ask how hosts are judged", what)
+		}
+		judged = e.GetCandidates()
+	}
+	if err := a.print(plan, p.GetVmHost(), func() error { return a.explain(plan, judged...) }); err != nil {
 		return err
 	}
 	if p.GetVmHost() == "" {
@@ -36,9 +45,9 @@ func (a *app) printPlan(op *vmhostv1.Operation, what string, f *changeFlags) err
 }
 
 // verdictRow is one host of a placement.
-type verdictRow struct{ host, fits, filter, message string }
+type verdictRow struct{ host, fits, score, filter, message string }
 
-func (a *app) explain(plan *vmhostv1.ComposePlan) error {
+func (a *app) explain(plan *vmhostv1.ComposePlan, judged ...*vmhostv1.PlacementCandidate) error {
 	p := plan.GetPlacement()
 	b := &display.Block{Palette: a.palette()}
 	if p.GetVmHost() != "" {
@@ -55,14 +64,22 @@ func (a *app) explain(plan *vmhostv1.ComposePlan) error {
 	}
 	var rows []verdictRow
 	if p.GetVmHost() != "" {
-		rows = append(rows, verdictRow{display.ID(p.GetVmHost()), "yes", "", ""})
+		rows = append(rows, verdictRow{host: display.ID(p.GetVmHost()), fits: "yes"})
+	}
+	for _, c := range judged {
+		row := verdictRow{display.ID(c.GetVmHost()), "yes", fmt.Sprintf("%.3f", c.GetTotal()), "", scoreText(c)}
+		if c.GetVmHost() == p.GetVmHost() {
+			rows[0] = row
+		} else {
+			rows = append(rows, row)
+		}
 	}
 	for _, r := range p.GetRefusals() {
 		message := r.GetMessage()
 		if r.GetReason() != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
 			message += " (" + r.GetReason().String() + ")"
 		}
-		rows = append(rows, verdictRow{display.ID(r.GetVmHost()), "no", r.GetFilter(), message})
+		rows = append(rows, verdictRow{display.ID(r.GetVmHost()), "no", "", r.GetFilter(), message})
 	}
 	if len(rows) == 0 {
 		return nil
@@ -71,6 +88,7 @@ func (a *app) explain(plan *vmhostv1.ComposePlan) error {
 	return printTable(a, rows, []display.Column[verdictRow]{
 		{Head: "HOST", Cell: func(r verdictRow) string { return r.host }},
 		{Head: "FITS", State: true, Cell: func(r verdictRow) string { return r.fits }},
+		{Head: "SCORE", Right: true, Wide: len(judged) == 0, Cell: func(r verdictRow) string { return r.score }},
 		{Head: "FILTER", Cell: func(r verdictRow) string { return r.filter }},
 		{Head: "WHY", Cell: func(r verdictRow) string { return r.message }},
 	})

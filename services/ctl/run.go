@@ -93,7 +93,8 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(fleet, a.vmHostCommand(), a.machineCommand(), a.operationCommand(), a.rackCommand(), a.zoneCommand(), a.poolCommand(), a.eventCommand())
+	add(fleet, a.vmHostCommand(), a.machineCommand(), a.operationCommand(), a.rackCommand(), a.zoneCommand(), a.poolCommand(),
+		a.policyCommand(), a.capacityCommand(), a.whatIfCommand(), a.eventCommand())
 	add(here, a.contextCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(here)
 	root.SetCompletionCommandGroupID(here)

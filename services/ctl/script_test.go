@@ -157,7 +157,11 @@ func setFake(ts *testscript.TestScript, _ bool, args []string) {
 	case "event":
 		f.events = append(f.events, &vmhostv1.Event{Id: value, Type: "machine.power_changed", Resource: "machines/x", Message: value + " happened"})
 	default:
-		ts.Fatalf("the fake has no %s", args[1])
+		known, err := f.place.set(args[1], value)
+		ts.Check(err)
+		if !known {
+			ts.Fatalf("the fake has no %s", args[1])
+		}
 	}
 }
 

@@ -1,0 +1,202 @@
+package ctl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
+)
+
+func (a *app) capacityCommand() *cobra.Command {
+	var f composeFlags
+	var hosts int32
+	c := &cobra.Command{
+		Use: "capacity", Short: "How many more machines like this fit, and what runs out first", Args: takes(0),
+		Long:    "Counts how many more machines fit as `vmhostctl machine compose` would make\nthem with the same flags, per zone and host. It takes nothing.",
+		Example: "  vmhostctl capacity --cores 4 --memory 8GiB --disk 40GB\n  vmhostctl capacity --zone a --pool dev -o json",
+		RunE: func(c *cobra.Command, args []string) error {
+			machine, err := f.question(args)
+			if err != nil {
+				return err
+			}
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			r, err := call(ctx, api.placements.Capacity, &vmhostv1.CapacityRequest{Machine: machine, MaxVmHosts: hosts})
+			if err != nil {
+				return fail(err, "count what fits")
+			}
+			return a.print(r, fmt.Sprint(r.GetMachines()), func() error { return a.printCapacity(r) })
+		},
+	}
+	f.register(a, c)
+	c.Flags().Int32Var(&hosts, "hosts", 0, "show at most `NUMBER` hosts, up to 10000; 20 when left out")
+	return c
+}
+
+// question is the machine of a question: a compose without what makes it one.
+func (f *composeFlags) question(args []string) (*vmhostv1.ComposeMachineRequest, error) {
+	r, err := f.request(args)
+	if err != nil {
+		return nil, err
+	}
+	r.RequestId = ""
+	return r, nil
+}
+
+// roomRow is how many fit somewhere.
+type roomRow struct {
+	where, limit string
+	machines     int64
+}
+
+func (a *app) printCapacity(r *vmhostv1.CapacityResponse) error {
+	b := &display.Block{Palette: a.palette()}
+	b.Add("More that fit", fmt.Sprint(r.GetMachines()))
+	b.Add("Runs out first", r.GetLimitedBy())
+	if len(r.GetRefusedCounts()) > 0 {
+		b.Add("Full or unfit", refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()}))
+	}
+	if err := b.Write(a.stdout); err != nil {
+		return err
+	}
+	var rows []roomRow
+	for _, z := range r.GetZones() {
+		rows = append(rows, roomRow{display.ID(z.GetZone()), z.GetLimitedBy(), z.GetMachines()})
+	}
+	if err := a.printRoom("ZONE", rows); err != nil {
+		return err
+	}
+	rows = nil
+	for _, h := range r.GetVmHosts() {
+		rows = append(rows, roomRow{display.ID(h.GetVmHost()), h.GetLimitedBy(), h.GetMachines()})
+	}
+	return a.printRoom("HOST", rows)
+}
+
+func (a *app) printRoom(head string, rows []roomRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.stdout)
+	return printTable(a, rows, []display.Column[roomRow]{
+		{Head: head, Cell: func(r roomRow) string { return r.where }},
+		{Head: "MACHINES", Right: true, Cell: func(r roomRow) string { return fmt.Sprint(r.machines) }},
+		{Head: "RUNS OUT", Cell: func(r roomRow) string { return r.limit }},
+	})
+}
+
+const whatIfLong = `Says what would be if hosts or zones were lost, or ratios changed: which
+machines have a place elsewhere and which have none, which hosts would be over
+their limits, and, with flags of a machine, how many more of it fit before and
+after. It takes nothing and changes nothing.`
+
+func (a *app) whatIfCommand() *cobra.Command {
+	var f composeFlags
+	var hosts, zoneNames, on []string
+	var overcommit string
+	c := &cobra.Command{
+		Use: "what-if", Short: "What would be if hosts were lost, or ratios changed", Long: whatIfLong, Args: takes(0),
+		Example: "  vmhostctl what-if --lose-host h1 --lose-host h2\n  vmhostctl what-if --lose-zone a --cores 4 --memory 8GiB\n  vmhostctl what-if --overcommit cores=2 --on-host h3",
+		RunE: func(c *cobra.Command, args []string) error {
+			request := &vmhostv1.WhatIfRequest{LostVmHosts: all(vmHosts, hosts), LostZones: all(zones, zoneNames), RatioVmHosts: all(vmHosts, on)}
+			if c.Flags().Changed("overcommit") {
+				var err error
+				if request.Overcommit, _, err = parseOvercommit(overcommit); err != nil {
+					return err
+				}
+			}
+			machine, err := f.question(args)
+			if err != nil {
+				return err
+			}
+			if proto.Size(machine) > 0 {
+				request.Machine = machine
+			}
+			ctx, api, err := a.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			r, err := call(ctx, api.placements.WhatIf, request)
+			if err != nil {
+				return fail(err, "say what would be")
+			}
+			return a.print(r, "", func() error { return a.printWhatIf(r, request.GetMachine() != nil) })
+		},
+	}
+	c.Flags().StringArrayVar(&hosts, "lose-host", nil, "`HOST` that is lost; repeat for more")
+	c.Flags().StringArrayVar(&zoneNames, "lose-zone", nil, "`ZONE` that is lost with all its hosts; repeat for more")
+	c.Flags().StringVar(&overcommit, "overcommit", "", "`RATIOS` that change, such as cores=2,memory=1.5")
+	c.Flags().StringArrayVar(&on, "on-host", nil, "`HOST` whose ratios change; all when left out; repeat for more")
+	f.register(a, c)
+	a.completeFlag(c, "lose-host", completeHosts)
+	a.completeFlag(c, "on-host", completeHosts)
+	a.completeFlag(c, "lose-zone", completeZones)
+	return c
+}
+
+// all makes resource names of all of them.
+func all(collection string, ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		out = append(out, full(collection, id))
+	}
+	return out
+}
+
+// moveRow is a machine of a lost host.
+type moveRow struct{ machine, from, to, why string }
+
+func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
+	b := &display.Block{Palette: a.palette()}
+	b.Add("Have a place", count(int(r.GetPlaced()), "machine"))
+	b.Add("Have none", count(int(r.GetStrandedTotal()), "machine"))
+	b.AddList("Over limits", ids(r.GetOvercommittedVmHosts()))
+	if counted {
+		b.Add("More that fit", fmt.Sprintf("%d, now %d", r.GetCapacityAfter(), r.GetCapacityBefore()))
+	}
+	if err := b.Write(a.stdout); err != nil {
+		return err
+	}
+	var rows []moveRow
+	for _, s := range r.GetStranded() {
+		rows = append(rows, moveRow{display.ID(s.GetMachine()), display.ID(s.GetFrom()), "nowhere", refusedText(&vmhostv1.Placement{RefusedCounts: s.GetRefusedCounts()})})
+	}
+	for _, m := range r.GetMoves() {
+		rows = append(rows, moveRow{display.ID(m.GetMachine()), display.ID(m.GetFrom()), display.ID(m.GetTo()), ""})
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.stdout)
+	return printTable(a, rows, []display.Column[moveRow]{
+		{Head: "MACHINE", Cell: func(r moveRow) string { return r.machine }},
+		{Head: "FROM", Cell: func(r moveRow) string { return r.from }},
+		{Head: "TO", Cell: func(r moveRow) string { return r.to }},
+		{Head: "WHY", Cell: func(r moveRow) string { return r.why }},
+	})
+}
+
+func ids(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = display.ID(n)
+	}
+	return out
+}
+
+// scoreText is what a candidate's scores are made of.
+func scoreText(c *vmhostv1.PlacementCandidate) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(c.GetScores())) {
+		parts = append(parts, fmt.Sprintf("%s %.2f", name, c.GetScores()[name]))
+	}
+	return strings.Join(parts, ", ")
+}
