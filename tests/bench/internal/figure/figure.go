@@ -30,7 +30,7 @@ type Figure struct {
 // All are the figures, in the order in which they are measured: those that leave
 // something on the host come last.
 func All() []Figure {
-	return []Figure{
+	return append(placements(),
 		regionStart(),
 		memoryPerMachine(),
 		listMany(),
@@ -54,7 +54,7 @@ func All() []Figure {
 		refreshVirsh(),
 		resyncLibvirt(),
 		resyncNarrow(),
-	}
+	)
 }
 
 // Env is what figures are measured on.
