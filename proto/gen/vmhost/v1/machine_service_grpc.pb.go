@@ -53,8 +53,10 @@ type MachineServiceClient interface {
 	// NOT_FOUND (zone, pool, host).
 	ComposeMachine(ctx context.Context, in *ComposeMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Makes many machines alike, placed in one pass, each with an operation of its
-	// own. Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit,
-	// and nothing is made.
+	// own, and recorded in one transaction: all of them that were placed, or none.
+	// Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit, and
+	// nothing is made; INVALID_FIELD, with how many would do, when their records are
+	// too large together, which some thousand of ordinary machines are not.
 	ComposeMachines(ctx context.Context, in *ComposeMachinesRequest, opts ...grpc.CallOption) (*ComposeMachinesResponse, error)
 	// One machine.
 	GetMachine(ctx context.Context, in *GetMachineRequest, opts ...grpc.CallOption) (*Machine, error)
@@ -314,8 +316,10 @@ type MachineServiceServer interface {
 	// NOT_FOUND (zone, pool, host).
 	ComposeMachine(context.Context, *ComposeMachineRequest) (*Operation, error)
 	// Makes many machines alike, placed in one pass, each with an operation of its
-	// own. Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit,
-	// and nothing is made.
+	// own, and recorded in one transaction: all of them that were placed, or none.
+	// Errors: those of ComposeMachine; with ALL, NO_CAPACITY when not all fit, and
+	// nothing is made; INVALID_FIELD, with how many would do, when their records are
+	// too large together, which some thousand of ordinary machines are not.
 	ComposeMachines(context.Context, *ComposeMachinesRequest) (*ComposeMachinesResponse, error)
 	// One machine.
 	GetMachine(context.Context, *GetMachineRequest) (*Machine, error)

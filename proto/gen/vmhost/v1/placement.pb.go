@@ -149,7 +149,7 @@ type PlacementRefusal struct {
 	// `vm_host`, `architecture`, `tags`, `hostname`, `cores`, `memory`,
 	// `storage`, `network`, `type`, `capability`, `pinned_cores`,
 	// `hugepages`, `image`, `overcommitted`, `affinity`, `spread`, `numa`,
-	// `cpu_model`, `policy`.
+	// `cpu_model`, `policy`; of many machines also `quota`, without a host.
 	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// The same for people, with the numbers.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
