@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -44,7 +45,7 @@ func (d *Driver) Adopt(ctx context.Context, ref hypervisor.Ref, operation string
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := d.changing.lock(ctx, id, opAdopt)
+	unlock, err := d.changing.Lock(ctx, uuid.UUID(id).String(), opAdopt)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (d *Driver) Release(ctx context.Context, ref hypervisor.Ref) (*rackv1.Machi
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := d.changing.lock(ctx, id, opRelease)
+	unlock, err := d.changing.Lock(ctx, uuid.UUID(id).String(), opRelease)
 	if err != nil {
 		return nil, err
 	}

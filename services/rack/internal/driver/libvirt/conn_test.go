@@ -280,19 +280,3 @@ func TestOnlySocketsOfTheConfigurationAreReached(t *testing.T) {
 		t.Errorf("a local socket has the host key %q, error %v", key, err)
 	}
 }
-
-func TestASlowListenerIsToldOfEachMachineOnce(t *testing.T) {
-	s := newListeners()
-	l := s.add()
-	for range 1000 {
-		s.tell("a")
-		s.tell("b")
-	}
-	if got := l.take(); len(got) != 2 || got[0] != "a" || got[1] != "b" {
-		t.Errorf("told of %v", got)
-	}
-	s.tell("a")
-	if got := l.take(); len(got) != 1 {
-		t.Errorf("after it was told: %v", got)
-	}
-}

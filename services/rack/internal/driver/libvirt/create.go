@@ -7,20 +7,17 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/undo"
 )
 
-const (
-	opCreate = "create machine"
-	// undoTime is how long a failed create may take to remove what it made.
-	undoTime = 30 * time.Second
-)
+const opCreate = "create machine"
 
 // A name is part of a path on the host (the console's log).
 var plainName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9_.]{0,126}[a-z0-9])?$`)
@@ -32,7 +29,7 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 		return nil, err
 	}
 	machine := m.GetMachine()
-	unlock, err := d.changing.lock(ctx, id, opCreate)
+	unlock, err := d.changing.Lock(ctx, uuid.UUID(id).String(), opCreate)
 	if err != nil {
 		return nil, err
 	}
@@ -41,12 +38,12 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 	if err != nil {
 		return nil, err
 	}
-	var undo []func(context.Context) error
-	err = d.create(ctx, m, there, &undo)
+	var steps []func(context.Context) error
+	err = d.create(ctx, m, there, &steps)
 	// What was read before is not good any more; events say so too, but later.
 	d.library.changed(id)
 	if err != nil {
-		err = d.undone(ctx, err, undo)
+		err = undo.All(ctx, opCreate, err, steps)
 		d.library.changed(id)
 		return nil, err
 	}
@@ -133,13 +130,13 @@ func (d *Driver) own(ctx context.Context, id lv.UUID, uid, op string) (*seen, er
 }
 
 // create does the steps that are not done yet and collects how to undo them.
-func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *seen, undo *[]func(context.Context) error) error {
+func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *seen, steps *[]func(context.Context) error) error {
 	machine := m.GetMachine()
 	sources := make([]volumeSource, 0, len(machine.GetDisks()))
 	for _, k := range machine.GetDisks() {
 		v, err := d.makeVolume(ctx, machine.GetUid(), k)
 		if v != nil && v.created {
-			*undo = append(*undo, func(ctx context.Context) error { return d.deleteVolume(ctx, v.handle) })
+			*steps = append(*steps, func(ctx context.Context) error { return d.deleteVolume(ctx, v.handle) })
 		}
 		if err != nil {
 			return err
@@ -151,9 +148,9 @@ func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *see
 		return err
 	}
 	if log != nil {
-		*undo = append(*undo, func(ctx context.Context) error { return d.deleteVolume(ctx, *log) })
+		*steps = append(*steps, func(ctx context.Context) error { return d.deleteVolume(ctx, *log) })
 	}
-	if err := d.fixAddresses(ctx, machine, undo); err != nil {
+	if err := d.fixAddresses(ctx, machine, steps); err != nil {
 		return err
 	}
 	dom := lv.Domain{}
@@ -164,7 +161,7 @@ func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, there *see
 		if dom, err = d.define(ctx, m, sources); err != nil {
 			return err
 		}
-		*undo = append(*undo, func(ctx context.Context) error { return d.undefine(ctx, dom) })
+		*steps = append(*steps, func(ctx context.Context) error { return d.undefine(ctx, dom) })
 	}
 	if !m.GetAutostart() {
 		return nil
@@ -204,33 +201,3 @@ func (d *Driver) define(ctx context.Context, m *rackv1.CreateMachine, sources []
 		return a.DomainDefineXMLFlags(text, 0)
 	})
 }
-
-// undone takes back the steps of a create that failed, newest first. Where that
-// is not possible the error says that it is not known what is left.
-func (d *Driver) undone(ctx context.Context, cause error, undo []func(context.Context) error) error {
-	if ctx.Err() != nil || errors.Is(cause, hypervisor.ErrUnreachable) || errors.Is(cause, hypervisor.ErrTimeout) {
-		// A call that was left alone may still be at work; what it makes is found by
-		// the next create or delete of the machine.
-		if !errors.Is(cause, hypervisor.ErrUnreachable) && !errors.Is(cause, hypervisor.ErrTimeout) {
-			return &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: opCreate, Err: cause}
-		}
-		return cause
-	}
-	ctx, cancel := context.WithTimeout(ctx, undoTime)
-	defer cancel()
-	slices.Reverse(undo)
-	for _, step := range undo {
-		if err := step(ctx); err != nil {
-			class := hypervisor.ErrTimeout
-			if errors.Is(err, hypervisor.ErrUnreachable) {
-				class = hypervisor.ErrUnreachable
-			}
-			return &hypervisor.Error{Class: class, Op: opCreate, Err: fmt.Errorf("%w; and it could not be undone: %w", withoutClass(cause), err)}
-		}
-	}
-	return cause
-}
-
-// withoutClass keeps an error's words and hides its class, where another class
-// now holds.
-func withoutClass(err error) error { return errors.New(err.Error()) }

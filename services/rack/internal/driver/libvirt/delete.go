@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	lv "github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -23,7 +24,7 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := d.changing.lock(ctx, id, opDelete)
+	unlock, err := d.changing.Lock(ctx, uuid.UUID(id).String(), opDelete)
 	if err != nil {
 		return err
 	}

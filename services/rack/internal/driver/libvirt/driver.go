@@ -5,9 +5,9 @@ import (
 	"log/slog"
 	"sync"
 
-	lv "github.com/digitalocean/go-libvirt"
-
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/listener"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/turn"
 )
 
 // Driver is one connection to one libvirtd.
@@ -29,9 +29,9 @@ type Driver struct {
 	last      *snapshot
 	facts     facts
 	// changing holds the machines that a create or delete is at work on.
-	changing  keyed
+	changing  turn.Keyed
 	leases    leases
-	listeners listeners
+	listeners listener.Set
 }
 
 var (
@@ -45,8 +45,8 @@ func newDriver(ctx context.Context, c *conn, o *Opener, target hypervisor.Target
 	cfg := o.cfg
 	d := &Driver{
 		conn: c, opener: o, target: target, cfg: cfg, log: cfg.Log.With("vm_host", target.Name),
-		changing: newKeyed(), library: newLibrary(), snapshots: make(chan struct{}, 1),
-		leases: newLeases(), listeners: newListeners(),
+		library: newLibrary(), snapshots: make(chan struct{}, 1),
+		leases: newLeases(),
 	}
 	// The connection outlives the call that opened it.
 	d.background, d.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -70,37 +70,4 @@ func (d *Driver) end(cause error) {
 	d.conn.fail(cause)
 	d.stop()
 	d.wg.Wait()
-}
-
-// keyed lets one caller at a time work on a machine.
-type keyed struct {
-	mu   *sync.Mutex
-	busy map[lv.UUID]chan struct{}
-}
-
-func newKeyed() keyed { return keyed{mu: &sync.Mutex{}, busy: map[lv.UUID]chan struct{}{}} }
-
-// lock waits for its turn, no longer than ctx, and answers how to end it.
-func (k keyed) lock(ctx context.Context, id lv.UUID, op string) (func(), error) {
-	for {
-		k.mu.Lock()
-		busy, ok := k.busy[id]
-		if !ok {
-			mine := make(chan struct{})
-			k.busy[id] = mine
-			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				delete(k.busy, id)
-				k.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: ctx.Err()}
-		}
-	}
 }

@@ -3,7 +3,6 @@ package libvirt
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	lv "github.com/digitalocean/go-libvirt"
 	"github.com/google/uuid"
@@ -62,7 +61,7 @@ func (d *Driver) happened(event any) {
 		dom = e.Msg.Dom
 	case *lv.DomainEventCallbackRebootMsg:
 		// The XML is the same, only listeners may want to know.
-		d.listeners.tell(uuid.UUID(e.Msg.Dom.UUID).String())
+		d.listeners.Tell(uuid.UUID(e.Msg.Dom.UUID).String())
 		return
 	case *lv.DomainEventCallbackDeviceAddedMsg:
 		dom = e.Dom
@@ -76,7 +75,7 @@ func (d *Driver) happened(event any) {
 		return
 	}
 	d.library.changed(dom.UUID)
-	d.listeners.tell(uuid.UUID(dom.UUID).String())
+	d.listeners.Tell(uuid.UUID(dom.UUID).String())
 }
 
 // Events delivers changes of machines until ctx ends or the connection is lost.
@@ -92,100 +91,5 @@ func (d *Driver) Events(ctx context.Context) (<-chan hypervisor.Event, error) {
 	if !has {
 		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "listen for events", Err: lv.ErrEventsNotSupported}
 	}
-	l := d.listeners.add()
-	out := make(chan hypervisor.Event)
-	// Not waited for by Close: it may be blocked on a reader that is about to call
-	// Close. It ends with the connection all the same.
-	go func() {
-		defer close(out)
-		defer d.listeners.remove(l)
-		for {
-			select {
-			case <-l.wake:
-			case <-ctx.Done():
-				return
-			case <-d.conn.dead:
-				return
-			}
-			for _, id := range l.take() {
-				select {
-				case out <- hypervisor.Event{UUID: id}:
-				case <-ctx.Done():
-					return
-				case <-d.conn.dead:
-					return
-				}
-			}
-		}
-	}()
-	return out, nil
-}
-
-// listener holds what one reader of Events has not been told yet. It is bounded
-// by the number of machines, however slow the reader is: an event says only that
-// a machine changed.
-type listener struct {
-	mu      sync.Mutex
-	order   []string
-	pending map[string]bool
-	wake    chan struct{}
-}
-
-func (l *listener) tell(id string) {
-	l.mu.Lock()
-	if !l.pending[id] {
-		l.pending[id] = true
-		l.order = append(l.order, id)
-	}
-	l.mu.Unlock()
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (l *listener) take() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := l.order
-	l.order = nil
-	clear(l.pending)
-	return out
-}
-
-type listeners struct {
-	mu  *sync.Mutex
-	set map[*listener]struct{}
-}
-
-func newListeners() listeners {
-	return listeners{mu: &sync.Mutex{}, set: map[*listener]struct{}{}}
-}
-
-func (s listeners) add() *listener {
-	l := &listener{pending: map[string]bool{}, wake: make(chan struct{}, 1)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.set[l] = struct{}{}
-	return l
-}
-
-func (s listeners) remove(l *listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, l)
-}
-
-func (s listeners) any() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.set) > 0
-}
-
-func (s listeners) tell(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l := range s.set {
-		l.tell(id)
-	}
+	return d.listeners.Deliver(ctx, d.conn.dead), nil
 }

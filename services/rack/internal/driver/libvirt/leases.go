@@ -169,7 +169,7 @@ func (d *Driver) readLeases(ctx context.Context, names []string) {
 			slices.Sort(addresses)
 		}
 		for _, id := range d.leases.put(name, byMAC) {
-			d.listeners.tell(uuid.UUID(id).String())
+			d.listeners.Tell(uuid.UUID(id).String())
 		}
 	}
 }
@@ -184,7 +184,7 @@ func (d *Driver) pollLeases(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if names := d.leases.waiting(time.Now()); len(names) > 0 && d.listeners.any() {
+		if names := d.leases.waiting(time.Now()); len(names) > 0 && d.listeners.Any() {
 			callCtx, cancel := context.WithTimeout(ctx, d.cfg.PingTimeout)
 			d.readLeases(callCtx, names)
 			cancel()

@@ -148,8 +148,8 @@ func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duratio
 			Class: hypervisor.ErrTimeout, Op: "ask domain " + dom.Name + " to stop", Err: errors.New(why), Hint: "a stop that is not soft turns it off",
 		}
 	}
-	listener := d.listeners.add()
-	defer d.listeners.remove(listener)
+	changes := d.listeners.Add()
+	defer d.listeners.Remove(changes)
 	end := time.NewTimer(grace)
 	defer end.Stop()
 	look := time.NewTicker(lookAgain)
@@ -191,8 +191,8 @@ func (d *Driver) shutDown(ctx context.Context, dom lv.Domain, grace time.Duratio
 				return deaf(fmt.Sprintf("the guest has not stopped in %v", grace))
 			}
 			return d.destroy(ctx, dom)
-		case <-listener.wake:
-			listener.take()
+		case <-changes.Wake():
+			changes.Take()
 		case <-look.C:
 		}
 	}

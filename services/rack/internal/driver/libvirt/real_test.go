@@ -17,14 +17,14 @@ import (
 )
 
 // harness connects the conformance suite to a real host through a proxy.
-func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hypervisortest.Harness {
+func harness(t *testing.T, h devhost, p *hypervisortest.Proxy, target hypervisor.Target) hypervisortest.Harness {
 	t.Helper()
 	r := rawConnection(t, h.socket)
 	sockets := map[string]string{}
 	if target.Address.Transport == hypervisor.TransportUnix {
-		sockets["h1"] = p.listener.Addr().String()
+		sockets["h1"] = p.At()
 	} else {
-		target.Address = p.address(target.Address)
+		target.Address = p.Address(target.Address)
 	}
 	opener := &damaging{Opener: NewOpener(Config{LocalSockets: sockets})}
 	out := hypervisortest.Harness{
@@ -36,8 +36,8 @@ func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hyperv
 		ForeignState: r.dump,
 		AddVolume:    r.addVolume,
 		Volumes:      r.volumes,
-		Disconnect:   func(testing.TB) { p.drop() },
-		Hang:         func(testing.TB) func() { p.hang(); return sync.OnceFunc(func() { p.flow(); p.drop() }) },
+		Disconnect:   func(testing.TB) { p.Drop() },
+		Hang:         func(testing.TB) func() { p.Hang(); return sync.OnceFunc(func() { p.Flow(); p.Drop() }) },
 		ChangeOutside: func(t testing.TB, id string) {
 			if err := r.DomainCreate(r.domain(t, id)); err != nil {
 				t.Fatal(err)
@@ -53,13 +53,13 @@ func harness(t *testing.T, h devhost, p *proxy, target hypervisor.Target) hyperv
 
 func TestRealUnixKeepsTheRulesOfConnections(t *testing.T) {
 	h := theDevhost(t)
-	p := newProxy(t, "unix", h.socket)
+	p := hypervisortest.NewProxy(t, "unix", h.socket)
 	hypervisortest.RunConnection(t, harness(t, h, p, hypervisor.Target{Name: "vmHosts/h1", Address: mustParse(t, "qemu+unix://h1/system")}))
 }
 
 func TestRealSSHKeepsTheRulesOfHypervisors(t *testing.T) {
 	h := theDevhost(t)
-	p := newProxy(t, "tcp", h.ip+":22")
+	p := hypervisortest.NewProxy(t, "tcp", h.ip+":22")
 	keys := knownHostKeys(t, h.ip)
 	target := hypervisor.Target{Name: "vmHosts/h1", Address: mustParse(t, h.ssh), HostKey: keys["ssh-ed25519"], Credential: sshKey(t)}
 	c := harness(t, h, p, target)
@@ -74,7 +74,7 @@ func TestRealSSHKeepsTheRulesOfHypervisors(t *testing.T) {
 func TestRealTLSKeepsTheRulesOfConnections(t *testing.T) {
 	h := theDevhost(t)
 	address := mustParse(t, h.tls)
-	p := newProxy(t, "tcp", address.HostPort())
+	p := hypervisortest.NewProxy(t, "tcp", address.HostPort())
 	pin, _, err := NewOpener(Config{}).HostKey(timeout(t, 10*time.Second), address)
 	if err != nil {
 		t.Fatal(err)
@@ -97,8 +97,8 @@ func TestRealTLSVerifiesByTheCAAsWell(t *testing.T) {
 	if _, err := openTarget(t, o, target).Probe(timeout(t, 20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	p := newProxy(t, "tcp", target.Address.HostPort())
-	target.Address = p.address(target.Address)
+	p := hypervisortest.NewProxy(t, "tcp", target.Address.HostPort())
+	target.Address = p.Address(target.Address)
 	_, err := o.Open(timeout(t, 10*time.Second), target)
 	wantClass(t, err, hypervisor.ErrHostKey)
 }

@@ -227,7 +227,7 @@ func (d *Driver) pollAddresses(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if !d.listeners.any() {
+		if !d.listeners.Any() {
 			continue
 		}
 		ids, places := d.addresses.waiting(time.Now())
@@ -236,7 +236,7 @@ func (d *Driver) pollAddresses(ctx context.Context) {
 			changed, err := d.look(one, id, places[n])
 			cancel()
 			if err == nil && changed {
-				d.listeners.tell(id)
+				d.listeners.Tell(id)
 			}
 		}
 	}

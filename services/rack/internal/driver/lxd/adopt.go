@@ -81,7 +81,7 @@ func (d *Driver) relabel(
 	if err := checkUUID(ref.Domain()); err != nil {
 		return nil, err
 	}
-	unlock, err := d.changing.lock(ctx, ref.Domain(), op)
+	unlock, err := d.changing.Lock(ctx, ref.Domain(), op)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	lxdapi "github.com/canonical/lxd/shared/api"
 	"github.com/google/uuid"
@@ -16,13 +15,10 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/undo"
 )
 
-const (
-	opCreate = "create machine"
-	// undoTime is how long a failed create may take to remove what it made.
-	undoTime = 30 * time.Second
-)
+const opCreate = "create machine"
 
 // LXD takes the name for a host name: letters, digits and dashes, none of them a
 // dot, which separates projects in names of its own.
@@ -34,7 +30,7 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 		return nil, err
 	}
 	machine := m.GetMachine()
-	unlock, err := d.changing.lock(ctx, machine.GetUid(), opCreate)
+	unlock, err := d.changing.Lock(ctx, machine.GetUid(), opCreate)
 	if err != nil {
 		return nil, err
 	}
@@ -53,9 +49,9 @@ func (d *Driver) Create(ctx context.Context, m *rackv1.CreateMachine) (*rackv1.M
 		}
 	}
 	if !there {
-		var undo []func(context.Context) error
-		if err := d.create(ctx, m, &undo); err != nil {
-			return nil, d.undone(ctx, err, undo)
+		var steps []func(context.Context) error
+		if err := d.create(ctx, m, &steps); err != nil {
+			return nil, undo.All(ctx, opCreate, err, steps)
 		}
 	}
 	i, err := d.own(ctx, hypervisor.Ref{UID: machine.GetUid(), Name: instanceName(machine)}, opCreate)
@@ -137,7 +133,7 @@ func (d *Driver) ownOrFree(ctx context.Context, m *vmhostv1.Machine) (bool, erro
 }
 
 // create does the steps and collects how to undo them.
-func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, undo *[]func(context.Context) error) error {
+func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, steps *[]func(context.Context) error) error {
 	machine := m.GetMachine()
 	if err := d.canRun(ctx, machine); err != nil {
 		return err
@@ -164,7 +160,7 @@ func (d *Driver) create(ctx context.Context, m *rackv1.CreateMachine, undo *[]fu
 	for _, k := range extra {
 		created, err := d.makeVolume(ctx, machine, k, content(machine))
 		if created {
-			*undo = append(*undo, func(ctx context.Context) error { return d.deleteVolume(ctx, k.GetStoragePool(), k.GetVolume()) })
+			*steps = append(*steps, func(ctx context.Context) error { return d.deleteVolume(ctx, k.GetStoragePool(), k.GetVolume()) })
 		}
 		if err != nil {
 			return err
@@ -272,30 +268,4 @@ func (d *Driver) checkProfiles(ctx context.Context, names []string) error {
 		}
 	}
 	return nil
-}
-
-// undone takes back the steps of a create that failed, newest first. Where that
-// is not possible the error says that it is not known what is left.
-func (d *Driver) undone(ctx context.Context, cause error, undo []func(context.Context) error) error {
-	if ctx.Err() != nil || unknown(cause) {
-		// What LXD is still at work on is found by the next create or delete of the
-		// machine.
-		if !unknown(cause) {
-			return &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: opCreate, Err: cause}
-		}
-		return cause
-	}
-	ctx, cancel := context.WithTimeout(ctx, undoTime)
-	defer cancel()
-	slices.Reverse(undo)
-	for _, step := range undo {
-		if err := step(ctx); err != nil {
-			class := hypervisor.ErrTimeout
-			if errors.Is(err, hypervisor.ErrUnreachable) {
-				class = hypervisor.ErrUnreachable
-			}
-			return &hypervisor.Error{Class: class, Op: opCreate, Err: fmt.Errorf("%w; and it could not be undone: %w", withoutClass(cause), err)}
-		}
-	}
-	return cause
 }

@@ -21,12 +21,12 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err := checkUUID(machine.GetUid()); err != nil {
 		return err
 	}
-	unlock, err := d.changing.lock(ctx, machine.GetUid(), opDelete)
+	ref := hypervisor.RefOf(machine)
+	unlock, err := d.changing.Lock(ctx, ref.Domain(), opDelete)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	ref := hypervisor.RefOf(machine)
 	if name := instanceName(machine); name != "" {
 		// A create that was left alone may be at work still.
 		if err := d.settle(ctx, opDelete, name); err != nil {

@@ -10,11 +10,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -127,106 +125,4 @@ func overSocket(t testing.TB, s lxdtest.Server, project string) *Driver {
 	t.Helper()
 	o := NewOpener(Config{LocalSockets: map[string]string{"here": s.Socket}})
 	return openTarget(t, o, hypervisor.Target{Name: "vmHosts/" + s.Name, Address: mustParse(t, "lxd+unix://here"), Project: project})
-}
-
-// proxy stands between a driver and a real server, to lose connections and to
-// hang as the server would.
-type proxy struct {
-	listener net.Listener
-	mu       sync.Mutex
-	conns    map[net.Conn]bool
-	stopped  chan struct{} // closed while traffic flows
-}
-
-func newProxy(t testing.TB, network, to string) *proxy {
-	t.Helper()
-	at := "127.0.0.1:0"
-	if network == "unix" {
-		dir, err := os.MkdirTemp("", "vmhost")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		at = filepath.Join(dir, "sock")
-	}
-	l, err := net.Listen(network, at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{listener: l, conns: map[net.Conn]bool{}, stopped: make(chan struct{})}
-	close(p.stopped)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial(network, to)
-			if err != nil {
-				_ = conn.Close()
-				continue
-			}
-			p.mu.Lock()
-			p.conns[conn], p.conns[server] = true, true
-			p.mu.Unlock()
-			wg.Go(func() { p.copy(server, conn) })
-			wg.Go(func() { p.copy(conn, server) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.flow()
-		p.drop()
-		wg.Wait()
-	})
-	return p
-}
-
-func (p *proxy) copy(to, from net.Conn) {
-	defer func() { _, _ = to.Close(), from.Close() }()
-	b := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(b)
-		p.mu.Lock()
-		flows := p.stopped
-		p.mu.Unlock()
-		<-flows
-		if _, werr := to.Write(b[:n]); err != nil || werr != nil {
-			return
-		}
-	}
-}
-
-// drop loses all connections.
-func (p *proxy) drop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		_ = c.Close()
-	}
-	clear(p.conns)
-}
-
-// hang stops all traffic.
-func (p *proxy) hang() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stopped = make(chan struct{})
-}
-
-func (p *proxy) flow() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	select {
-	case <-p.stopped:
-	default:
-		close(p.stopped)
-	}
-}
-
-func (p *proxy) address(a hypervisor.Address) hypervisor.Address {
-	tcp := p.listener.Addr().(*net.TCPAddr)
-	a.Host, a.Port = tcp.IP.String(), tcp.Port
-	return a
 }

@@ -4,12 +4,13 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 
 	lxdapi "github.com/canonical/lxd/shared/api"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/listener"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/turn"
 )
 
 // Driver is one connection to one LXD server and project.
@@ -36,14 +37,15 @@ type Driver struct {
 
 	index      *index
 	operations *operations
-	listeners  listeners
+	changes    changes
+	listeners  listener.Set
 	addresses  addresses
 	volumes    *volumes
 	consoles   *consoles
 	logs       *logs
 	facts      facts
 	// changing holds the machines that a create or delete is at work on.
-	changing keyed
+	changing turn.Keyed
 }
 
 var (
@@ -58,8 +60,8 @@ func newDriver(c *conn, cfg Config, target hypervisor.Target, server *lxdapi.Ser
 	d := &Driver{
 		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", target.Name), project: projectOf(target.Project), lookOnly: target.LookOnly,
 		certificate: server.Environment.CertificateFingerprint, extensions: server.APIExtensions,
-		index: newIndex(), operations: newOperations(), listeners: newListeners(), addresses: newAddresses(),
-		volumes: newVolumes(), consoles: newConsoles(), logs: newLogs(), changing: newKeyed(),
+		index: newIndex(), operations: newOperations(), changes: newChanges(), addresses: newAddresses(),
+		volumes: newVolumes(), consoles: newConsoles(), logs: newLogs(),
 	}
 	d.background, d.stop = context.WithCancel(context.Background())
 	if missing := d.missing("instances", "projects", "custom_block_volumes"); len(missing) > 0 {
@@ -114,38 +116,4 @@ func (d *Driver) has(extension string) bool { return slices.Contains(d.extension
 
 func (d *Driver) missing(extensions ...string) []string {
 	return slices.DeleteFunc(extensions, d.has)
-}
-
-// keyed lets one caller at a time work on a machine.
-type keyed struct {
-	mu   *sync.Mutex
-	busy map[string]chan struct{}
-}
-
-func newKeyed() keyed { return keyed{mu: &sync.Mutex{}, busy: map[string]chan struct{}{}} }
-
-// lock waits for its turn, no longer than ctx, and answers how to end it.
-func (k keyed) lock(ctx context.Context, id, op string) (func(), error) {
-	id = strings.ToLower(id)
-	for {
-		k.mu.Lock()
-		busy, ok := k.busy[id]
-		if !ok {
-			mine := make(chan struct{})
-			k.busy[id] = mine
-			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				delete(k.busy, id)
-				k.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: ctx.Err()}
-		}
-	}
 }

@@ -117,7 +117,3 @@ func valid(err error) error {
 func unknown(err error) bool {
 	return errors.Is(err, hypervisor.ErrUnreachable) || errors.Is(err, hypervisor.ErrTimeout)
 }
-
-// withoutClass keeps an error's words and hides its class, where another class
-// now holds.
-func withoutClass(err error) error { return errors.New(err.Error()) }

@@ -107,7 +107,7 @@ func (d *Driver) happened(l *lxdapi.EventLifecycle, project string) {
 		c.from, _ = l.Context["old_name"].(string)
 	}
 	d.addresses.changed(d.index.uuidOf(c.place))
-	d.listeners.happened(c)
+	d.changes.happened(c)
 }
 
 func firstOf(s ...string) string {
@@ -123,15 +123,15 @@ func firstOf(s ...string) string {
 func (d *Driver) resolve(ctx context.Context) {
 	for {
 		select {
-		case <-d.listeners.wake:
+		case <-d.changes.wake:
 		case <-d.conn.dead:
 			return
 		case <-ctx.Done():
 			return
 		}
-		for _, c := range d.listeners.take() {
+		for _, c := range d.changes.take() {
 			if id := d.identify(ctx, c); id != "" {
-				d.listeners.tell(id)
+				d.listeners.Tell(id)
 			}
 		}
 	}
@@ -165,53 +165,7 @@ func (d *Driver) Events(ctx context.Context) (<-chan hypervisor.Event, error) {
 	if d.conn.isDead() {
 		return nil, d.conn.gone("listen for events")
 	}
-	l := d.listeners.add()
-	out := make(chan hypervisor.Event)
-	// Not waited for by Close: it may be blocked on a reader that is about to call
-	// Close. It ends with the connection all the same.
-	go func() {
-		defer close(out)
-		defer d.listeners.remove(l)
-		for {
-			select {
-			case <-l.wake:
-			case <-ctx.Done():
-				return
-			case <-d.conn.dead:
-				return
-			}
-			for _, id := range l.take() {
-				select {
-				case out <- hypervisor.Event{UUID: id}:
-				case <-ctx.Done():
-					return
-				case <-d.conn.dead:
-					return
-				}
-			}
-		}
-	}()
-	return out, nil
-}
-
-// listener holds what one reader of Events has not been told yet. It is bounded
-// by the number of machines, however slow the reader is: an event says only that
-// a machine changed.
-type listener struct {
-	mu      sync.Mutex
-	order   []string
-	pending map[string]bool
-	wake    chan struct{}
-}
-
-func (l *listener) tell(id string) {
-	l.mu.Lock()
-	if !l.pending[id] {
-		l.pending[id] = true
-		l.order = append(l.order, id)
-	}
-	l.mu.Unlock()
-	nudge(l.wake)
+	return d.listeners.Deliver(ctx, d.conn.dead), nil
 }
 
 func nudge(c chan struct{}) {
@@ -221,73 +175,32 @@ func nudge(c chan struct{}) {
 	}
 }
 
-func (l *listener) take() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := l.order
-	l.order = nil
-	clear(l.pending)
-	return out
-}
-
-// listeners are the readers of Events, and what is still to be told them: the
-// resolver takes all of it at once, and needs a request at most for an instance
-// that is new.
-type listeners struct {
-	mu      *sync.Mutex
-	set     map[*listener]struct{}
-	pending *[]change
+// changes are what is still to be told the listeners: the resolver takes all of it
+// at once, and needs a request at most for an instance that is new.
+type changes struct {
+	mu      sync.Mutex
+	pending []change
 	wake    chan struct{}
 }
 
-func newListeners() listeners {
-	return listeners{mu: &sync.Mutex{}, set: map[*listener]struct{}{}, pending: &[]change{}, wake: make(chan struct{}, 1)}
-}
+func newChanges() changes { return changes{wake: make(chan struct{}, 1)} }
 
 // happened queues a change.
-func (s listeners) happened(c change) {
+func (s *changes) happened(c change) {
 	s.mu.Lock()
-	if n := len(*s.pending); n == 0 || (*s.pending)[n-1] != c {
-		*s.pending = append(*s.pending, c)
+	if n := len(s.pending); n == 0 || s.pending[n-1] != c {
+		s.pending = append(s.pending, c)
 	}
 	s.mu.Unlock()
 	nudge(s.wake)
 }
 
-func (s listeners) take() []change {
+func (s *changes) take() []change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := *s.pending
-	*s.pending = nil
+	out := s.pending
+	s.pending = nil
 	return out
-}
-
-func (s listeners) add() *listener {
-	l := &listener{pending: map[string]bool{}, wake: make(chan struct{}, 1)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.set[l] = struct{}{}
-	return l
-}
-
-func (s listeners) remove(l *listener) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.set, l)
-}
-
-func (s listeners) any() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.set) > 0
-}
-
-func (s listeners) tell(id string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l := range s.set {
-		l.tell(id)
-	}
 }
 
 // pause waits, and answers whether there is any use in going on.

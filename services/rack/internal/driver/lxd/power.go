@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	"github.com/vmhost-project/vmhost/services/rack/internal/driver/undo"
 )
 
 const (
@@ -183,5 +184,5 @@ func (d *Driver) ask(ctx context.Context, i *instance, grace time.Duration) erro
 	if err == nil || unknown(err) || errors.Is(err, hypervisor.ErrBusy) {
 		return err
 	}
-	return &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: fmt.Errorf("the guest did not stop in %v: %w", grace, withoutClass(err))}
+	return &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: fmt.Errorf("the guest did not stop in %v: %w", grace, undo.Unclassed(err))}
 }

@@ -108,14 +108,14 @@ func (o outside) volumes(t testing.TB, pool string) []string {
 }
 
 // harness connects the conformance suite to a real server through a proxy.
-func harness(t *testing.T, s lxdtest.Server, p *proxy, target hypervisor.Target) hypervisortest.Harness {
+func harness(t *testing.T, s lxdtest.Server, p *hypervisortest.Proxy, target hypervisor.Target) hypervisortest.Harness {
 	t.Helper()
 	o := outside{s, projectOf(target.Project)}
 	sockets := map[string]string{}
 	if target.Address.Transport == hypervisor.TransportUnix {
-		sockets["here"] = p.listener.Addr().String()
+		sockets["here"] = p.At()
 	} else {
-		target.Address = p.address(target.Address)
+		target.Address = p.Address(target.Address)
 	}
 	return hypervisortest.Harness{
 		Opener: NewOpener(Config{LocalSockets: sockets}), Target: target,
@@ -128,8 +128,8 @@ func harness(t *testing.T, s lxdtest.Server, p *proxy, target hypervisor.Target)
 			// Larger than any host: LXD takes it, and nobody can count with it.
 			o.add(t, f.Name, map[string]string{volatileUUID: f.UUID, "limits.cpu": "99999", "limits.memory": "64MiB"})
 		},
-		Disconnect: func(testing.TB) { p.drop() },
-		Hang:       func(testing.TB) func() { p.hang(); return sync.OnceFunc(func() { p.flow(); p.drop() }) },
+		Disconnect: func(testing.TB) { p.Drop() },
+		Hang:       func(testing.TB) func() { p.Hang(); return sync.OnceFunc(func() { p.Flow(); p.Drop() }) },
 		ChangeOutside: func(t testing.TB, id string) {
 			o.Lxc(t, "start", o.named(t, id), "--project", o.project)
 		},
@@ -150,13 +150,13 @@ func harness(t *testing.T, s lxdtest.Server, p *proxy, target hypervisor.Target)
 
 func TestRealUnixKeepsTheRulesOfConnections(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd1")
-	p := newProxy(t, "unix", s.Socket)
+	p := hypervisortest.NewProxy(t, "unix", s.Socket)
 	hypervisortest.RunConnection(t, harness(t, s, p, hypervisor.Target{Name: "vmHosts/lxd1", Address: mustParse(t, "lxd+unix://here")}))
 }
 
 func TestRealHTTPSKeepsTheRulesOfHypervisors(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd1")
-	p := newProxy(t, "tcp", strings.TrimPrefix(s.URL, "https://"))
+	p := hypervisortest.NewProxy(t, "tcp", strings.TrimPrefix(s.URL, "https://"))
 	c := harness(t, s, p, targetOf(t, s))
 	wrongKey, wrongCredential := c.Target, c.Target
 	wrongKey.HostKey = pinPrefix + strings.Repeat("0", 64)
