@@ -187,13 +187,6 @@ func (r *Region) Join(rack string) string {
 	return token
 }
 
-// Dump is every key and value of the state, as etcd has them: to look for what
-// must not be there.
-func (e *Etcd) Dump(tb testing.TB) []byte {
-	tb.Helper()
-	return storetest.DumpClient(tb, e.client)
-}
-
 // Revision is that of the state as etcd has it: it goes up with every write.
 func (e *Etcd) Revision(tb testing.TB) int64 {
 	tb.Helper()

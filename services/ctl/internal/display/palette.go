@@ -30,9 +30,6 @@ var colours = map[string]string{
 // State paints a word such as READY or FAILED. Others stay as they are.
 func (p Palette) State(word string) string { return p.paint(colours[word], word) }
 
-// Good paints what is as it should be.
-func (p Palette) Good(s string) string { return p.paint(green, s) }
-
 // Bad paints what is wrong.
 func (p Palette) Bad(s string) string { return p.paint(red, s) }
 

@@ -13,13 +13,7 @@ import (
 // look for what must not be there.
 func Dump(tb testing.TB, s *store.Store) []byte {
 	tb.Helper()
-	return DumpClient(tb, s.Client())
-}
-
-// DumpClient is Dump for a key space that no store is needed for.
-func DumpClient(tb testing.TB, client *clientv3.Client) []byte {
-	tb.Helper()
-	resp, err := client.Get(tb.Context(), "\x00", clientv3.WithFromKey())
+	resp, err := s.Client().Get(tb.Context(), "\x00", clientv3.WithFromKey())
 	if err != nil {
 		tb.Fatalf("dump the store: %v", err)
 	}
