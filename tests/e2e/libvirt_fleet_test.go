@@ -254,7 +254,7 @@ func TestP4P9ALibvirtHostIsCheckedMendedAndConfigured(t *testing.T) {
 	name = strings.TrimSpace(s.mustCtl("machine", "compose", "missing", "--memory", "64MiB", "--diskless", "-o", "name"))
 	h.virsh(t, "undefine", "missing")
 	await(t, 30*time.Second, "the machine to be missing", func(context.Context) error {
-		if !slices.ContainsFunc(s.machine(name).GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == "Missing" }) {
+		if !slices.ContainsFunc(s.machine(name).GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == "Missing" }) { //nolint:contextcheck // the test's ends it as well
 			return errors.New("it is not")
 		}
 		return nil

@@ -189,7 +189,7 @@ func lxdQuotasAndNetworks(t *testing.T, s *standalone) {
 	// By subnet with an address, by space, by tag.
 	name := s.container(h, "placed", "--pool", "team", "--nic", "subnet="+cidr+",ip="+address, "--start")
 	await(t, 60*time.Second, "the address that was asked for", func(context.Context) error {
-		if got := s.machine(name).GetAddresses(); !slices.Contains(got, address) {
+		if got := s.machine(name).GetAddresses(); !slices.Contains(got, address) { //nolint:contextcheck // the test's ends it as well
 			return fmt.Errorf("%v", got)
 		}
 		return nil
@@ -216,7 +216,7 @@ func lxdQuotasAndNetworks(t *testing.T, s *standalone) {
 	// says so.
 	h.lxc(t, "delete", s.machine(second).GetHypervisorName())
 	await(t, 30*time.Second, "the machine to be missing", func(context.Context) error {
-		if !slices.ContainsFunc(s.machine(second).GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == "Missing" }) {
+		if !slices.ContainsFunc(s.machine(second).GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == "Missing" }) { //nolint:contextcheck // the test's ends it as well
 			return errors.New("it is not")
 		}
 		return nil
@@ -264,7 +264,7 @@ func cluster(t *testing.T, s *standalone) {
 	second := map[string]string{"lxdc1": "lxdc2", "lxdc2": "lxdc1"}[first]
 	hosts := map[string]string{first: h.name, second: h.name + "-" + second}
 	await(t, 30*time.Second, "the other member's host", func(context.Context) error {
-		if v := s.vmHost(hosts[second]); v.GetState() != vmhostv1.VmHostState_VM_HOST_STATE_READY || v.GetClusterMember() != second {
+		if v := s.vmHost(hosts[second]); v.GetState() != vmhostv1.VmHostState_VM_HOST_STATE_READY || v.GetClusterMember() != second { //nolint:contextcheck // the test's ends it as well
 			return fmt.Errorf("%v of %q", v.GetState(), v.GetClusterMember())
 		}
 		return nil
@@ -290,7 +290,7 @@ func cluster(t *testing.T, s *standalone) {
 	h.lxc(t, "move", "on-"+first, "--target", second)
 	moved := machines[first]
 	await(t, 90*time.Second, "the machine to follow its instance", func(context.Context) error {
-		if m := s.machine(moved); m.GetVmHost() != "vmHosts/"+hosts[second] {
+		if m := s.machine(moved); m.GetVmHost() != "vmHosts/"+hosts[second] { //nolint:contextcheck // the test's ends it as well
 			return fmt.Errorf("it is on %s", m.GetVmHost())
 		}
 		return nil

@@ -72,7 +72,7 @@ func aContainerLives(t *testing.T, s *standalone) {
 	}
 	address := ""
 	await(t, 60*time.Second, "the container's address", func(context.Context) error {
-		for _, a := range s.machine(name).GetAddresses() {
+		for _, a := range s.machine(name).GetAddresses() { //nolint:contextcheck // the test's ends it as well
 			if strings.HasPrefix(a, "192.168.") {
 				address = a
 				return nil
@@ -83,7 +83,7 @@ func aContainerLives(t *testing.T, s *standalone) {
 	says(t, "machine get", s.mustCtl("machine", "get", "lives"), address)
 	says(t, "lxc list", h.lxc(t, "list", "--format", "csv", "--columns", "n4"), address)
 	await(t, 30*time.Second, "the container's words in its console log", func(context.Context) error {
-		if log := s.mustCtl("machine", "console-log", "lives"); !strings.Contains(log, "TINY READY") || !strings.Contains(log, "TINY IP eth0 "+address) {
+		if log := s.mustCtl("machine", "console-log", "lives"); !strings.Contains(log, "TINY READY") || !strings.Contains(log, "TINY IP eth0 "+address) { //nolint:contextcheck // the test's ends it as well
 			return errors.New(log)
 		}
 		return nil
@@ -106,7 +106,7 @@ func aContainerLives(t *testing.T, s *standalone) {
 	}
 	// Asked too early a guest hears nothing.
 	await(t, 30*time.Second, "the container to run after its cycle", func(context.Context) error {
-		if log := s.mustCtl("machine", "console-log", "lives", "--tail", "1KiB"); !strings.Contains(log, "TINY READY") {
+		if log := s.mustCtl("machine", "console-log", "lives", "--tail", "1KiB"); !strings.Contains(log, "TINY READY") { //nolint:contextcheck // the test's ends it as well
 			return errors.New(log)
 		}
 		return nil
@@ -349,7 +349,7 @@ func aChangedCertificate(t *testing.T, s *standalone) {
 		t.Helper()
 		var v *vmhostv1.VmHost
 		await(t, 90*time.Second, "the host to be "+want.String(), func(context.Context) error {
-			if v = s.vmHost(h.name); v.GetState() != want {
+			if v = s.vmHost(h.name); v.GetState() != want { //nolint:contextcheck // the test's ends it as well
 				return fmt.Errorf("it is %v", v.GetState())
 			}
 			return nil
