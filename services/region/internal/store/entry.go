@@ -15,14 +15,14 @@ type entry struct {
 	modRevision    int64
 	createRevision int64
 
-	family  family
+	family  *kind
 	decoded proto.Message // nil: see raw
 	raw     []byte
 }
 
 // newEntry also answers the message itself, for those who are told of the change.
 // It decodes the value only when it is not known.
-func newEntry(f family, kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Message, error) {
+func newEntry(f *kind, kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Message, error) {
 	value := known
 	if value == nil {
 		value = f.empty()

@@ -83,65 +83,46 @@ func (f Family[T]) empty() proto.Message {
 	return t.ProtoReflect().New().Interface()
 }
 
+// kind is a family as keys are known by. There is one of each, so that an entry
+// needs a pointer only.
+type kind struct{ family }
+
+// kinds are all families by the first part of their keys.
+var kinds = map[string]*kind{
+	"deployment":      {Deployment},
+	"hosts":           {VmHosts},
+	"observed":        {Observed},
+	"ledger":          {Ledgers},
+	"machines":        {Machines},
+	"seen":            {Seen},
+	"names":           {Names},
+	"addresses":       {Addresses},
+	"operations":      {Operations},
+	"requests":        {Requests},
+	"racks":           {Racks},
+	"sessions":        {Sessions},
+	"consoles":        {Consoles},
+	"assignments":     {Assignments},
+	"zones":           {Zones},
+	"pools":           {ResourcePools},
+	"usage":           {PoolUsage},
+	"policies":        {Policies},
+	"groups":          {Groups},
+	"lasthostremoval": {HostRemoval},
+	"refs":            {References},
+	"events":          {Events},
+	"jointokens":      {JoinTokens},
+	"tokens":          {Tokens},
+	"secrets":         {Secrets},
+}
+
 // familyOf finds the family of a key; nil for a key of no known family, which a
 // newer version may have written.
-func familyOf(key string) family {
+func familyOf(key string) *kind {
 	rest, ok := strings.CutPrefix(key, Root)
 	if !ok {
 		return nil
 	}
 	first, _, _ := strings.Cut(rest, "/")
-	switch first {
-	case "deployment":
-		return Deployment
-	case "hosts":
-		return VmHosts
-	case "observed":
-		return Observed
-	case "ledger":
-		return Ledgers
-	case "machines":
-		return Machines
-	case "seen":
-		return Seen
-	case "names":
-		return Names
-	case "addresses":
-		return Addresses
-	case "operations":
-		return Operations
-	case "requests":
-		return Requests
-	case "racks":
-		return Racks
-	case "sessions":
-		return Sessions
-	case "consoles":
-		return Consoles
-	case "assignments":
-		return Assignments
-	case "zones":
-		return Zones
-	case "pools":
-		return ResourcePools
-	case "usage":
-		return PoolUsage
-	case "policies":
-		return Policies
-	case "groups":
-		return Groups
-	case "lasthostremoval":
-		return HostRemoval
-	case "refs":
-		return References
-	case "events":
-		return Events
-	case "jointokens":
-		return JoinTokens
-	case "tokens":
-		return Tokens
-	case "secrets":
-		return Secrets
-	}
-	return nil
+	return kinds[first]
 }
