@@ -154,39 +154,35 @@ func (s *soak) call(ctx context.Context, c *client) {
 	s.compose(ctx, c, r)
 }
 
-func (s *soak) compose(ctx context.Context, c *client, r *region) {
-	a := amount{int64(1 + c.rng.IntN(4)), int64(256 * (1 + c.rng.IntN(12))), int64(1024 * (1 + c.rng.IntN(40)))}
-	req := &vmhostv1.ComposeMachineRequest{
+// order is what a client asks for, and the hosts that may take it.
+func (s *soak) order(c *client) (a amount, req *vmhostv1.ComposeMachineRequest, asked []string) {
+	a = amount{int64(1 + c.rng.IntN(4)), int64(256 * (1 + c.rng.IntN(12))), int64(1024 * (1 + c.rng.IntN(40)))}
+	req = &vmhostv1.ComposeMachineRequest{
 		Cores: int32(a.cores), MemoryMib: a.memoryMiB, Disks: []*vmhostv1.DiskRequest{{SizeBytes: a.diskMiB * mib}},
 	}
-	var asked []string // the hosts that may take it
 	if c.rng.IntN(2) == 0 {
 		// Some hosts are asked for more often than others.
 		h := hostID(min(c.rng.IntN(s.o.hosts), c.rng.IntN(s.o.hosts)))
-		req.VmHost, asked = "vmHosts/"+h, []string{h}
-	} else {
-		for i := range s.o.hosts {
-			asked = append(asked, hostID(i))
-		}
+		req.VmHost = "vmHosts/" + h
+		return a, req, []string{h}
 	}
+	for i := range s.o.hosts {
+		asked = append(asked, hostID(i))
+	}
+	return a, req, asked
+}
+
+func (s *soak) compose(ctx context.Context, c *client, r *region) {
+	a, req, asked := s.order(c)
 	begin := time.Now()
+	if c.rng.IntN(12) == 0 {
+		s.gang(ctx, c, r, a, req, asked)
+		return
+	}
 	op, err := r.ledger.Compose(ctx, "soak", req)
 	switch reason := apierror.Reason(err); {
 	case err == nil:
-		h := strings.TrimPrefix(op.GetVmHost(), "vmHosts/")
-		uid := strings.TrimPrefix(op.GetTarget(), "machines/")
-		rec, ok := store.Machines.Get(r.store.Cached(), uid)
-		if !ok {
-			s.t.Errorf("%s was acknowledged, and its region does not have it", op.GetTarget())
-		}
-		s.note(c.id, begin, call{verb: take, amount: a, revision: rec.CreateRevision}, true, h)
-		if !slices.Contains(asked, h) {
-			s.t.Errorf("asked for %v, got %s", asked, h)
-		}
-		s.composed.Add(1)
-		c.machines = append(c.machines, machine{
-			uid, strings.TrimPrefix(op.GetName(), "operations/"), h, a,
-		})
+		s.made(c, r, begin, a, asked, op)
 	case reason == vmhostv1.ErrorReason_NO_CAPACITY:
 		// Every host that may take it must have had a moment at which it could not.
 		s.note(c.id, begin, call{verb: take, amount: a}, false, asked...)
@@ -197,6 +193,68 @@ func (s *soak) compose(ctx context.Context, c *client, r *region) {
 	default:
 		s.t.Errorf("compose: %v", err)
 	}
+}
+
+// gang composes several machines in one transaction.
+func (s *soak) gang(ctx context.Context, c *client, r *region, a amount, one *vmhostv1.ComposeMachineRequest, asked []string) {
+	req := &vmhostv1.ComposeMachinesRequest{
+		Machine: one, Count: int32(2 + c.rng.IntN(3)), Mode: vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_AS_MANY_AS_FIT,
+	}
+	if c.rng.IntN(2) == 0 {
+		req.Mode = vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_ALL
+	}
+	begin := time.Now()
+	out, err := r.ledger.ComposeMany(ctx, "soak", req)
+	switch reason := apierror.Reason(err); {
+	case err == nil:
+		s.made(c, r, begin, a, asked, out.GetOperations()...)
+		if n := int32(len(out.GetOperations())); n < req.GetCount() {
+			// One more did not fit, beside those that did.
+			s.note(c.id, begin, call{verb: take, amount: a}, false, asked...)
+			c.full = true
+			if req.GetMode() == vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_ALL {
+				s.t.Errorf("%d of a gang of %d were made", n, req.GetCount())
+			}
+		}
+	case reason == vmhostv1.ErrorReason_NO_CAPACITY:
+		if len(asked) == 1 { // what all hosts together have no room for is no question of one
+			all := amount{}
+			for range req.GetCount() {
+				all = all.plus(a)
+			}
+			s.note(c.id, begin, call{verb: take, amount: all}, false, asked...)
+		}
+		s.refused.Add(1)
+		c.full = true
+	case reason == vmhostv1.ErrorReason_CONFLICT:
+		s.gaveUp.Add(1)
+	default:
+		s.t.Errorf("compose %d: %v", req.GetCount(), err)
+	}
+}
+
+// made notes what was acknowledged: machines of one transaction.
+func (s *soak) made(c *client, r *region, begin time.Time, each amount, asked []string, ops ...*vmhostv1.Operation) {
+	taken, revision := map[string]amount{}, int64(0)
+	for _, op := range ops {
+		h, uid := strings.TrimPrefix(op.GetVmHost(), "vmHosts/"), strings.TrimPrefix(op.GetTarget(), "machines/")
+		rec, ok := store.Machines.Get(r.store.Cached(), uid)
+		switch {
+		case !ok:
+			s.t.Errorf("%s was acknowledged, and its region does not have it", op.GetTarget())
+		case revision != 0 && rec.CreateRevision != revision:
+			s.t.Errorf("machines of one call were made at revisions %d and %d", revision, rec.CreateRevision)
+		case !slices.Contains(asked, h):
+			s.t.Errorf("asked for %v, got %s", asked, h)
+		}
+		revision = rec.CreateRevision
+		taken[h] = taken[h].plus(each)
+		c.machines = append(c.machines, machine{uid, strings.TrimPrefix(op.GetName(), "operations/"), h, each})
+	}
+	for h, a := range taken {
+		s.note(c.id, begin, call{verb: take, amount: a, revision: revision}, true, h)
+	}
+	s.composed.Add(int64(len(ops)))
 }
 
 // again tries until nobody else was faster.
