@@ -88,7 +88,8 @@ type nearness struct {
 
 // keeps says whether a host keeps a rule.
 func (n *nearness) keeps(h *Host, req *Request, i int) bool {
-	r, there := &req.Affinity[i], false
+	var there bool
+	r := &req.Affinity[i]
 	switch {
 	case r.Zone:
 		there = n.zones[i][h.Zone]
@@ -108,19 +109,6 @@ func (n *nearness) broken(h *Host, req *Request) int {
 		}
 	}
 	return -1
-}
-
-// kept is how many soft rules a host keeps, and how many there are.
-func (n *nearness) kept(h *Host, req *Request) (kept, of int) {
-	for i := range req.Affinity {
-		if req.Affinity[i].Soft {
-			of++
-			if n.keeps(h, req, i) {
-				kept++
-			}
-		}
-	}
-	return kept, of
 }
 
 // full says whether the host's zone has as many machines of the group as it may,

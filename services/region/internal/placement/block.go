@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -32,6 +33,7 @@ type block struct {
 	all                                        uint64
 	ready, cordoned, over, kvm, vms, cts, runs uint64
 	facts, members                             bitset
+	tallies                                    []tally // by group, then zone
 
 	low, high bounds
 }
@@ -62,19 +64,19 @@ func (r Resource) room() int64 { return min(r.Most(), r.Free()) }
 
 // diskRoom is the largest disk that there is room for: one that names no pool and
 // asks for no tags, and any.
-func (h *Host) diskRoom() (open, any int64) {
+func (h *Host) diskRoom() (open, named int64) {
 	for i := range h.Pools {
 		p := &h.Pools[i]
 		if !p.Active {
 			continue
 		}
 		room := p.room()
-		any = max(any, room)
+		named = max(named, room)
 		if h.DefaultPool == "" || h.DefaultPool == p.Name {
 			open = max(open, room)
 		}
 	}
-	return open, any
+	return open, named
 }
 
 // stored is what is left of all storage pools that run.
@@ -108,7 +110,12 @@ func (b *block) set(i int, h *Host, s *static, x *index) {
 		is   bool
 	}{
 		{&b.ready, h.State == vmhostv1.VmHostState_VM_HOST_STATE_READY},
-		{&b.cordoned, h.Cordoned}, {&b.over, over}, {&b.kvm, s.kvm}, {&b.vms, s.vms}, {&b.cts, s.cts}, {&b.runs, len(h.Architectures) > 0},
+		{&b.cordoned, h.Cordoned},
+		{&b.over, over},
+		{&b.kvm, s.kvm},
+		{&b.vms, s.vms},
+		{&b.cts, s.cts},
+		{&b.runs, len(h.Architectures) > 0},
 	} {
 		*m.mask &^= 1 << i
 		if m.is {
@@ -119,20 +126,51 @@ func (b *block) set(i int, h *Host, s *static, x *index) {
 
 // replace puts a host in the row of the one before it.
 func (b *block) replace(i int, h *Host, x *index) {
-	before, groups := b.static[i], b.groups[i]
+	before, groups, counts := b.static[i], b.groups[i], b.counts[i]
 	s := x.static(h, before)
 	b.set(i, h, s, x)
 	if s != before {
 		b.fillFacts()
 	}
-	if !slices.Equal(groups, b.groups[i]) {
+	if !slices.Equal(groups, b.groups[i]) || !slices.Equal(counts, b.counts[i]) || (len(groups) > 0 && s.zone != before.zone) {
 		b.fillMembers()
 	}
 	b.seal()
 }
 
-func (b *block) fillFacts()   { b.facts.fill(b.n, func(i int) []uint32 { return b.static[i].facts }) }
-func (b *block) fillMembers() { b.members.fill(b.n, func(i int) []uint32 { return b.groups[i] }) }
+// tally is how many machines of a group are on the hosts of a block in a zone.
+type tally struct {
+	group, zone uint32
+	machines    int32
+}
+
+func (b *block) fillFacts() {
+	b.facts.fill(b.n, func(i int) []uint32 { return b.static[i].facts })
+}
+
+func (b *block) fillMembers() {
+	b.members.fill(b.n, func(i int) []uint32 { return b.groups[i] })
+	b.tallies = nil
+	for i := range b.n {
+		for j, g := range b.groups[i] {
+			b.tallies = append(b.tallies, tally{g, b.zones[i], b.counts[i][j]})
+		}
+	}
+	slices.SortFunc(b.tallies, compareTally)
+	kept := b.tallies[:0]
+	for _, t := range b.tallies {
+		if n := len(kept); n > 0 && compareTally(kept[n-1], t) == 0 {
+			kept[n-1].machines += t.machines
+		} else {
+			kept = append(kept, t)
+		}
+	}
+	b.tallies = kept
+}
+
+func compareTally(a, b tally) int {
+	return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.zone, b.zone))
+}
 
 // seal computes the bounds.
 func (b *block) seal() {

@@ -114,9 +114,8 @@ func (q *query) only() (position, bool) {
 	if !found {
 		return 0, false
 	}
-	k, i := p.block(), p.row()
-	b := q.fleet.blocks[k]
-	return p, q.able(k, b)&(1<<i) != 0 && q.roomy(b, i) && q.fits(b, i)
+	_, ok := check(q.fleet.at(p), q.req, q.near, &q.fit)
+	return p, ok
 }
 
 // fits says whether a host that passes the masks and may have room fits.

@@ -102,16 +102,16 @@ func drawEasily(t *rapid.T) Request {
 
 // suits is the specification of the filters that fitsSomehow does not know.
 func suits(hosts []*Host, h *Host, r *Request) bool {
-	members := func(group string, zone bool) (there bool, any bool) {
+	members := func(group string, zone bool) (there, some bool) {
 		for _, o := range hosts {
 			for _, g := range o.Groups {
 				if g.Key == "a/"+group {
-					any = true
+					some = true
 					there = there || o.ID == h.ID || (zone && o.Zone == h.Zone)
 				}
 			}
 		}
-		return there, any
+		return there, some
 	}
 	if r.CPUModel != "" && h.CPUModel != r.CPUModel {
 		return false
@@ -154,8 +154,8 @@ func keptBy(hosts []*Host, h *Host, r *Request, i int, members func(string, bool
 		}
 		return there == rule.Near
 	}
-	there, any := members(rule.Group, rule.Zone)
-	if rule.Near && !any && rule.Group == r.Group {
+	there, some := members(rule.Group, rule.Zone)
+	if rule.Near && !some && rule.Group == r.Group {
 		return true
 	}
 	return there == rule.Near
@@ -190,7 +190,7 @@ func onOneNode(h *Host, r *Request) bool {
 func judge(hosts []*Host, h *Host, r *Request) float64 {
 	cores := float64(h.Cores.Committed+h.Cores.Foreign+int64(r.Cores)) / float64(h.Cores.Limit)
 	memory := float64(h.MemoryMiB.Committed+h.MemoryMiB.Foreign+r.MemoryMiB) / float64(h.MemoryMiB.Limit)
-	real := math.Max(cores*float64(h.Cores.Limit)/float64(h.Cores.Most()), memory*float64(h.MemoryMiB.Limit)/float64(h.MemoryMiB.Most()))
+	actual := math.Max(cores*float64(h.Cores.Limit)/float64(h.Cores.Most()), memory*float64(h.MemoryMiB.Limit)/float64(h.MemoryMiB.Most()))
 	w := r.Policy.Weights
 	if w == (Weights{}) {
 		w.LeastLoaded = 1
@@ -215,7 +215,7 @@ func judge(hosts []*Host, h *Host, r *Request) float64 {
 	if limit > 0 {
 		total += w.FreeStorage * math.Max(0, free/limit)
 	}
-	total += w.AvoidOvercommit * math.Min(1, 1/real)
+	total += w.AvoidOvercommit * math.Min(1, 1/actual)
 	if h.KVM || r.Type == container {
 		total += w.AvoidEmulation
 	}

@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"math/bits"
 	"slices"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -373,18 +372,17 @@ func (f *Fleet) groupZones(key string) map[string]int32 {
 	if !ok {
 		return nil
 	}
-	sums, where := make([]int32, f.index.zones.count()), make([]*Host, f.index.zones.count())
+	sums := make([]int32, f.index.zones.count())
 	for _, b := range f.blocks {
-		for m := b.members.of(word); m != 0; m &= m - 1 {
-			i := bits.TrailingZeros64(m)
-			zone := b.zones[i]
-			sums[zone], where[zone] = sums[zone]+b.counts[i][slices.Index(b.groups[i], word)], b.hosts[i]
+		i, _ := slices.BinarySearchFunc(b.tallies, tally{group: word}, compareTally)
+		for ; i < len(b.tallies) && b.tallies[i].group == word; i++ {
+			sums[b.tallies[i].zone] += b.tallies[i].machines
 		}
 	}
 	out := map[string]int32{}
-	for zone, n := range sums {
-		if n > 0 {
-			out[where[zone].Zone] = n
+	for zone, id := range f.index.zones.all() {
+		if int(id) < len(sums) && sums[id] > 0 {
+			out[zone] = sums[id]
 		}
 	}
 	return out

@@ -124,16 +124,16 @@ func largestFirst(machines []*Machine) []*Machine {
 // withRatios is the host with other overcommit ratios; what is not set stays.
 func (h *Host) withRatios(o *vmhostv1.OvercommitRatios) *Host {
 	out := *h
-	set := func(r *Resource, ratio *float64) {
-		if ratio != nil {
-			*r = NewResource(r.Physical, r.Reserved, *ratio, r.Committed, r.Foreign)
+	set := func(r *Resource, is bool, ratio float64) {
+		if is {
+			*r = NewResource(r.Physical, r.Reserved, ratio, r.Committed, r.Foreign)
 		}
 	}
-	set(&out.Cores, o.Cores)
-	set(&out.MemoryMiB, o.Memory)
+	set(&out.Cores, o != nil && o.Cores != nil, o.GetCores())
+	set(&out.MemoryMiB, o != nil && o.Memory != nil, o.GetMemory())
 	out.Pools = slices.Clone(h.Pools)
 	for i := range out.Pools {
-		set(&out.Pools[i].Resource, o.Storage)
+		set(&out.Pools[i].Resource, o != nil && o.Storage != nil, o.GetStorage())
 	}
 	return &out
 }

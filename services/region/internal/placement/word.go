@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"iter"
 	"slices"
 	"sync"
 )
@@ -52,6 +53,19 @@ func (w *words) count() int {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	return len(w.ids)
+}
+
+// all are the words with their numbers, in no order.
+func (w *words) all() iter.Seq2[string, uint32] {
+	return func(yield func(string, uint32) bool) {
+		w.mu.RLock()
+		defer w.mu.RUnlock()
+		for word, id := range w.ids {
+			if !yield(word, id) {
+				return
+			}
+		}
+	}
 }
 
 // bitset says for each word which hosts of a block have it.

@@ -34,13 +34,13 @@ type Fleet struct {
 
 // New makes a fleet of so many hosts.
 func New(hosts int) *Fleet {
-	r := rand.New(rand.NewPCG(4, uint64(hosts))) //nolint:gosec // seeded on purpose
+	r := rand.New(rand.NewPCG(4, uint64(hosts)))
 	f := &Fleet{cores: make([]float64, hosts), memory: make([]float64, hosts)}
 	list := make([]*placement.Host, hosts)
 	for i := range list {
 		h := host(r, i)
 		if i%10 == 0 {
-			h = h.Join(placement.GroupKey("default", "web"), int32(1+i%3)) //nolint:gosec // small
+			h = h.Join(placement.GroupKey("default", "web"), int32(1+i%3))
 		}
 		list[i], f.cores[i], f.memory[i] = h, float64(h.Cores.Free()), float64(h.MemoryMiB.Free())
 	}
