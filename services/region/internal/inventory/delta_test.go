@@ -150,14 +150,13 @@ func TestAReportThatIsTooLargeIsNotAskedForAgainAndAgain(t *testing.T) {
 func TestAReportOfLargeMachinesIsRecorded(t *testing.T) {
 	w := newWorld(t)
 	var machines []*rackv1.MachineObservation
+	many := &vmhostv1.MachineInterface{Addresses: make([]string, 1000)}
 	for n := range 60 {
 		m := domain(n, "m", true)
 		for range 14 {
 			m.Disks = append(m.Disks, &vmhostv1.MachineDisk{Path: fmt.Sprintf("%4000d", n)})
 		}
-		for range 1000 {
-			m.Interfaces = append(m.Interfaces, &vmhostv1.MachineInterface{Addresses: make([]string, 1000)})
-		}
+		m.Interfaces = append(m.Interfaces, slices.Repeat([]*vmhostv1.MachineInterface{many}, 1000)...)
 		machines = append(machines, m)
 	}
 	o := observation()
