@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -149,6 +150,6 @@ func (a *app) printShares(r *vmhostv1.ComposeMachinesResponse) error {
 	fmt.Fprintln(a.stdout)
 	return printTable(a, shares, []display.Column[*hostShare]{
 		{Head: "HOST", Cell: func(s *hostShare) string { return s.host }},
-		{Head: "MACHINES", Right: true, Cell: func(s *hostShare) string { return fmt.Sprint(s.machines) }},
+		{Head: "MACHINES", Right: true, Cell: func(s *hostShare) string { return strconv.Itoa(s.machines) }},
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ func (a *app) capacityCommand() *cobra.Command {
 			if err != nil {
 				return fail(err, "count what fits")
 			}
-			return a.print(r, fmt.Sprint(r.GetMachines()), func() error { return a.printCapacity(r) })
+			return a.print(r, strconv.FormatInt(r.GetMachines(), 10), func() error { return a.printCapacity(r) })
 		},
 	}
 	f.register(a, c)
@@ -59,7 +60,7 @@ type roomRow struct {
 
 func (a *app) printCapacity(r *vmhostv1.CapacityResponse) error {
 	b := &display.Block{Palette: a.palette()}
-	b.Add("More that fit", fmt.Sprint(r.GetMachines()))
+	b.Add("More that fit", strconv.FormatInt(r.GetMachines(), 10))
 	b.Add("Runs out first", r.GetLimitedBy())
 	if len(r.GetRefusedCounts()) > 0 {
 		b.Add("Full or unfit", refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()}))
@@ -88,7 +89,7 @@ func (a *app) printRoom(head string, rows []roomRow) error {
 	fmt.Fprintln(a.stdout)
 	return printTable(a, rows, []display.Column[roomRow]{
 		{Head: head, Cell: func(r roomRow) string { return r.where }},
-		{Head: "MACHINES", Right: true, Cell: func(r roomRow) string { return fmt.Sprint(r.machines) }},
+		{Head: "MACHINES", Right: true, Cell: func(r roomRow) string { return strconv.FormatInt(r.machines, 10) }},
 		{Head: "RUNS OUT", Cell: func(r roomRow) string { return r.limit }},
 	})
 }

@@ -251,7 +251,11 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 		if err != nil {
 			return nil, below(field, err)
 		}
-		if err := l.within(v, d.decision, w); err != nil {
+		err = l.within(v, d.decision, w)
+		if err == nil && i == 0 && m.all {
+			err = d.withinAll(m)
+		}
+		if err != nil {
 			d.stopped, d.refusal = err, quotaRefusal(err)
 			break
 		}
@@ -348,6 +352,20 @@ func (l *Ledger) add(d *decision, w *want, plan *placement.Plan, hostname string
 		d.taken.macs[mac] = true
 	}
 	d.placed = append(d.placed, placed{pending: &pending{want: w}, machine: machine, operation: op.GetResource()})
+}
+
+// withinAll says whether the quota allows all of them, so that the numbers of a
+// refusal are those of the request.
+func (d *manyDecision) withinAll(m *many) error {
+	w := m.wants[0]
+	t := d.taking[w.place.ResourcePool]
+	if t == nil {
+		return nil
+	}
+	a, n := w.amount(), int64(len(m.wants))
+	return checkQuota(w.place.ResourcePool, t.quota, t.next.GetAmount(), &vmhostv1.ResourceAmount{
+		Machines: int32(n), Cores: a.GetCores() * n, MemoryMib: a.GetMemoryMib() * n, StorageBytes: a.GetStorageBytes() * n,
+	})
 }
 
 // noCapacityFor says how many of many fit beside why the next does not.

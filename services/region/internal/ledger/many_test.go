@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -160,8 +161,9 @@ func TestTheQuotaIsCountedForAllOfMany(t *testing.T) {
 	l := open(t, s)
 	fleetOf(t, s, 4, 1)
 	setQuota(t, t, s, "default", &vmhostv1.ResourceQuota{Machines: proto.Int32(5)})
-	if _, err := l.ComposeMany(t.Context(), "alice", manyOf(6, all, small())); reasonOf(err) != vmhostv1.ErrorReason_QUOTA_EXCEEDED {
-		t.Errorf("got %v", err)
+	_, err := l.ComposeMany(t.Context(), "alice", manyOf(6, all, small()))
+	if e := apierror.FromStatus(err); e.Reason != vmhostv1.ErrorReason_QUOTA_EXCEEDED || e.Metadata["used"] != "0" || e.Metadata["requested"] != "6" {
+		t.Errorf("got %v, %v", err, e.Metadata)
 	}
 	out, err := l.ComposeMany(t.Context(), "alice", manyOf(6, some, small()))
 	if err != nil || len(out.GetOperations()) != 5 || out.GetUnplaced() != 1 || out.GetRefusal().GetRefusals()[0].GetFilter() != "quota" {
@@ -280,6 +282,62 @@ func TestGangsOfTwoRegionsAreAllOrNone_P1(t *testing.T) {
 		if led := checkBooks(t, s, fmt.Sprintf("h%04d", i)); led.GetTotal().GetCores() > 4 {
 			t.Errorf("host %d has %v", i, led)
 		}
+	}
+}
+
+func TestAHostThatGoesOrChangesMeanwhileFailsAllOfThem(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	for _, hosts := range []int{3, 200} { // compared one by one, and as ranges
+		fleetOf(t, s, hosts, 1)
+		for name, meanwhile := range map[string]func(tx *store.Txn){
+			"a host goes": func(tx *store.Txn) {
+				tx.Delete(store.VmHosts.Key("h0001"))
+				store.Put(tx, store.HostRemoval, &storev1.StoredHostRemoval{VmHostUid: "x"})
+			},
+			"a host is cordoned": func(tx *store.Txn) {
+				spec, _ := hostRecord("h0002", 4, 16384)
+				spec.Resource.Cordoned = true
+				store.Put(tx, store.VmHosts, spec, "h0002")
+			},
+			"somebody takes room": func(tx *store.Txn) { store.Put(tx, store.Ledgers, &storev1.StoredLedger{Machines: 1}, "h0000") },
+			"somebody takes a name": func(tx *store.Txn) {
+				store.Put(tx, store.Names, &storev1.StoredName{Uid: "x"}, "default", "gang-2")
+			},
+			"the pool changes": func(tx *store.Txn) {
+				store.Put(tx, store.ResourcePools, &storev1.StoredResourcePool{Resource: &vmhostv1.ResourcePool{Name: "resourcePools/default", Description: "other"}}, "default")
+			},
+		} {
+			one := small()
+			one.Hostname = "gang"
+			m, err := newMany("alice", manyOf(int32(hosts), all, one))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := l.decideMany(s.Cached(), m)
+			if err != nil || d.stopped != nil {
+				t.Fatal(err, d.stopped)
+			}
+			if err := l.bindMany(d, m, d.response(m, false)); err != nil {
+				t.Fatal(err)
+			}
+			tx := store.NewTxn()
+			meanwhile(tx)
+			commit(t, s, tx)
+			revision, err := s.Submit(t.Context(), d.tx)
+			l.settle(d.decision, revision, err)
+			if !errors.Is(err, store.ErrConflict) {
+				t.Errorf("%d hosts, %s: got %v", hosts, name, err)
+			}
+			tx = store.NewTxn()
+			tx.Delete(store.Ledgers.Key("h0000"))
+			tx.Delete(store.Names.Key("default", "gang-2"))
+			commit(t, s, tx)
+			fleetOf(t, s, hosts, 1)
+		}
+	}
+	if n := len(machinesOf(t, s)); n != 0 {
+		t.Errorf("%d machines were made", n)
 	}
 }
 

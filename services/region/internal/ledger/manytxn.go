@@ -89,7 +89,7 @@ func (l *Ledger) bindHosts(d *manyDecision) {
 
 // response is what the caller is told.
 func (d *manyDecision) response(m *many, dry bool) *vmhostv1.ComposeMachinesResponse {
-	out := &vmhostv1.ComposeMachinesResponse{Unplaced: int32(len(m.wants) - len(d.placed)), Refusal: d.refusal} //nolint:gosec // at most 1000
+	out := &vmhostv1.ComposeMachinesResponse{Unplaced: int32(len(m.wants) - len(d.placed)), Refusal: d.refusal}
 	for i := range d.placed {
 		out.Placements = append(out.Placements, d.plans[i].Proto())
 		if !dry {

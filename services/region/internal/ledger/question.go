@@ -84,7 +84,7 @@ func (l *Ledger) WhatIf(ctx context.Context, req *vmhostv1.WhatIfRequest) (*vmho
 	}
 	outcome := l.fleetAt(v).WhatIf(l.machinesOn(v, imagined.LostHosts, imagined.LostZones), imagined)
 	out := &vmhostv1.WhatIfResponse{
-		Placed: int32(len(outcome.Moves)), StrandedTotal: int32(len(outcome.Stranded)), //nolint:gosec // as many as there are machines
+		Placed: int32(len(outcome.Moves)), StrandedTotal: int32(len(outcome.Stranded)),
 		CapacityBefore: outcome.RoomBefore, CapacityAfter: outcome.RoomAfter,
 	}
 	for _, m := range outcome.Moves[:min(len(outcome.Moves), maxMachines)] {
@@ -128,7 +128,7 @@ func (l *Ledger) fleetAt(v *store.View) *placement.Fleet { return l.fleets.at(v)
 func countsOf(counts map[placement.Filter]int) map[string]int32 {
 	out := make(map[string]int32, len(counts))
 	for filter, n := range counts {
-		out[string(filter)] = int32(n) //nolint:gosec // as many as there are hosts
+		out[string(filter)] = int32(n)
 	}
 	return out
 }
