@@ -27,11 +27,14 @@ const keepUpEvery = 250 * time.Millisecond
 type discovered struct {
 	store *store.Store
 
-	mu     sync.Mutex
-	sub    *store.Subscription // nil: not made
-	end    context.CancelFunc
-	found  map[place]string // names
-	sorted []foundMachine   // nil: to be made of found
+	mu    sync.Mutex
+	sub   *store.Subscription // nil: not made
+	end   context.CancelFunc
+	found map[place]string // names
+	// others are all that have no record at their host, by uuid: what is found, and
+	// what has one at another host, as a machine of another project of an LXD server.
+	others map[string][]place
+	sorted []foundMachine // nil: to be made of found
 }
 
 // place is where a machine was seen.
@@ -113,7 +116,7 @@ func (x *discovered) drop() {
 	if x.sub != nil {
 		x.end()
 	}
-	x.sub, x.found, x.sorted = nil, nil, nil
+	x.sub, x.found, x.others, x.sorted = nil, nil, nil, nil
 }
 
 // build goes through everything once.
@@ -129,7 +132,7 @@ func (x *discovered) build() {
 			ours[place{idOf(m.GetVmHost()), uid}] = struct{}{}
 		}
 	}
-	x.found = map[place]string{}
+	x.found, x.others = map[place]string{}, map[string][]place{}
 	for key := range store.Seen.IDs(v) {
 		host, domain, _ := strings.Cut(key, "/")
 		if _, ok := ours[place{host, domain}]; !ok {
@@ -147,7 +150,10 @@ func (x *discovered) apply(v *store.View, batch store.Batch) {
 		case store.Machines.Name():
 			for _, value := range []proto.Message{c.Old(), c.New} {
 				if m, ok := value.(*storev1.StoredMachine); ok {
-					x.judge(v, place{idOf(m.GetResource().GetVmHost()), view.Domain(m.GetResource())})
+					domain := view.Domain(m.GetResource())
+					for _, p := range append(slices.Clone(x.others[domain]), place{idOf(m.GetResource().GetVmHost()), domain}) {
+						x.judge(v, p)
+					}
 				}
 			}
 		case store.VmHosts.Name():
@@ -172,12 +178,22 @@ func (x *discovered) apply(v *store.View, batch store.Batch) {
 
 // judge notes whether what was seen at a place is a machine of others.
 func (x *discovered) judge(v *store.View, p place) {
-	name := ""
+	name, other := "", false
 	if host, ok := store.VmHosts.Get(v, p.host); ok {
 		if seen, ok := store.Seen.Get(v, p.host, p.domain); ok {
-			if _, ours := view.Ours(v, host.Value.GetResource(), seen.Value.GetObservation()); !ours {
-				name = machinesCollection + view.DiscoveredUID(host.Value.GetResource().GetUid(), p.domain)
+			spec, o := host.Value.GetResource(), seen.Value.GetObservation()
+			_, ours := view.Ours(v, spec, o)
+			if other = !ours; other && !view.Known(v, spec, o) {
+				name = machinesCollection + view.DiscoveredUID(spec.GetUid(), p.domain)
 			}
+		}
+	}
+	switch i := slices.Index(x.others[p.domain], p); {
+	case other && i < 0:
+		x.others[p.domain] = append(x.others[p.domain], p)
+	case !other && i >= 0:
+		if x.others[p.domain] = slices.Delete(x.others[p.domain], i, i+1); len(x.others[p.domain]) == 0 {
+			delete(x.others, p.domain)
 		}
 	}
 	switch was, known := x.found[p]; {

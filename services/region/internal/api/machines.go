@@ -142,7 +142,7 @@ func (s *machines) items(v *store.View, after string) iter.Seq[query.Item] {
 		if !ok {
 			return nil
 		}
-		if _, ours := view.Ours(v, host.Value.GetResource(), seen.Value.GetObservation()); ours {
+		if view.Known(v, host.Value.GetResource(), seen.Value.GetObservation()) {
 			return nil // since, or not yet in this view
 		}
 		return view.Discovered(v, s.seen, host.Value.GetResource(), seen)

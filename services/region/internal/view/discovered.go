@@ -63,10 +63,10 @@ func carriesOurs(v *store.View, uid string) *vmhostv1.Condition {
 	return c
 }
 
-// known says whether what was seen on a host has a record: on this host, or as an
+// Known says whether what was seen on a host has a record: on this host, or as an
 // instance of another project of its LXD server, which is a host of its own. Such
 // a one takes room on both and is listed once.
-func known(v *store.View, host *vmhostv1.VmHost, o *rackv1.MachineObservation) bool {
+func Known(v *store.View, host *vmhostv1.VmHost, o *rackv1.MachineObservation) bool {
 	if _, ours := Ours(v, host, o); ours {
 		return true
 	}
@@ -86,7 +86,7 @@ func AllDiscovered(v *store.View) iter.Seq2[*vmhostv1.VmHost, store.Record[*stor
 	return func(yield func(*vmhostv1.VmHost, store.Record[*storev1.StoredSeenMachine]) bool) {
 		for hostID, host := range store.VmHosts.All(v) {
 			for _, seen := range store.Seen.All(v, hostID) {
-				if known(v, host.Value.GetResource(), seen.Value.GetObservation()) {
+				if Known(v, host.Value.GetResource(), seen.Value.GetObservation()) {
 					continue
 				}
 				if !yield(host.Value.GetResource(), seen) {
@@ -128,7 +128,7 @@ func FindDiscovered(v *store.View, seen LastSeen, uid string) (*vmhostv1.Machine
 	if !ok || !there || DiscoveredUID(spec.GetUid(), domain) != wanted.String() {
 		return nil, false
 	}
-	if known(v, spec, r.Value.GetObservation()) {
+	if Known(v, spec, r.Value.GetObservation()) {
 		return nil, false
 	}
 	return Discovered(v, seen, spec, r), true

@@ -1,6 +1,8 @@
 package query
 
 import (
+	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +25,41 @@ func itemsOf(machines []*vmhostv1.Machine) []Item {
 		items = append(items, Item{Name: m.GetName(), Build: func() proto.Message { return m }})
 	}
 	return items
+}
+
+// behind are the machines behind a name, in order.
+func behind(machines []*vmhostv1.Machine, after string) iter.Seq[Item] {
+	sorted := slices.SortedFunc(slices.Values(itemsOf(machines)), func(a, b Item) int { return strings.Compare(a.Name, b.Name) })
+	return slices.Values(slices.DeleteFunc(sorted, func(i Item) bool { return i.Name <= after }))
+}
+
+// A large page is built by several goroutines and is the same; one that is built
+// takes no more than it shows, and one more.
+func TestALargePageIsCutInOrder(t *testing.T) {
+	const all, size = 5000, 1000
+	taken := 0
+	items := func(yield func(Item) bool) {
+		for i := range all {
+			name := fmt.Sprintf("machines/%05d", i)
+			taken++
+			if !yield(Item{Name: name, Build: func() proto.Message { return &vmhostv1.Machine{Name: name} }}) {
+				return
+			}
+		}
+	}
+	l, err := NewPager([]byte("key")).Compile("m", machineKind(), &vmhostv1.ListMachinesRequest{PageSize: size}, "", "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, next := l.Cut(items)
+	if len(page) != size || next == "" || taken != size+1 {
+		t.Fatalf("page of %d, next %q, %d looked at", len(page), next, taken)
+	}
+	for i, m := range page {
+		if got := m.(*vmhostv1.Machine).GetName(); got != fmt.Sprintf("machines/%05d", i) {
+			t.Fatalf("%d is %s", i, got)
+		}
+	}
 }
 
 func TestPagesHoldEverythingOnceInOrder(t *testing.T) {
@@ -48,6 +85,12 @@ func TestPagesHoldEverythingOnceInOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 			page, next := l.Page(itemsOf(machines))
+			if after, byName := l.After(); byName {
+				cut, nextCut := l.Cut(behind(machines, after))
+				if !slices.Equal(cut, page) || nextCut != next {
+					t.Fatalf("cut %d, next %q; want %d, next %q", len(cut), nextCut, len(page), next)
+				}
+			}
 			if len(page) > int(req.GetPageSize()) || len(page) == 0 && next != "" {
 				t.Fatalf("page of %d, next %q", len(page), next)
 			}
