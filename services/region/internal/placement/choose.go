@@ -37,39 +37,47 @@ type search struct {
 	pick  uint64 // of the seed
 }
 
-// best goes over the blocks, the most promising one first and then in order, and
+// firstBlocks is how many blocks are looked at in the order of what they promise.
+// Then the best is mostly known, and of the others only few can be better.
+const firstBlocks = 8
+
+// best goes over the blocks, the most promising ones first and then in order, and
 // leaves out those of which no host can be better than the best so far. That
 // leaves out none that would be chosen: bounds are exact.
 func (q *query) best() (position, bool) {
-	var s search
 	if q.req.VMHost != "" {
 		return q.only()
 	}
+	const done = -1
+	var s search
 	blocks := q.fleet.blocks
 	bounds := make([]float64, len(blocks))
-	first := -1
 	for k, b := range blocks {
-		bounds[k] = -1
-		if !q.rooms(b) {
-			continue
-		}
-		bounds[k] = q.bound(b)
-		if first < 0 || bounds[k] > bounds[first] {
-			first = k
+		bounds[k] = done
+		if q.rooms(b) {
+			bounds[k] = q.bound(b)
 		}
 	}
-	if first < 0 {
-		return 0, false
+	hopeless := func(k int) bool {
+		return s.found && (bounds[k] < s.score || (bounds[k] == s.score && q.req.Seed == 0 && s.at < at(k, 0)))
 	}
-	q.scan(&s, first)
-	for k, bound := range bounds {
-		if k == first || bound < 0 {
-			continue
+	for range min(firstBlocks, len(bounds)) {
+		k := 0
+		for j, bound := range bounds {
+			if bound > bounds[k] {
+				k = j
+			}
 		}
-		if s.found && (bound < s.score || (bound == s.score && q.req.Seed == 0 && s.at < at(k, 0))) {
-			continue
+		if bounds[k] == done || hopeless(k) {
+			break
 		}
 		q.scan(&s, k)
+		bounds[k] = done
+	}
+	for k, bound := range bounds {
+		if bound != done && !hopeless(k) {
+			q.scan(&s, k)
+		}
 	}
 	return s.at, s.found
 }
