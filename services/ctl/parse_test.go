@@ -255,6 +255,8 @@ func TestNoTextBreaksAParser(t *testing.T) {
 			"network":    func() error { _, err := parseNetworkLabels([]string{s}); return err },
 			"pool":       func() error { _, err := parsePoolLabels([]string{s}); return err },
 			"tail":       func() error { _, err := parseTail(s); return err },
+			"rule":       func() error { _, err := parseRule("--near", s); return err },
+			"weights":    func() error { _, err := parseWeights(s); return err },
 		}
 		for which, parse := range parsers {
 			err := parse()
@@ -269,5 +271,18 @@ func TestNoTextBreaksAParser(t *testing.T) {
 		_ = diskWords(&vmhostv1.VmHost{}, s)
 		_ = lastWord(s)
 		_ = onlyCertificates(s)
+	})
+}
+
+// What is shown of weights can be typed again.
+func TestWeightsAreReadAsTheyAreShown(t *testing.T) {
+	weight := rapid.Float64Range(0, 100)
+	rapid.Check(t, func(t *rapid.T) {
+		w := &vmhostv1.PlacementWeights{LeastLoaded: weight.Draw(t, "least_loaded"), Balance: weight.Draw(t, "balance"), AvoidRefusing: 0.25}
+		shown := weightsText(w)
+		back, err := parseWeights(shown)
+		if d := cmp.Diff(w, back, protocmp.Transform()); err != nil || d != "" {
+			t.Fatalf("%q: %v (-want +got):\n%s", shown, err, d)
+		}
 	})
 }

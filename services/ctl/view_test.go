@@ -35,6 +35,12 @@ func TestViewsLookAsTheyShould(t *testing.T) {
 		{"machine_bare", outputTable, func(a *app) error { return a.printMachine(&vmhostv1.Machine{Name: "machines/x", Uid: "x"}) }},
 		{"machine_json", outputJSON, func(a *app) error { return a.printMachine(goldenMachine(ago)) }},
 		{"machine_yaml", outputYAML, func(a *app) error { return a.printMachine(goldenMachine(ago)) }},
+		{"placement_policy", outputTable, func(a *app) error {
+			return policyLabel().print(a, &vmhostv1.PlacementPolicy{
+				Name: "placementPolicies/ssd", Uid: "0197", Description: "fast ones", CreateTime: ago(time.Hour), UpdateTime: ago(time.Minute),
+				Weights: &vmhostv1.PlacementWeights{LeastLoaded: 2, AvoidEmulation: 0.5}, Predicate: `"ssd" in host.tags`,
+			})
+		}},
 		{"vm_host", outputTable, func(a *app) error { return a.printHost(goldenHost(ago)) }},
 		{"vm_host_wide", outputWide, func(a *app) error { return printTable(a, []*vmhostv1.VmHost{goldenHost(ago)}, hostColumns(now)) }},
 		{"vm_host_lxd", outputTable, func(a *app) error { return a.printHost(goldenLXDHost(ago)) }},
