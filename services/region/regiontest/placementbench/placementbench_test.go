@@ -52,3 +52,17 @@ func BenchmarkDrainPlan500(b *testing.B) {
 	f := New(1000)
 	bench(b, func() error { return f.Drain(500) })
 }
+
+func TestLeavingOutBlocksNeverMissesTheBestHost(t *testing.T) {
+	f := New(3000)
+	for range 20 * requests {
+		req := *f.turn()
+		req.Cores = int32(1 + f.next%13)
+		req.MemoryMiB = int64(512 * (1 + f.next%17))
+		req.Affinity = req.Affinity[:f.next%3]
+		best := f.fleet.Explain(&req, 0, 1).Candidates[0] // of all hosts, one by one
+		if plan := f.fleet.Choose(&req); plan.Host != best.Host {
+			t.Fatalf("chose %s at %v, but %s has %v", plan.Host.ID, plan.Scores.Total, best.Host.ID, best.Scores.Total)
+		}
+	}
+}
