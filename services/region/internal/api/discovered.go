@@ -66,9 +66,9 @@ func (x *discovered) run(ctx context.Context) {
 	}
 }
 
-// items are the machines of others in a view, behind a name, in order. All that
-// was recorded before the view was asked for is in it.
-func (x *discovered) items(v *store.View, after string, show func(place) proto.Message) iter.Seq[query.Item] {
+// items are the machines of others behind a name, in order. All that was recorded
+// before a view that was asked for is among them.
+func (x *discovered) items(after string, show func(place) proto.Message) iter.Seq[query.Item] {
 	x.mu.Lock()
 	x.keepUp()
 	if x.sub == nil {

@@ -23,7 +23,7 @@ import (
 func TestTheIndexOfDiscoveredMachinesFollowsTheStore(t *testing.T) {
 	s := storetest.New(t)
 	x := newDiscovered(s)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same every time
+	random := rand.New(rand.NewPCG(1, 2))
 	hosts := []string{"a", "b", "c"}
 	domains := make([]string, 6)
 	for i := range domains {
@@ -75,7 +75,7 @@ func TestTheIndexOfDiscoveredMachinesFollowsTheStore(t *testing.T) {
 			want = append(want, machinesCollection+view.DiscoveredUID(h.GetUid(), seen.Value.GetObservation().GetUuid()))
 		}
 		slices.Sort(want)
-		for item := range x.items(v, "", func(place) proto.Message { return nil }) {
+		for item := range x.items("", func(place) proto.Message { return nil }) {
 			got = append(got, item.Name)
 		}
 		if !slices.Equal(got, want) {
@@ -83,7 +83,7 @@ func TestTheIndexOfDiscoveredMachinesFollowsTheStore(t *testing.T) {
 		}
 		if len(want) > 1 {
 			behind := 0
-			for range x.items(v, want[0], func(place) proto.Message { return nil }) {
+			for range x.items(want[0], func(place) proto.Message { return nil }) {
 				behind++
 			}
 			if behind != len(want)-1 {

@@ -54,7 +54,7 @@ func Load(ctx context.Context, client *store.Client, f Fleet) error {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], f.Seed)
 	l := &loader{
-		client: client, random: rand.New(rand.NewChaCha8(seed)), //nolint:gosec // the same every time
+		client: client, random: rand.New(rand.NewChaCha8(seed)),
 		now: timestamppb.New(time.Now().Truncate(time.Second)), todo: make(chan []clientv3.Op, writers),
 	}
 	group, gctx := errgroup.WithContext(ctx)
@@ -97,7 +97,7 @@ type chacha struct{ *rand.Rand }
 // Read never fails.
 func (c chacha) Read(p []byte) (int, error) {
 	for i := range p {
-		p[i] = byte(c.Uint32()) //nolint:gosec // the lowest bits
+		p[i] = byte(c.Uint32())
 	}
 	return len(p), nil
 }
@@ -155,7 +155,7 @@ func (l *loader) host(ctx context.Context, i, machines int) error {
 		put(ctx, l, store.Seen, &storev1.StoredSeenMachine{Observation: seen, FirstSeenTime: l.now, ChangeTime: l.now}, id, seen.GetUuid())
 	}
 	if machines > 0 {
-		put(ctx, l, store.Ledgers, &storev1.StoredLedger{Total: total, Machines: int32(machines)}, id) //nolint:gosec // a small number
+		put(ctx, l, store.Ledgers, &storev1.StoredLedger{Total: total, Machines: int32(machines)}, id)
 	}
 	o, err := observe(ctx, fleet, spec.GetAddress())
 	if err != nil {

@@ -62,7 +62,10 @@ func Main(args []string) error {
 	if err != nil {
 		return fmt.Errorf("say what there is: %w", err)
 	}
-	fmt.Println(string(line))
+	if _, err := os.Stdout.Write(append(line, '\n')); err != nil {
+		stop()
+		return fmt.Errorf("say what there is: %w", err)
+	}
 	_, _ = io.Copy(io.Discard, input) // until who started it closes it, or is gone
 	stop()
 	return nil
@@ -73,7 +76,12 @@ func answer(w http.ResponseWriter, value any, err error) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	_ = json.NewEncoder(w).Encode(value) // who asked may be gone
+	text, err := json.Marshal(value)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = w.Write(text) // who asked may be gone
 }
 
 // Memory is what a process holds, bytes.
@@ -92,7 +100,7 @@ func memory() Memory {
 	debug.FreeOSMemory() // what finalizers and pools had hold of
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
-	return Memory{Resident: resident(), Heap: int64(s.HeapAlloc), Stacks: int64(s.StackInuse), Goroutines: runtime.NumGoroutine()} //nolint:gosec // sizes
+	return Memory{Resident: resident(), Heap: int64(s.HeapAlloc), Stacks: int64(s.StackInuse), Goroutines: runtime.NumGoroutine()}
 }
 
 func resident() int64 {

@@ -110,7 +110,7 @@ func (s *racks) start(ctx context.Context, i int) error {
 	}
 	s.group.Go(func() {
 		if err := r.Run(ctx); err != nil {
-			s.log.Error("a rack ended", "rack", RackName(i), "error", err)
+			s.log.ErrorContext(ctx, "a rack ended", "rack", RackName(i), "error", err)
 		}
 	})
 	for {

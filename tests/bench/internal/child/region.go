@@ -52,7 +52,7 @@ func runRegion(ctx context.Context, config []byte, questions *http.ServeMux) (an
 	go func() {
 		defer close(ended)
 		if err := r.Run(running); err != nil {
-			log.Error("the region ended", "error", err)
+			log.ErrorContext(ctx, "the region ended", "error", err)
 		}
 	}()
 	questions.HandleFunc("/join", func(w http.ResponseWriter, req *http.Request) {

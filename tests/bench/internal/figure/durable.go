@@ -79,7 +79,7 @@ func (d *durable) learn(ctx context.Context, l *ledgerbench.Ledger) error {
 		if len(resp.Kvs) != 1 {
 			return fmt.Errorf("a compose wrote nothing below %s", prefix)
 		}
-		*value = string(resp.Kvs[0].Value)
+		*value = string(resp.Kvs[0].GetValue())
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (d *durable) commit(ctx context.Context, ledger string, revision int64, nam
 	if !resp.Succeeded {
 		return 0, nil
 	}
-	return resp.Header.Revision, nil
+	return resp.Header.GetRevision(), nil
 }
 
 // owned is the best that can be done without putting several into a transaction:
@@ -139,7 +139,7 @@ func (d *durable) contended() measure.Side {
 			}
 			var revision int64
 			if len(resp.Kvs) > 0 {
-				revision = resp.Kvs[0].ModRevision
+				revision = resp.Kvs[0].GetModRevision()
 			}
 			if revision, err = d.commit(ctx, ledger, revision, name); err != nil || revision != 0 {
 				return err

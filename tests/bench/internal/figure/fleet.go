@@ -173,7 +173,7 @@ func (l *loaded) read(ctx context.Context) (keys int, size int64, err error) {
 		return 0, 0, fmt.Errorf("read a range: %w", err)
 	}
 	for _, kv := range resp.Kvs {
-		size += int64(len(kv.Key) + len(kv.Value))
+		size += int64(len(kv.GetKey()) + len(kv.GetValue()))
 	}
 	return len(resp.Kvs), size, nil
 }
