@@ -224,7 +224,7 @@ func (d *decision) refuse(final bool) (again []*pending) {
 	for _, r := range d.refused {
 		switch {
 		case !final:
-			r.pending.refused = true
+			r.refused = true
 			again = append(again, r.pending)
 		case r.placed == 0:
 			r.finish(nil, r.err)
