@@ -212,8 +212,15 @@ func TestANameOnLXDIsOneThatLXDTakes(t *testing.T) {
 	long, number := strings.Repeat("a", 63), "12345"
 	seen := map[string]string{}
 	for _, tt := range []struct{ hostname, pool, want string }{
-		{"web", "default", "web"}, {"web", "lab", "web--lab"}, {number, "default", "12345--default"}, {long, "default", long},
-		{long, "lab", ""}, {long, long, ""}, {"a--b", "c", ""}, {"a", "b--c", ""}, {strings.Repeat("a", 52) + "-b", "lab-long", ""},
+		{"web", "default", "web"},
+		{"web", "lab", "web--lab"},
+		{number, "default", "12345--default"},
+		{long, "default", long},
+		{long, "lab", ""},
+		{long, long, ""},
+		{"a--b", "c", ""},
+		{"a", "b--c", ""},
+		{strings.Repeat("a", 52) + "-b", "lab-long", ""},
 	} {
 		got := instanceName(tt.hostname, tt.pool)
 		if tt.want != "" && got != tt.want {
