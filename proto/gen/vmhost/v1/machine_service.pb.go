@@ -2499,6 +2499,109 @@ func (x *ComposeMachinesResponse) GetRefusal() *Placement {
 	return nil
 }
 
+// Which machine, and where to.
+type MoveMachineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine, `machines/{machine}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The host to bring it to, `vmHosts/{vm_host}`. Empty: vmhost chooses, by what
+	// the machine was composed with.
+	VmHost string `protobuf:"bytes,2,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// Whether a running machine that cannot be moved live may be stopped, moved and
+	// started again.
+	AllowOffline bool `protobuf:"varint,3,opt,name=allow_offline,json=allowOffline,proto3" json:"allow_offline,omitempty"`
+	// How long the guest may take to stop, up to an hour, when it must be. Not set:
+	// 60 s.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,4,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Version that is expected; empty: any.
+	Etag string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	// See ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only check and explain; record nothing.
+	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveMachineRequest) Reset() {
+	*x = MoveMachineRequest{}
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveMachineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveMachineRequest) ProtoMessage() {}
+
+func (x *MoveMachineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_machine_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveMachineRequest.ProtoReflect.Descriptor instead.
+func (*MoveMachineRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_machine_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *MoveMachineRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MoveMachineRequest) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
+	}
+	return ""
+}
+
+func (x *MoveMachineRequest) GetAllowOffline() bool {
+	if x != nil {
+		return x.AllowOffline
+	}
+	return false
+}
+
+func (x *MoveMachineRequest) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *MoveMachineRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *MoveMachineRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *MoveMachineRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 var File_vmhost_v1_machine_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_service_proto_rawDesc = "" +
@@ -2696,7 +2799,17 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"placements\x18\x02 \x03(\v2\x14.vmhost.v1.PlacementR\n" +
 	"placements\x12\x1a\n" +
 	"\bunplaced\x18\x03 \x01(\x05R\bunplaced\x12.\n" +
-	"\arefusal\x18\x04 \x01(\v2\x14.vmhost.v1.PlacementR\arefusal*M\n" +
+	"\arefusal\x18\x04 \x01(\v2\x14.vmhost.v1.PlacementR\arefusal\"\xcc\x02\n" +
+	"\x12MoveMachineRequest\x123\n" +
+	"\x04name\x18\x01 \x01(\tB\x1f\xe0A\x02\xbaH\x19r\x172\x15^machines/[^/]{1,63}$R\x04name\x12!\n" +
+	"\avm_host\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x06vmHost\x12#\n" +
+	"\rallow_offline\x18\x03 \x01(\bR\fallowOffline\x12K\n" +
+	"\fgrace_period\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\r\xbaH\n" +
+	"\xaa\x01\a\"\x03\b\x90\x1c2\x00R\vgracePeriod\x12\x1b\n" +
+	"\x04etag\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12*\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly*M\n" +
 	"\bStopMode\x12\x19\n" +
 	"\x15STOP_MODE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSTOP_MODE_SOFT\x10\x01\x12\x12\n" +
@@ -2712,7 +2825,7 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\x0fComposeManyMode\x12!\n" +
 	"\x1dCOMPOSE_MANY_MODE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15COMPOSE_MANY_MODE_ALL\x10\x01\x12$\n" +
-	" COMPOSE_MANY_MODE_AS_MANY_AS_FIT\x10\x022\xfe\x0e\n" +
+	" COMPOSE_MANY_MODE_AS_MANY_AS_FIT\x10\x022\xe9\x0f\n" +
 	"\x0eMachineService\x12i\n" +
 	"\x0eComposeMachine\x12 .vmhost.v1.ComposeMachineRequest\x1a\x14.vmhost.v1.Operation\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/machines:compose\x12}\n" +
 	"\x0fComposeMachines\x12!.vmhost.v1.ComposeMachinesRequest\x1a\".vmhost.v1.ComposeMachinesResponse\"#\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/machines:composeMany\x12]\n" +
@@ -2730,7 +2843,8 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\fAdoptMachine\x12\x1e.vmhost.v1.AdoptMachineRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=machines/*}:adopt\x12r\n" +
 	"\x0eReleaseMachine\x12 .vmhost.v1.ReleaseMachineRequest\x1a\x14.vmhost.v1.Operation\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/{name=machines/*}:release\x12\x81\x01\n" +
 	"\x0eReadConsoleLog\x12 .vmhost.v1.ReadConsoleLogRequest\x1a!.vmhost.v1.ReadConsoleLogResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/{name=machines/*}:consoleLog0\x01\x12V\n" +
-	"\rAttachConsole\x12\x1f.vmhost.v1.AttachConsoleRequest\x1a .vmhost.v1.AttachConsoleResponse(\x010\x01\x12{\n" +
+	"\rAttachConsole\x12\x1f.vmhost.v1.AttachConsoleRequest\x1a .vmhost.v1.AttachConsoleResponse(\x010\x01\x12i\n" +
+	"\vMoveMachine\x12\x1d.vmhost.v1.MoveMachineRequest\x1a\x14.vmhost.v1.Operation\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/{name=machines/*}:move\x12{\n" +
 	"\x11QueryMachinePower\x12#.vmhost.v1.QueryMachinePowerRequest\x1a\x14.vmhost.v1.Operation\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/{name=machines/*}:queryPowerB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
@@ -2746,7 +2860,7 @@ func file_vmhost_v1_machine_service_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_machine_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_vmhost_v1_machine_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_vmhost_v1_machine_service_proto_goTypes = []any{
 	(StopMode)(0),                    // 0: vmhost.v1.StopMode
 	(AffinityKind)(0),                // 1: vmhost.v1.AffinityKind
@@ -2780,88 +2894,92 @@ var file_vmhost_v1_machine_service_proto_goTypes = []any{
 	(*AffinityRule)(nil),             // 29: vmhost.v1.AffinityRule
 	(*ComposeMachinesRequest)(nil),   // 30: vmhost.v1.ComposeMachinesRequest
 	(*ComposeMachinesResponse)(nil),  // 31: vmhost.v1.ComposeMachinesResponse
-	(MachineType)(0),                 // 32: vmhost.v1.MachineType
-	(Firmware)(0),                    // 33: vmhost.v1.Firmware
-	(InterfaceKind)(0),               // 34: vmhost.v1.InterfaceKind
-	(MacvlanMode)(0),                 // 35: vmhost.v1.MacvlanMode
-	(*Machine)(nil),                  // 36: vmhost.v1.Machine
-	(*durationpb.Duration)(nil),      // 37: google.protobuf.Duration
-	(*Placement)(nil),                // 38: vmhost.v1.Placement
-	(*ResourceQuota)(nil),            // 39: vmhost.v1.ResourceQuota
-	(*ResourceAmount)(nil),           // 40: vmhost.v1.ResourceAmount
-	(OperationVerb)(0),               // 41: vmhost.v1.OperationVerb
-	(*Operation)(nil),                // 42: vmhost.v1.Operation
-	(*OperationError)(nil),           // 43: vmhost.v1.OperationError
+	(*MoveMachineRequest)(nil),       // 32: vmhost.v1.MoveMachineRequest
+	(MachineType)(0),                 // 33: vmhost.v1.MachineType
+	(Firmware)(0),                    // 34: vmhost.v1.Firmware
+	(InterfaceKind)(0),               // 35: vmhost.v1.InterfaceKind
+	(MacvlanMode)(0),                 // 36: vmhost.v1.MacvlanMode
+	(*Machine)(nil),                  // 37: vmhost.v1.Machine
+	(*durationpb.Duration)(nil),      // 38: google.protobuf.Duration
+	(*Placement)(nil),                // 39: vmhost.v1.Placement
+	(*ResourceQuota)(nil),            // 40: vmhost.v1.ResourceQuota
+	(*ResourceAmount)(nil),           // 41: vmhost.v1.ResourceAmount
+	(OperationVerb)(0),               // 42: vmhost.v1.OperationVerb
+	(*Operation)(nil),                // 43: vmhost.v1.Operation
+	(*OperationError)(nil),           // 44: vmhost.v1.OperationError
 }
 var file_vmhost_v1_machine_service_proto_depIdxs = []int32{
 	5,  // 0: vmhost.v1.ComposeMachineRequest.disks:type_name -> vmhost.v1.DiskRequest
 	6,  // 1: vmhost.v1.ComposeMachineRequest.interfaces:type_name -> vmhost.v1.InterfaceRequest
-	32, // 2: vmhost.v1.ComposeMachineRequest.type:type_name -> vmhost.v1.MachineType
-	33, // 3: vmhost.v1.ComposeMachineRequest.firmware:type_name -> vmhost.v1.Firmware
+	33, // 2: vmhost.v1.ComposeMachineRequest.type:type_name -> vmhost.v1.MachineType
+	34, // 3: vmhost.v1.ComposeMachineRequest.firmware:type_name -> vmhost.v1.Firmware
 	29, // 4: vmhost.v1.ComposeMachineRequest.affinity:type_name -> vmhost.v1.AffinityRule
-	34, // 5: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
-	35, // 6: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	36, // 7: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
-	37, // 8: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	35, // 5: vmhost.v1.InterfaceRequest.kind:type_name -> vmhost.v1.InterfaceKind
+	36, // 6: vmhost.v1.InterfaceRequest.macvlan_mode:type_name -> vmhost.v1.MacvlanMode
+	37, // 7: vmhost.v1.ListMachinesResponse.machines:type_name -> vmhost.v1.Machine
+	38, // 8: vmhost.v1.StopMachineRequest.grace_period:type_name -> google.protobuf.Duration
 	0,  // 9: vmhost.v1.StopMachineRequest.mode:type_name -> vmhost.v1.StopMode
-	38, // 10: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
-	36, // 11: vmhost.v1.ComposePlan.machine:type_name -> vmhost.v1.Machine
-	39, // 12: vmhost.v1.ComposePlan.quota:type_name -> vmhost.v1.ResourceQuota
-	40, // 13: vmhost.v1.ComposePlan.used:type_name -> vmhost.v1.ResourceAmount
-	37, // 14: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
-	41, // 15: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
-	37, // 16: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
+	39, // 10: vmhost.v1.ComposePlan.placement:type_name -> vmhost.v1.Placement
+	37, // 11: vmhost.v1.ComposePlan.machine:type_name -> vmhost.v1.Machine
+	40, // 12: vmhost.v1.ComposePlan.quota:type_name -> vmhost.v1.ResourceQuota
+	41, // 13: vmhost.v1.ComposePlan.used:type_name -> vmhost.v1.ResourceAmount
+	38, // 14: vmhost.v1.CycleMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	42, // 15: vmhost.v1.BatchChangePowerRequest.verb:type_name -> vmhost.v1.OperationVerb
+	38, // 16: vmhost.v1.BatchChangePowerRequest.grace_period:type_name -> google.protobuf.Duration
 	0,  // 17: vmhost.v1.BatchChangePowerRequest.mode:type_name -> vmhost.v1.StopMode
 	21, // 18: vmhost.v1.BatchChangePowerResponse.results:type_name -> vmhost.v1.BatchResult
-	42, // 19: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
-	43, // 20: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
+	43, // 19: vmhost.v1.BatchResult.operation:type_name -> vmhost.v1.Operation
+	44, // 20: vmhost.v1.BatchResult.error:type_name -> vmhost.v1.OperationError
 	28, // 21: vmhost.v1.AttachConsoleResponse.attached:type_name -> vmhost.v1.AttachedConsole
 	1,  // 22: vmhost.v1.AffinityRule.kind:type_name -> vmhost.v1.AffinityKind
 	2,  // 23: vmhost.v1.AffinityRule.scope:type_name -> vmhost.v1.AffinityScope
 	4,  // 24: vmhost.v1.ComposeMachinesRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
 	3,  // 25: vmhost.v1.ComposeMachinesRequest.mode:type_name -> vmhost.v1.ComposeManyMode
-	42, // 26: vmhost.v1.ComposeMachinesResponse.operations:type_name -> vmhost.v1.Operation
-	38, // 27: vmhost.v1.ComposeMachinesResponse.placements:type_name -> vmhost.v1.Placement
-	38, // 28: vmhost.v1.ComposeMachinesResponse.refusal:type_name -> vmhost.v1.Placement
-	4,  // 29: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
-	30, // 30: vmhost.v1.MachineService.ComposeMachines:input_type -> vmhost.v1.ComposeMachinesRequest
-	7,  // 31: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
-	8,  // 32: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
-	10, // 33: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
-	11, // 34: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
-	12, // 35: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
-	13, // 36: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
-	16, // 37: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
-	17, // 38: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
-	18, // 39: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
-	19, // 40: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
-	22, // 41: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
-	23, // 42: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
-	24, // 43: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
-	26, // 44: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
-	14, // 45: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
-	42, // 46: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
-	31, // 47: vmhost.v1.MachineService.ComposeMachines:output_type -> vmhost.v1.ComposeMachinesResponse
-	36, // 48: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
-	9,  // 49: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
-	42, // 50: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
-	42, // 51: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
-	42, // 52: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
-	42, // 53: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
-	42, // 54: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
-	42, // 55: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
-	42, // 56: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
-	20, // 57: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
-	42, // 58: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
-	42, // 59: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
-	25, // 60: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
-	27, // 61: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
-	42, // 62: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
-	46, // [46:63] is the sub-list for method output_type
-	29, // [29:46] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	43, // 26: vmhost.v1.ComposeMachinesResponse.operations:type_name -> vmhost.v1.Operation
+	39, // 27: vmhost.v1.ComposeMachinesResponse.placements:type_name -> vmhost.v1.Placement
+	39, // 28: vmhost.v1.ComposeMachinesResponse.refusal:type_name -> vmhost.v1.Placement
+	38, // 29: vmhost.v1.MoveMachineRequest.grace_period:type_name -> google.protobuf.Duration
+	4,  // 30: vmhost.v1.MachineService.ComposeMachine:input_type -> vmhost.v1.ComposeMachineRequest
+	30, // 31: vmhost.v1.MachineService.ComposeMachines:input_type -> vmhost.v1.ComposeMachinesRequest
+	7,  // 32: vmhost.v1.MachineService.GetMachine:input_type -> vmhost.v1.GetMachineRequest
+	8,  // 33: vmhost.v1.MachineService.ListMachines:input_type -> vmhost.v1.ListMachinesRequest
+	10, // 34: vmhost.v1.MachineService.DeleteMachine:input_type -> vmhost.v1.DeleteMachineRequest
+	11, // 35: vmhost.v1.MachineService.StartMachine:input_type -> vmhost.v1.StartMachineRequest
+	12, // 36: vmhost.v1.MachineService.StopMachine:input_type -> vmhost.v1.StopMachineRequest
+	13, // 37: vmhost.v1.MachineService.ResetMachine:input_type -> vmhost.v1.ResetMachineRequest
+	16, // 38: vmhost.v1.MachineService.CycleMachine:input_type -> vmhost.v1.CycleMachineRequest
+	17, // 39: vmhost.v1.MachineService.PauseMachine:input_type -> vmhost.v1.PauseMachineRequest
+	18, // 40: vmhost.v1.MachineService.ResumeMachine:input_type -> vmhost.v1.ResumeMachineRequest
+	19, // 41: vmhost.v1.MachineService.BatchChangePower:input_type -> vmhost.v1.BatchChangePowerRequest
+	22, // 42: vmhost.v1.MachineService.AdoptMachine:input_type -> vmhost.v1.AdoptMachineRequest
+	23, // 43: vmhost.v1.MachineService.ReleaseMachine:input_type -> vmhost.v1.ReleaseMachineRequest
+	24, // 44: vmhost.v1.MachineService.ReadConsoleLog:input_type -> vmhost.v1.ReadConsoleLogRequest
+	26, // 45: vmhost.v1.MachineService.AttachConsole:input_type -> vmhost.v1.AttachConsoleRequest
+	32, // 46: vmhost.v1.MachineService.MoveMachine:input_type -> vmhost.v1.MoveMachineRequest
+	14, // 47: vmhost.v1.MachineService.QueryMachinePower:input_type -> vmhost.v1.QueryMachinePowerRequest
+	43, // 48: vmhost.v1.MachineService.ComposeMachine:output_type -> vmhost.v1.Operation
+	31, // 49: vmhost.v1.MachineService.ComposeMachines:output_type -> vmhost.v1.ComposeMachinesResponse
+	37, // 50: vmhost.v1.MachineService.GetMachine:output_type -> vmhost.v1.Machine
+	9,  // 51: vmhost.v1.MachineService.ListMachines:output_type -> vmhost.v1.ListMachinesResponse
+	43, // 52: vmhost.v1.MachineService.DeleteMachine:output_type -> vmhost.v1.Operation
+	43, // 53: vmhost.v1.MachineService.StartMachine:output_type -> vmhost.v1.Operation
+	43, // 54: vmhost.v1.MachineService.StopMachine:output_type -> vmhost.v1.Operation
+	43, // 55: vmhost.v1.MachineService.ResetMachine:output_type -> vmhost.v1.Operation
+	43, // 56: vmhost.v1.MachineService.CycleMachine:output_type -> vmhost.v1.Operation
+	43, // 57: vmhost.v1.MachineService.PauseMachine:output_type -> vmhost.v1.Operation
+	43, // 58: vmhost.v1.MachineService.ResumeMachine:output_type -> vmhost.v1.Operation
+	20, // 59: vmhost.v1.MachineService.BatchChangePower:output_type -> vmhost.v1.BatchChangePowerResponse
+	43, // 60: vmhost.v1.MachineService.AdoptMachine:output_type -> vmhost.v1.Operation
+	43, // 61: vmhost.v1.MachineService.ReleaseMachine:output_type -> vmhost.v1.Operation
+	25, // 62: vmhost.v1.MachineService.ReadConsoleLog:output_type -> vmhost.v1.ReadConsoleLogResponse
+	27, // 63: vmhost.v1.MachineService.AttachConsole:output_type -> vmhost.v1.AttachConsoleResponse
+	43, // 64: vmhost.v1.MachineService.MoveMachine:output_type -> vmhost.v1.Operation
+	43, // 65: vmhost.v1.MachineService.QueryMachinePower:output_type -> vmhost.v1.Operation
+	48, // [48:66] is the sub-list for method output_type
+	30, // [30:48] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_machine_service_proto_init() }
@@ -2889,7 +3007,7 @@ func file_vmhost_v1_machine_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_machine_service_proto_rawDesc), len(file_vmhost_v1_machine_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

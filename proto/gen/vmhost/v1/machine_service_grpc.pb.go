@@ -35,6 +35,7 @@ const (
 	MachineService_ReleaseMachine_FullMethodName    = "/vmhost.v1.MachineService/ReleaseMachine"
 	MachineService_ReadConsoleLog_FullMethodName    = "/vmhost.v1.MachineService/ReadConsoleLog"
 	MachineService_AttachConsole_FullMethodName     = "/vmhost.v1.MachineService/AttachConsole"
+	MachineService_MoveMachine_FullMethodName       = "/vmhost.v1.MachineService/MoveMachine"
 	MachineService_QueryMachinePower_FullMethodName = "/vmhost.v1.MachineService/QueryMachinePower"
 )
 
@@ -106,6 +107,15 @@ type MachineServiceClient interface {
 	// gRPC only. Errors: WRONG_STATE (not running), CONSOLE_BUSY, UNSUPPORTED,
 	// HOST_UNREACHABLE.
 	AttachConsole(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachConsoleRequest, AttachConsoleResponse], error)
+	// Brings a machine to another host: capacity is taken there first, and given
+	// back on the old host once that was seen without the machine. Running machines
+	// are moved live where the hosts can (libvirt, disks copied along); one that is
+	// off, its disks are copied. Whatever fails, the machine stays where it was, as
+	// it was. The operation's response is the Machine. With validate_only nothing is
+	// recorded and the operation carries the placement. Errors: NO_CAPACITY,
+	// NOT_FOUND, MACHINE_BUSY, FOREIGN_OBJECT (discovered machines), WRONG_STATE (it
+	// runs, cannot be moved live, and allow_offline is not set), UNSUPPORTED.
+	MoveMachine(ctx context.Context, in *MoveMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Asks the hypervisor now whether the machine runs. The operation's response
 	// is the Machine.
 	QueryMachinePower(ctx context.Context, in *QueryMachinePowerRequest, opts ...grpc.CallOption) (*Operation, error)
@@ -291,6 +301,16 @@ func (c *machineServiceClient) AttachConsole(ctx context.Context, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MachineService_AttachConsoleClient = grpc.BidiStreamingClient[AttachConsoleRequest, AttachConsoleResponse]
 
+func (c *machineServiceClient) MoveMachine(ctx context.Context, in *MoveMachineRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, MachineService_MoveMachine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *machineServiceClient) QueryMachinePower(ctx context.Context, in *QueryMachinePowerRequest, opts ...grpc.CallOption) (*Operation, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
@@ -369,6 +389,15 @@ type MachineServiceServer interface {
 	// gRPC only. Errors: WRONG_STATE (not running), CONSOLE_BUSY, UNSUPPORTED,
 	// HOST_UNREACHABLE.
 	AttachConsole(grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]) error
+	// Brings a machine to another host: capacity is taken there first, and given
+	// back on the old host once that was seen without the machine. Running machines
+	// are moved live where the hosts can (libvirt, disks copied along); one that is
+	// off, its disks are copied. Whatever fails, the machine stays where it was, as
+	// it was. The operation's response is the Machine. With validate_only nothing is
+	// recorded and the operation carries the placement. Errors: NO_CAPACITY,
+	// NOT_FOUND, MACHINE_BUSY, FOREIGN_OBJECT (discovered machines), WRONG_STATE (it
+	// runs, cannot be moved live, and allow_offline is not set), UNSUPPORTED.
+	MoveMachine(context.Context, *MoveMachineRequest) (*Operation, error)
 	// Asks the hypervisor now whether the machine runs. The operation's response
 	// is the Machine.
 	QueryMachinePower(context.Context, *QueryMachinePowerRequest) (*Operation, error)
@@ -429,6 +458,9 @@ func (UnimplementedMachineServiceServer) ReadConsoleLog(*ReadConsoleLogRequest, 
 }
 func (UnimplementedMachineServiceServer) AttachConsole(grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]) error {
 	return status.Error(codes.Unimplemented, "method AttachConsole not implemented")
+}
+func (UnimplementedMachineServiceServer) MoveMachine(context.Context, *MoveMachineRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveMachine not implemented")
 }
 func (UnimplementedMachineServiceServer) QueryMachinePower(context.Context, *QueryMachinePowerRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryMachinePower not implemented")
@@ -724,6 +756,24 @@ func _MachineService_AttachConsole_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type MachineService_AttachConsoleServer = grpc.BidiStreamingServer[AttachConsoleRequest, AttachConsoleResponse]
 
+func _MachineService_MoveMachine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveMachineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MachineServiceServer).MoveMachine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MachineService_MoveMachine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MachineServiceServer).MoveMachine(ctx, req.(*MoveMachineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MachineService_QueryMachinePower_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(QueryMachinePowerRequest)
 	if err := dec(in); err != nil {
@@ -804,6 +854,10 @@ var MachineService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseMachine",
 			Handler:    _MachineService_ReleaseMachine_Handler,
+		},
+		{
+			MethodName: "MoveMachine",
+			Handler:    _MachineService_MoveMachine_Handler,
 		},
 		{
 			MethodName: "QueryMachinePower",

@@ -58,6 +58,10 @@ const (
 	OperationVerb_OPERATION_VERB_RELEASE OperationVerb = 13
 	// Takes a host with its machines out of the fleet.
 	OperationVerb_OPERATION_VERB_REMOVE OperationVerb = 14
+	// Brings a machine to another host.
+	OperationVerb_OPERATION_VERB_MOVE OperationVerb = 15
+	// Brings all machines of a host to other hosts.
+	OperationVerb_OPERATION_VERB_DRAIN OperationVerb = 16
 )
 
 // Enum value maps for OperationVerb.
@@ -78,6 +82,8 @@ var (
 		12: "OPERATION_VERB_ADOPT",
 		13: "OPERATION_VERB_RELEASE",
 		14: "OPERATION_VERB_REMOVE",
+		15: "OPERATION_VERB_MOVE",
+		16: "OPERATION_VERB_DRAIN",
 	}
 	OperationVerb_value = map[string]int32{
 		"OPERATION_VERB_UNSPECIFIED": 0,
@@ -95,6 +101,8 @@ var (
 		"OPERATION_VERB_ADOPT":       12,
 		"OPERATION_VERB_RELEASE":     13,
 		"OPERATION_VERB_REMOVE":      14,
+		"OPERATION_VERB_MOVE":        15,
+		"OPERATION_VERB_DRAIN":       16,
 	}
 )
 
@@ -232,8 +240,9 @@ type Operation struct {
 	// True once a user has asked for it to be cancelled.
 	CancelRequested bool `protobuf:"varint,16,opt,name=cancel_requested,json=cancelRequested,proto3" json:"cancel_requested,omitempty"`
 	// What it made or found, when it succeeded: the Machine, VmHost,
-	// CheckVmHostResult, RemoveVmHostResult or ComposePlan. A removal of a host has
-	// its result also when it failed or was cancelled.
+	// CheckVmHostResult, RemoveVmHostResult, DrainVmHostResult or ComposePlan. A
+	// removal or drain of a host has its result also when it failed or was
+	// cancelled.
 	Response *anypb.Any `protobuf:"bytes,17,opt,name=response,proto3" json:"response,omitempty"`
 	// Why it failed, when it did.
 	Error         *OperationError `protobuf:"bytes,18,opt,name=error,proto3" json:"error,omitempty"`
@@ -402,7 +411,7 @@ type OperationStep struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the step does, a stable word: `create`, `start`, `stop`, `reset`,
 	// `delete`, `query`, `refresh`, `check`, `cycle`, `pause`, `resume`,
-	// `adopt`, `release`.
+	// `adopt`, `release`, `move`.
 	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
 	// When a rack accepted it.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
@@ -608,7 +617,7 @@ const file_vmhost_v1_operation_proto_rawDesc = "" +
 	"\bmetadata\x18\x05 \x03(\v2'.vmhost.v1.OperationError.MetadataEntryR\bmetadata\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xa9\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\xdc\x03\n" +
 	"\rOperationVerb\x12\x1e\n" +
 	"\x1aOPERATION_VERB_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16OPERATION_VERB_COMPOSE\x10\x01\x12\x19\n" +
@@ -625,7 +634,9 @@ const file_vmhost_v1_operation_proto_rawDesc = "" +
 	"\x15OPERATION_VERB_RESUME\x10\v\x12\x18\n" +
 	"\x14OPERATION_VERB_ADOPT\x10\f\x12\x1a\n" +
 	"\x16OPERATION_VERB_RELEASE\x10\r\x12\x19\n" +
-	"\x15OPERATION_VERB_REMOVE\x10\x0e*\xe7\x01\n" +
+	"\x15OPERATION_VERB_REMOVE\x10\x0e\x12\x17\n" +
+	"\x13OPERATION_VERB_MOVE\x10\x0f\x12\x18\n" +
+	"\x14OPERATION_VERB_DRAIN\x10\x10*\xe7\x01\n" +
 	"\x0eOperationPhase\x12\x1f\n" +
 	"\x1bOPERATION_PHASE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_PHASE_PENDING\x10\x01\x12\x1b\n" +

@@ -785,6 +785,237 @@ func (x *MachineStranded) GetRefusedCounts() map[string]int32 {
 	return nil
 }
 
+// What is to be improved.
+type RebalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only hosts of this pool, `resourcePools/{resource_pool}`. Empty: all.
+	ResourcePool string `protobuf:"bytes,1,opt,name=resource_pool,json=resourcePool,proto3" json:"resource_pool,omitempty"`
+	// Only hosts of this zone, `zones/{zone}`. Empty: all.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// At most so many moves, 1 to 1000. 0 means 10.
+	MaxMoves int32 `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3" json:"max_moves,omitempty"`
+	// Only moves that gain at least so much, 0 to 1. 0 means 0.001.
+	MinGain       float64 `protobuf:"fixed64,4,opt,name=min_gain,json=minGain,proto3" json:"min_gain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RebalanceRequest) GetResourcePool() string {
+	if x != nil {
+		return x.ResourcePool
+	}
+	return ""
+}
+
+func (x *RebalanceRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *RebalanceRequest) GetMaxMoves() int32 {
+	if x != nil {
+		return x.MaxMoves
+	}
+	return 0
+}
+
+func (x *RebalanceRequest) GetMinGain() float64 {
+	if x != nil {
+		return x.MinGain
+	}
+	return 0
+}
+
+// What would improve it.
+type RebalanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The moves, each possible after those before it, the one that gains most
+	// first.
+	Moves []*RebalanceMove `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	// How uneven the load of the hosts is now: the standard deviation of their
+	// loads (the larger of cores and memory against their limits), and what hosts
+	// are over their limits, added up.
+	ImbalanceBefore float64 `protobuf:"fixed64,2,opt,name=imbalance_before,json=imbalanceBefore,proto3" json:"imbalance_before,omitempty"`
+	// How uneven it would be.
+	ImbalanceAfter float64 `protobuf:"fixed64,3,opt,name=imbalance_after,json=imbalanceAfter,proto3" json:"imbalance_after,omitempty"`
+	// Hosts looked at.
+	Considered    int32 `protobuf:"varint,4,opt,name=considered,proto3" json:"considered,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RebalanceResponse) GetMoves() []*RebalanceMove {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *RebalanceResponse) GetImbalanceBefore() float64 {
+	if x != nil {
+		return x.ImbalanceBefore
+	}
+	return 0
+}
+
+func (x *RebalanceResponse) GetImbalanceAfter() float64 {
+	if x != nil {
+		return x.ImbalanceAfter
+	}
+	return 0
+}
+
+func (x *RebalanceResponse) GetConsidered() int32 {
+	if x != nil {
+		return x.Considered
+	}
+	return 0
+}
+
+// One move, and what it gains.
+type RebalanceMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine, `machines/{machine}`.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// Where it is, `vmHosts/{vm_host}`.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// Where it would go, `vmHosts/{vm_host}`.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// By how much it lowers the imbalance, given the moves before it.
+	Gain float64 `protobuf:"fixed64,4,opt,name=gain,proto3" json:"gain,omitempty"`
+	// Why, for people.
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceMove) Reset() {
+	*x = RebalanceMove{}
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceMove) ProtoMessage() {}
+
+func (x *RebalanceMove) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceMove.ProtoReflect.Descriptor instead.
+func (*RebalanceMove) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RebalanceMove) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *RebalanceMove) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RebalanceMove) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RebalanceMove) GetGain() float64 {
+	if x != nil {
+		return x.Gain
+	}
+	return 0
+}
+
+func (x *RebalanceMove) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 var File_vmhost_v1_placement_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_placement_service_proto_rawDesc = "" +
@@ -860,11 +1091,31 @@ const file_vmhost_v1_placement_service_proto_rawDesc = "" +
 	"\x0erefused_counts\x18\x03 \x03(\v2-.vmhost.v1.MachineStranded.RefusedCountsEntryR\rrefusedCounts\x1a@\n" +
 	"\x12RefusedCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x012\xbe\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xbe\x01\n" +
+	"\x10RebalanceRequest\x12-\n" +
+	"\rresource_pool\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\fresourcePool\x12\x1c\n" +
+	"\x04zone\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x04zone\x12'\n" +
+	"\tmax_moves\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\bmaxMoves\x124\n" +
+	"\bmin_gain\x18\x04 \x01(\x01B\x19\xbaH\x16\x12\x14@\x01\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00R\aminGain\"\xb7\x01\n" +
+	"\x11RebalanceResponse\x12.\n" +
+	"\x05moves\x18\x01 \x03(\v2\x18.vmhost.v1.RebalanceMoveR\x05moves\x12)\n" +
+	"\x10imbalance_before\x18\x02 \x01(\x01R\x0fimbalanceBefore\x12'\n" +
+	"\x0fimbalance_after\x18\x03 \x01(\x01R\x0eimbalanceAfter\x12\x1e\n" +
+	"\n" +
+	"considered\x18\x04 \x01(\x05R\n" +
+	"considered\"s\n" +
+	"\rRebalanceMove\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x12\n" +
+	"\x04gain\x18\x04 \x01(\x01R\x04gain\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why2\xaa\x03\n" +
 	"\x10PlacementService\x12b\n" +
 	"\aExplain\x12\x19.vmhost.v1.ExplainRequest\x1a\x1a.vmhost.v1.ExplainResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/placement:explain\x12f\n" +
 	"\bCapacity\x12\x1a.vmhost.v1.CapacityRequest\x1a\x1b.vmhost.v1.CapacityResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/placement:capacity\x12^\n" +
-	"\x06WhatIf\x12\x18.vmhost.v1.WhatIfRequest\x1a\x19.vmhost.v1.WhatIfResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/placement:whatIfB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\x06WhatIf\x12\x18.vmhost.v1.WhatIfRequest\x1a\x19.vmhost.v1.WhatIfResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/placement:whatIf\x12j\n" +
+	"\tRebalance\x12\x1b.vmhost.v1.RebalanceRequest\x1a\x1c.vmhost.v1.RebalanceResponse\"\"\x82\xd3\xe4\x93\x02\x1c:\x01*\"\x17/v1/placement:rebalanceB?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_placement_service_proto_rawDescOnce sync.Once
@@ -878,7 +1129,7 @@ func file_vmhost_v1_placement_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_placement_service_proto_rawDescData
 }
 
-var file_vmhost_v1_placement_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_vmhost_v1_placement_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_vmhost_v1_placement_service_proto_goTypes = []any{
 	(*ExplainRequest)(nil),        // 0: vmhost.v1.ExplainRequest
 	(*ExplainResponse)(nil),       // 1: vmhost.v1.ExplainResponse
@@ -891,38 +1142,44 @@ var file_vmhost_v1_placement_service_proto_goTypes = []any{
 	(*WhatIfResponse)(nil),        // 8: vmhost.v1.WhatIfResponse
 	(*MachineMove)(nil),           // 9: vmhost.v1.MachineMove
 	(*MachineStranded)(nil),       // 10: vmhost.v1.MachineStranded
-	nil,                           // 11: vmhost.v1.PlacementCandidate.ScoresEntry
-	nil,                           // 12: vmhost.v1.CapacityResponse.RefusedCountsEntry
-	nil,                           // 13: vmhost.v1.MachineStranded.RefusedCountsEntry
-	(*ComposeMachineRequest)(nil), // 14: vmhost.v1.ComposeMachineRequest
-	(*Placement)(nil),             // 15: vmhost.v1.Placement
-	(*OvercommitRatios)(nil),      // 16: vmhost.v1.OvercommitRatios
+	(*RebalanceRequest)(nil),      // 11: vmhost.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),     // 12: vmhost.v1.RebalanceResponse
+	(*RebalanceMove)(nil),         // 13: vmhost.v1.RebalanceMove
+	nil,                           // 14: vmhost.v1.PlacementCandidate.ScoresEntry
+	nil,                           // 15: vmhost.v1.CapacityResponse.RefusedCountsEntry
+	nil,                           // 16: vmhost.v1.MachineStranded.RefusedCountsEntry
+	(*ComposeMachineRequest)(nil), // 17: vmhost.v1.ComposeMachineRequest
+	(*Placement)(nil),             // 18: vmhost.v1.Placement
+	(*OvercommitRatios)(nil),      // 19: vmhost.v1.OvercommitRatios
 }
 var file_vmhost_v1_placement_service_proto_depIdxs = []int32{
-	14, // 0: vmhost.v1.ExplainRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
-	15, // 1: vmhost.v1.ExplainResponse.placement:type_name -> vmhost.v1.Placement
+	17, // 0: vmhost.v1.ExplainRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	18, // 1: vmhost.v1.ExplainResponse.placement:type_name -> vmhost.v1.Placement
 	2,  // 2: vmhost.v1.ExplainResponse.candidates:type_name -> vmhost.v1.PlacementCandidate
-	11, // 3: vmhost.v1.PlacementCandidate.scores:type_name -> vmhost.v1.PlacementCandidate.ScoresEntry
-	14, // 4: vmhost.v1.CapacityRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	14, // 3: vmhost.v1.PlacementCandidate.scores:type_name -> vmhost.v1.PlacementCandidate.ScoresEntry
+	17, // 4: vmhost.v1.CapacityRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
 	5,  // 5: vmhost.v1.CapacityResponse.zones:type_name -> vmhost.v1.ZoneCapacity
 	6,  // 6: vmhost.v1.CapacityResponse.vm_hosts:type_name -> vmhost.v1.VmHostCapacity
-	12, // 7: vmhost.v1.CapacityResponse.refused_counts:type_name -> vmhost.v1.CapacityResponse.RefusedCountsEntry
-	16, // 8: vmhost.v1.WhatIfRequest.overcommit:type_name -> vmhost.v1.OvercommitRatios
-	14, // 9: vmhost.v1.WhatIfRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	15, // 7: vmhost.v1.CapacityResponse.refused_counts:type_name -> vmhost.v1.CapacityResponse.RefusedCountsEntry
+	19, // 8: vmhost.v1.WhatIfRequest.overcommit:type_name -> vmhost.v1.OvercommitRatios
+	17, // 9: vmhost.v1.WhatIfRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
 	9,  // 10: vmhost.v1.WhatIfResponse.moves:type_name -> vmhost.v1.MachineMove
 	10, // 11: vmhost.v1.WhatIfResponse.stranded:type_name -> vmhost.v1.MachineStranded
-	13, // 12: vmhost.v1.MachineStranded.refused_counts:type_name -> vmhost.v1.MachineStranded.RefusedCountsEntry
-	0,  // 13: vmhost.v1.PlacementService.Explain:input_type -> vmhost.v1.ExplainRequest
-	3,  // 14: vmhost.v1.PlacementService.Capacity:input_type -> vmhost.v1.CapacityRequest
-	7,  // 15: vmhost.v1.PlacementService.WhatIf:input_type -> vmhost.v1.WhatIfRequest
-	1,  // 16: vmhost.v1.PlacementService.Explain:output_type -> vmhost.v1.ExplainResponse
-	4,  // 17: vmhost.v1.PlacementService.Capacity:output_type -> vmhost.v1.CapacityResponse
-	8,  // 18: vmhost.v1.PlacementService.WhatIf:output_type -> vmhost.v1.WhatIfResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 12: vmhost.v1.MachineStranded.refused_counts:type_name -> vmhost.v1.MachineStranded.RefusedCountsEntry
+	13, // 13: vmhost.v1.RebalanceResponse.moves:type_name -> vmhost.v1.RebalanceMove
+	0,  // 14: vmhost.v1.PlacementService.Explain:input_type -> vmhost.v1.ExplainRequest
+	3,  // 15: vmhost.v1.PlacementService.Capacity:input_type -> vmhost.v1.CapacityRequest
+	7,  // 16: vmhost.v1.PlacementService.WhatIf:input_type -> vmhost.v1.WhatIfRequest
+	11, // 17: vmhost.v1.PlacementService.Rebalance:input_type -> vmhost.v1.RebalanceRequest
+	1,  // 18: vmhost.v1.PlacementService.Explain:output_type -> vmhost.v1.ExplainResponse
+	4,  // 19: vmhost.v1.PlacementService.Capacity:output_type -> vmhost.v1.CapacityResponse
+	8,  // 20: vmhost.v1.PlacementService.WhatIf:output_type -> vmhost.v1.WhatIfResponse
+	12, // 21: vmhost.v1.PlacementService.Rebalance:output_type -> vmhost.v1.RebalanceResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_placement_service_proto_init() }
@@ -939,7 +1196,7 @@ func file_vmhost_v1_placement_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_placement_service_proto_rawDesc), len(file_vmhost_v1_placement_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	PlacementService_Explain_FullMethodName  = "/vmhost.v1.PlacementService/Explain"
-	PlacementService_Capacity_FullMethodName = "/vmhost.v1.PlacementService/Capacity"
-	PlacementService_WhatIf_FullMethodName   = "/vmhost.v1.PlacementService/WhatIf"
+	PlacementService_Explain_FullMethodName   = "/vmhost.v1.PlacementService/Explain"
+	PlacementService_Capacity_FullMethodName  = "/vmhost.v1.PlacementService/Capacity"
+	PlacementService_WhatIf_FullMethodName    = "/vmhost.v1.PlacementService/WhatIf"
+	PlacementService_Rebalance_FullMethodName = "/vmhost.v1.PlacementService/Rebalance"
 )
 
 // PlacementServiceClient is the client API for PlacementService service.
@@ -37,6 +38,9 @@ type PlacementServiceClient interface {
 	// What would be if hosts were lost or ratios changed: which machines still have
 	// a place.
 	WhatIf(ctx context.Context, in *WhatIfRequest, opts ...grpc.CallOption) (*WhatIfResponse, error)
+	// A few moves that would improve the fleet, with what each gains. Nothing is
+	// moved: give them to MoveMachine, one after another.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
 }
 
 type placementServiceClient struct {
@@ -77,6 +81,16 @@ func (c *placementServiceClient) WhatIf(ctx context.Context, in *WhatIfRequest, 
 	return out, nil
 }
 
+func (c *placementServiceClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, PlacementService_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PlacementServiceServer is the server API for PlacementService service.
 // All implementations must embed UnimplementedPlacementServiceServer
 // for forward compatibility.
@@ -90,6 +104,9 @@ type PlacementServiceServer interface {
 	// What would be if hosts were lost or ratios changed: which machines still have
 	// a place.
 	WhatIf(context.Context, *WhatIfRequest) (*WhatIfResponse, error)
+	// A few moves that would improve the fleet, with what each gains. Nothing is
+	// moved: give them to MoveMachine, one after another.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
 	mustEmbedUnimplementedPlacementServiceServer()
 }
 
@@ -108,6 +125,9 @@ func (UnimplementedPlacementServiceServer) Capacity(context.Context, *CapacityRe
 }
 func (UnimplementedPlacementServiceServer) WhatIf(context.Context, *WhatIfRequest) (*WhatIfResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WhatIf not implemented")
+}
+func (UnimplementedPlacementServiceServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
 }
 func (UnimplementedPlacementServiceServer) mustEmbedUnimplementedPlacementServiceServer() {}
 func (UnimplementedPlacementServiceServer) testEmbeddedByValue()                          {}
@@ -184,6 +204,24 @@ func _PlacementService_WhatIf_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PlacementService_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlacementServiceServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PlacementService_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlacementServiceServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PlacementService_ServiceDesc is the grpc.ServiceDesc for PlacementService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -202,6 +240,10 @@ var PlacementService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "WhatIf",
 			Handler:    _PlacementService_WhatIf_Handler,
+		},
+		{
+			MethodName: "Rebalance",
+			Handler:    _PlacementService_Rebalance_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

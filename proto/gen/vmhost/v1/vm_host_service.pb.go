@@ -1373,6 +1373,236 @@ func (x *AddClusterMembersResponse) GetAdded() []string {
 	return nil
 }
 
+// Which host, and how.
+type DrainVmHostRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host, `vmHosts/{vm_host}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether running machines that cannot be moved live may be stopped, moved and
+	// started again.
+	AllowOffline bool `protobuf:"varint,2,opt,name=allow_offline,json=allowOffline,proto3" json:"allow_offline,omitempty"`
+	// How many machines are moved at the same time, 1 to 16. 0 means 2.
+	MaxParallel int32 `protobuf:"varint,3,opt,name=max_parallel,json=maxParallel,proto3" json:"max_parallel,omitempty"`
+	// See ComposeMachineRequest.request_id.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Only plan; change nothing, not even cordon.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainVmHostRequest) Reset() {
+	*x = DrainVmHostRequest{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainVmHostRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainVmHostRequest) ProtoMessage() {}
+
+func (x *DrainVmHostRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainVmHostRequest.ProtoReflect.Descriptor instead.
+func (*DrainVmHostRequest) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DrainVmHostRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainVmHostRequest) GetAllowOffline() bool {
+	if x != nil {
+		return x.AllowOffline
+	}
+	return false
+}
+
+func (x *DrainVmHostRequest) GetMaxParallel() int32 {
+	if x != nil {
+		return x.MaxParallel
+	}
+	return 0
+}
+
+func (x *DrainVmHostRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *DrainVmHostRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// What a drain does, or did.
+type DrainVmHostResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What becomes of each machine of ours, in the order of the plan, at most 1000;
+	// those that did not move come first in the result of one that has ended.
+	Machines []*DrainedMachine `protobuf:"bytes,1,rep,name=machines,proto3" json:"machines,omitempty"`
+	// How many machines were moved; in a plan: have a place.
+	Moved int32 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"`
+	// How many stay.
+	Stayed        int32 `protobuf:"varint,3,opt,name=stayed,proto3" json:"stayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainVmHostResult) Reset() {
+	*x = DrainVmHostResult{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainVmHostResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainVmHostResult) ProtoMessage() {}
+
+func (x *DrainVmHostResult) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainVmHostResult.ProtoReflect.Descriptor instead.
+func (*DrainVmHostResult) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *DrainVmHostResult) GetMachines() []*DrainedMachine {
+	if x != nil {
+		return x.Machines
+	}
+	return nil
+}
+
+func (x *DrainVmHostResult) GetMoved() int32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
+}
+
+func (x *DrainVmHostResult) GetStayed() int32 {
+	if x != nil {
+		return x.Stayed
+	}
+	return 0
+}
+
+// What becomes of one machine in a drain.
+type DrainedMachine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine, `machines/{machine}`.
+	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// Where it goes or went, `vmHosts/{vm_host}`; empty when it stays.
+	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// How: `live`, `offline`; empty when it stays.
+	How string `protobuf:"bytes,3,opt,name=how,proto3" json:"how,omitempty"`
+	// The operation that moves it, `operations/{operation}`; empty in a plan.
+	Operation string `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Why it stays; not set otherwise.
+	Error         *OperationError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainedMachine) Reset() {
+	*x = DrainedMachine{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainedMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainedMachine) ProtoMessage() {}
+
+func (x *DrainedMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainedMachine.ProtoReflect.Descriptor instead.
+func (*DrainedMachine) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DrainedMachine) GetMachine() string {
+	if x != nil {
+		return x.Machine
+	}
+	return ""
+}
+
+func (x *DrainedMachine) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *DrainedMachine) GetHow() string {
+	if x != nil {
+		return x.How
+	}
+	return ""
+}
+
+func (x *DrainedMachine) GetOperation() string {
+	if x != nil {
+		return x.Operation
+	}
+	return ""
+}
+
+func (x *DrainedMachine) GetError() *OperationError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 var File_vmhost_v1_vm_host_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
@@ -1476,7 +1706,24 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"_\n" +
 	"\x19AddClusterMembersResponse\x12,\n" +
 	"\bvm_hosts\x18\x01 \x03(\v2\x11.vmhost.v1.VmHostR\avmHosts\x12\x14\n" +
-	"\x05added\x18\x02 \x03(\tR\x05added*\x8d\x01\n" +
+	"\x05added\x18\x02 \x03(\tR\x05added\"\xec\x01\n" +
+	"\x12DrainVmHostRequest\x122\n" +
+	"\x04name\x18\x01 \x01(\tB\x1e\xe0A\x02\xbaH\x18r\x162\x14^vmHosts/[^/]{1,63}$R\x04name\x12#\n" +
+	"\rallow_offline\x18\x02 \x01(\bR\fallowOffline\x12,\n" +
+	"\fmax_parallel\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x10(\x00R\vmaxParallel\x12*\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"x\n" +
+	"\x11DrainVmHostResult\x125\n" +
+	"\bmachines\x18\x01 \x03(\v2\x19.vmhost.v1.DrainedMachineR\bmachines\x12\x14\n" +
+	"\x05moved\x18\x02 \x01(\x05R\x05moved\x12\x16\n" +
+	"\x06stayed\x18\x03 \x01(\x05R\x06stayed\"\x9b\x01\n" +
+	"\x0eDrainedMachine\x12\x18\n" +
+	"\amachine\x18\x01 \x01(\tR\amachine\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x10\n" +
+	"\x03how\x18\x03 \x01(\tR\x03how\x12\x1c\n" +
+	"\toperation\x18\x04 \x01(\tR\toperation\x12/\n" +
+	"\x05error\x18\x05 \x01(\v2\x19.vmhost.v1.OperationErrorR\x05error*\x8d\x01\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
@@ -1487,7 +1734,8 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"RemoveMode\x12\x1b\n" +
 	"\x17REMOVE_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REMOVE_MODE_FORGET\x10\x01\x12\x19\n" +
-	"\x15REMOVE_MODE_DECOMPOSE\x10\x022\xc0\t\n" +
+	"\x15REMOVE_MODE_DECOMPOSE\x10\x022\xab\n" +
+	"\n" +
 	"\rVmHostService\x12_\n" +
 	"\fCreateVmHost\x12\x1e.vmhost.v1.CreateVmHostRequest\x1a\x11.vmhost.v1.VmHost\"\x1c\x82\xd3\xe4\x93\x02\x16:\avm_host\"\v/v1/vmHosts\x12Y\n" +
 	"\tGetVmHost\x12\x1b.vmhost.v1.GetVmHostRequest\x1a\x11.vmhost.v1.VmHost\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/{name=vmHosts/*}\x12a\n" +
@@ -1495,7 +1743,8 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\fUpdateVmHost\x12\x1e.vmhost.v1.UpdateVmHostRequest\x1a\x11.vmhost.v1.VmHost\"-\x82\xd3\xe4\x93\x02':\avm_host2\x1c/v1/{vm_host.name=vmHosts/*}\x12m\n" +
 	"\fDeleteVmHost\x12\x1e.vmhost.v1.DeleteVmHostRequest\x1a\x1f.vmhost.v1.DeleteVmHostResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/{name=vmHosts/*}\x12l\n" +
 	"\fRemoveVmHost\x12\x1e.vmhost.v1.RemoveVmHostRequest\x1a\x14.vmhost.v1.Operation\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=vmHosts/*}:remove\x12\x91\x01\n" +
-	"\x11AddClusterMembers\x12#.vmhost.v1.AddClusterMembersRequest\x1a$.vmhost.v1.AddClusterMembersResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/{name=vmHosts/*}:addClusterMembers\x12o\n" +
+	"\x11AddClusterMembers\x12#.vmhost.v1.AddClusterMembersRequest\x1a$.vmhost.v1.AddClusterMembersResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/{name=vmHosts/*}:addClusterMembers\x12i\n" +
+	"\vDrainVmHost\x12\x1d.vmhost.v1.DrainVmHostRequest\x1a\x14.vmhost.v1.Operation\"%\x82\xd3\xe4\x93\x02\x1f:\x01*\"\x1a/v1/{name=vmHosts/*}:drain\x12o\n" +
 	"\rRefreshVmHost\x12\x1f.vmhost.v1.RefreshVmHostRequest\x1a\x14.vmhost.v1.Operation\"'\x82\xd3\xe4\x93\x02!:\x01*\"\x1c/v1/{name=vmHosts/*}:refresh\x12i\n" +
 	"\fCordonVmHost\x12\x1e.vmhost.v1.CordonVmHostRequest\x1a\x11.vmhost.v1.VmHost\"&\x82\xd3\xe4\x93\x02 :\x01*\"\x1b/v1/{name=vmHosts/*}:cordon\x12o\n" +
 	"\x0eUncordonVmHost\x12 .vmhost.v1.UncordonVmHostRequest\x1a\x11.vmhost.v1.VmHost\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/{name=vmHosts/*}:uncordon\x12`\n" +
@@ -1514,7 +1763,7 @@ func file_vmhost_v1_vm_host_service_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_vm_host_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_vmhost_v1_vm_host_service_proto_goTypes = []any{
 	(CheckStatus)(0),                  // 0: vmhost.v1.CheckStatus
 	(RemoveMode)(0),                   // 1: vmhost.v1.RemoveMode
@@ -1535,54 +1784,62 @@ var file_vmhost_v1_vm_host_service_proto_goTypes = []any{
 	(*RemoveVmHostResult)(nil),        // 16: vmhost.v1.RemoveVmHostResult
 	(*AddClusterMembersRequest)(nil),  // 17: vmhost.v1.AddClusterMembersRequest
 	(*AddClusterMembersResponse)(nil), // 18: vmhost.v1.AddClusterMembersResponse
-	(*VmHost)(nil),                    // 19: vmhost.v1.VmHost
-	(*fieldmaskpb.FieldMask)(nil),     // 20: google.protobuf.FieldMask
-	(*Credential)(nil),                // 21: vmhost.v1.Credential
-	(VmHostType)(0),                   // 22: vmhost.v1.VmHostType
-	(*VmHostObservation)(nil),         // 23: vmhost.v1.VmHostObservation
-	(*BatchResult)(nil),               // 24: vmhost.v1.BatchResult
-	(*Operation)(nil),                 // 25: vmhost.v1.Operation
+	(*DrainVmHostRequest)(nil),        // 19: vmhost.v1.DrainVmHostRequest
+	(*DrainVmHostResult)(nil),         // 20: vmhost.v1.DrainVmHostResult
+	(*DrainedMachine)(nil),            // 21: vmhost.v1.DrainedMachine
+	(*VmHost)(nil),                    // 22: vmhost.v1.VmHost
+	(*fieldmaskpb.FieldMask)(nil),     // 23: google.protobuf.FieldMask
+	(*Credential)(nil),                // 24: vmhost.v1.Credential
+	(VmHostType)(0),                   // 25: vmhost.v1.VmHostType
+	(*VmHostObservation)(nil),         // 26: vmhost.v1.VmHostObservation
+	(*BatchResult)(nil),               // 27: vmhost.v1.BatchResult
+	(*OperationError)(nil),            // 28: vmhost.v1.OperationError
+	(*Operation)(nil),                 // 29: vmhost.v1.Operation
 }
 var file_vmhost_v1_vm_host_service_proto_depIdxs = []int32{
-	19, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	19, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
-	19, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	20, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
-	21, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
-	22, // 5: vmhost.v1.CheckVmHostRequest.type:type_name -> vmhost.v1.VmHostType
+	22, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	22, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	22, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	23, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	24, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
+	25, // 5: vmhost.v1.CheckVmHostRequest.type:type_name -> vmhost.v1.VmHostType
 	14, // 6: vmhost.v1.CheckVmHostResult.items:type_name -> vmhost.v1.CheckItem
-	23, // 7: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
+	26, // 7: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
 	0,  // 8: vmhost.v1.CheckItem.status:type_name -> vmhost.v1.CheckStatus
 	1,  // 9: vmhost.v1.RemoveVmHostRequest.mode:type_name -> vmhost.v1.RemoveMode
-	24, // 10: vmhost.v1.RemoveVmHostResult.results:type_name -> vmhost.v1.BatchResult
-	19, // 11: vmhost.v1.AddClusterMembersResponse.vm_hosts:type_name -> vmhost.v1.VmHost
-	2,  // 12: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
-	3,  // 13: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
-	4,  // 14: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
-	6,  // 15: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
-	7,  // 16: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
-	15, // 17: vmhost.v1.VmHostService.RemoveVmHost:input_type -> vmhost.v1.RemoveVmHostRequest
-	17, // 18: vmhost.v1.VmHostService.AddClusterMembers:input_type -> vmhost.v1.AddClusterMembersRequest
-	9,  // 19: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
-	10, // 20: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
-	11, // 21: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
-	12, // 22: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
-	19, // 23: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
-	19, // 24: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
-	5,  // 25: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
-	19, // 26: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
-	8,  // 27: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
-	25, // 28: vmhost.v1.VmHostService.RemoveVmHost:output_type -> vmhost.v1.Operation
-	18, // 29: vmhost.v1.VmHostService.AddClusterMembers:output_type -> vmhost.v1.AddClusterMembersResponse
-	25, // 30: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
-	19, // 31: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
-	19, // 32: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
-	25, // 33: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
-	23, // [23:34] is the sub-list for method output_type
-	12, // [12:23] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	27, // 10: vmhost.v1.RemoveVmHostResult.results:type_name -> vmhost.v1.BatchResult
+	22, // 11: vmhost.v1.AddClusterMembersResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	21, // 12: vmhost.v1.DrainVmHostResult.machines:type_name -> vmhost.v1.DrainedMachine
+	28, // 13: vmhost.v1.DrainedMachine.error:type_name -> vmhost.v1.OperationError
+	2,  // 14: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
+	3,  // 15: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
+	4,  // 16: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
+	6,  // 17: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
+	7,  // 18: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
+	15, // 19: vmhost.v1.VmHostService.RemoveVmHost:input_type -> vmhost.v1.RemoveVmHostRequest
+	17, // 20: vmhost.v1.VmHostService.AddClusterMembers:input_type -> vmhost.v1.AddClusterMembersRequest
+	19, // 21: vmhost.v1.VmHostService.DrainVmHost:input_type -> vmhost.v1.DrainVmHostRequest
+	9,  // 22: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
+	10, // 23: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
+	11, // 24: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
+	12, // 25: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
+	22, // 26: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
+	22, // 27: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
+	5,  // 28: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
+	22, // 29: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
+	8,  // 30: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
+	29, // 31: vmhost.v1.VmHostService.RemoveVmHost:output_type -> vmhost.v1.Operation
+	18, // 32: vmhost.v1.VmHostService.AddClusterMembers:output_type -> vmhost.v1.AddClusterMembersResponse
+	29, // 33: vmhost.v1.VmHostService.DrainVmHost:output_type -> vmhost.v1.Operation
+	29, // 34: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
+	22, // 35: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
+	22, // 36: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
+	29, // 37: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
+	26, // [26:38] is the sub-list for method output_type
+	14, // [14:26] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_service_proto_init() }
@@ -1599,7 +1856,7 @@ func file_vmhost_v1_vm_host_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_service_proto_rawDesc), len(file_vmhost_v1_vm_host_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

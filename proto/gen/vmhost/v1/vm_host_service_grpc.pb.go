@@ -26,6 +26,7 @@ const (
 	VmHostService_DeleteVmHost_FullMethodName      = "/vmhost.v1.VmHostService/DeleteVmHost"
 	VmHostService_RemoveVmHost_FullMethodName      = "/vmhost.v1.VmHostService/RemoveVmHost"
 	VmHostService_AddClusterMembers_FullMethodName = "/vmhost.v1.VmHostService/AddClusterMembers"
+	VmHostService_DrainVmHost_FullMethodName       = "/vmhost.v1.VmHostService/DrainVmHost"
 	VmHostService_RefreshVmHost_FullMethodName     = "/vmhost.v1.VmHostService/RefreshVmHost"
 	VmHostService_CordonVmHost_FullMethodName      = "/vmhost.v1.VmHostService/CordonVmHost"
 	VmHostService_UncordonVmHost_FullMethodName    = "/vmhost.v1.VmHostService/UncordonVmHost"
@@ -68,6 +69,13 @@ type VmHostServiceClient interface {
 	// with the same credential, project, zone, resource pool, tags and ratios.
 	// Errors: WRONG_STATE (no cluster, or not seen yet).
 	AddClusterMembers(ctx context.Context, in *AddClusterMembersRequest, opts ...grpc.CallOption) (*AddClusterMembersResponse, error)
+	// Cordons a host and brings its machines to others, one operation for each
+	// (MoveMachine), the largest first. What has no place or cannot be moved stays
+	// where and as it is. The operation's response is a DrainVmHostResult; it
+	// succeeds when no machine of ours is left. With validate_only nothing changes
+	// and the response is the plan. A cancel begins no further move. Errors:
+	// NOT_FOUND.
+	DrainVmHost(ctx context.Context, in *DrainVmHostRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Reads the host anew. The operation's response is the VmHost.
 	RefreshVmHost(ctx context.Context, in *RefreshVmHostRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Stops placing on the host. Its machines go on.
@@ -158,6 +166,16 @@ func (c *vmHostServiceClient) AddClusterMembers(ctx context.Context, in *AddClus
 	return out, nil
 }
 
+func (c *vmHostServiceClient) DrainVmHost(ctx context.Context, in *DrainVmHostRequest, opts ...grpc.CallOption) (*Operation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Operation)
+	err := c.cc.Invoke(ctx, VmHostService_DrainVmHost_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *vmHostServiceClient) RefreshVmHost(ctx context.Context, in *RefreshVmHostRequest, opts ...grpc.CallOption) (*Operation, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Operation)
@@ -234,6 +252,13 @@ type VmHostServiceServer interface {
 	// with the same credential, project, zone, resource pool, tags and ratios.
 	// Errors: WRONG_STATE (no cluster, or not seen yet).
 	AddClusterMembers(context.Context, *AddClusterMembersRequest) (*AddClusterMembersResponse, error)
+	// Cordons a host and brings its machines to others, one operation for each
+	// (MoveMachine), the largest first. What has no place or cannot be moved stays
+	// where and as it is. The operation's response is a DrainVmHostResult; it
+	// succeeds when no machine of ours is left. With validate_only nothing changes
+	// and the response is the plan. A cancel begins no further move. Errors:
+	// NOT_FOUND.
+	DrainVmHost(context.Context, *DrainVmHostRequest) (*Operation, error)
 	// Reads the host anew. The operation's response is the VmHost.
 	RefreshVmHost(context.Context, *RefreshVmHostRequest) (*Operation, error)
 	// Stops placing on the host. Its machines go on.
@@ -274,6 +299,9 @@ func (UnimplementedVmHostServiceServer) RemoveVmHost(context.Context, *RemoveVmH
 }
 func (UnimplementedVmHostServiceServer) AddClusterMembers(context.Context, *AddClusterMembersRequest) (*AddClusterMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddClusterMembers not implemented")
+}
+func (UnimplementedVmHostServiceServer) DrainVmHost(context.Context, *DrainVmHostRequest) (*Operation, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrainVmHost not implemented")
 }
 func (UnimplementedVmHostServiceServer) RefreshVmHost(context.Context, *RefreshVmHostRequest) (*Operation, error) {
 	return nil, status.Error(codes.Unimplemented, "method RefreshVmHost not implemented")
@@ -434,6 +462,24 @@ func _VmHostService_AddClusterMembers_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _VmHostService_DrainVmHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainVmHostRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(VmHostServiceServer).DrainVmHost(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: VmHostService_DrainVmHost_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(VmHostServiceServer).DrainVmHost(ctx, req.(*DrainVmHostRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _VmHostService_RefreshVmHost_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RefreshVmHostRequest)
 	if err := dec(in); err != nil {
@@ -540,6 +586,10 @@ var VmHostService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AddClusterMembers",
 			Handler:    _VmHostService_AddClusterMembers_Handler,
+		},
+		{
+			MethodName: "DrainVmHost",
+			Handler:    _VmHostService_DrainVmHost_Handler,
 		},
 		{
 			MethodName: "RefreshVmHost",

@@ -44,7 +44,7 @@ func fullName(m protoreflect.MethodDescriptor) string {
 
 // reads says whether a method only looks, by its name.
 func reads(m protoreflect.MethodDescriptor) bool {
-	for _, verb := range []string{"Get", "List", "Watch", "Wait", "Explain", "Capacity", "WhatIf"} {
+	for _, verb := range []string{"Get", "List", "Watch", "Wait", "Explain", "Capacity", "WhatIf", "Rebalance"} {
 		if strings.HasPrefix(string(m.Name()), verb) {
 			return true
 		}

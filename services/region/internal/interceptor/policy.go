@@ -34,6 +34,7 @@ func APIPolicy() Policy {
 		vmhostv1.VmHostService_UncordonVmHost_FullMethodName:    operator,
 		vmhostv1.VmHostService_CheckVmHost_FullMethodName:       operator,
 		vmhostv1.VmHostService_RemoveVmHost_FullMethodName:      operator,
+		vmhostv1.VmHostService_DrainVmHost_FullMethodName:       operator,
 		vmhostv1.VmHostService_AddClusterMembers_FullMethodName: operator,
 
 		vmhostv1.MachineService_GetMachine_FullMethodName:        viewer,
@@ -51,6 +52,7 @@ func APIPolicy() Policy {
 		vmhostv1.MachineService_BatchChangePower_FullMethodName:  composer,
 		vmhostv1.MachineService_ReadConsoleLog_FullMethodName:    composer,
 		vmhostv1.MachineService_AttachConsole_FullMethodName:     composer,
+		vmhostv1.MachineService_MoveMachine_FullMethodName:       operator,
 		vmhostv1.MachineService_AdoptMachine_FullMethodName:      operator,
 		vmhostv1.MachineService_ReleaseMachine_FullMethodName:    operator,
 
@@ -71,9 +73,10 @@ func APIPolicy() Policy {
 		vmhostv1.ResourcePoolService_UpdateResourcePool_FullMethodName: operator,
 		vmhostv1.ResourcePoolService_DeleteResourcePool_FullMethodName: operator,
 
-		vmhostv1.PlacementService_Explain_FullMethodName:  viewer,
-		vmhostv1.PlacementService_Capacity_FullMethodName: viewer,
-		vmhostv1.PlacementService_WhatIf_FullMethodName:   viewer,
+		vmhostv1.PlacementService_Explain_FullMethodName:   viewer,
+		vmhostv1.PlacementService_Capacity_FullMethodName:  viewer,
+		vmhostv1.PlacementService_WhatIf_FullMethodName:    viewer,
+		vmhostv1.PlacementService_Rebalance_FullMethodName: viewer,
 
 		vmhostv1.PlacementPolicyService_GetPlacementPolicy_FullMethodName:    viewer,
 		vmhostv1.PlacementPolicyService_ListPlacementPolicies_FullMethodName: viewer,

@@ -218,6 +218,7 @@ type Step struct {
 	//	*Step_CheckHost
 	//	*Step_AdoptMachine
 	//	*Step_ReleaseMachine
+	//	*Step_MoveMachine
 	Action        isStep_Action `protobuf_oneof:"action"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -374,6 +375,15 @@ func (x *Step) GetReleaseMachine() *ReleaseMachine {
 	return nil
 }
 
+func (x *Step) GetMoveMachine() *MoveMachine {
+	if x != nil {
+		if x, ok := x.Action.(*Step_MoveMachine); ok {
+			return x.MoveMachine
+		}
+	}
+	return nil
+}
+
 type isStep_Action interface {
 	isStep_Action()
 }
@@ -418,6 +428,11 @@ type Step_ReleaseMachine struct {
 	ReleaseMachine *ReleaseMachine `protobuf:"bytes,14,opt,name=release_machine,json=releaseMachine,proto3,oneof"`
 }
 
+type Step_MoveMachine struct {
+	// Bring a machine to another hypervisor.
+	MoveMachine *MoveMachine `protobuf:"bytes,15,opt,name=move_machine,json=moveMachine,proto3,oneof"`
+}
+
 func (*Step_CreateMachine) isStep_Action() {}
 
 func (*Step_DeleteMachine) isStep_Action() {}
@@ -434,6 +449,116 @@ func (*Step_AdoptMachine) isStep_Action() {}
 
 func (*Step_ReleaseMachine) isStep_Action() {}
 
+func (*Step_MoveMachine) isStep_Action() {}
+
+// Bring a machine of ours from the step's host to another hypervisor of its kind.
+// The rack of the source does all of it, with a connection to each. There already
+// and gone from the source counts as done; there and on the source, what runs is
+// the machine, and the other is undone first. Disks are copied and their copies
+// verified, and the source is removed last. After a failure the machine is on
+// the source as it was and nothing of it is left on the destination, or the error
+// is classed as one after which that is not known.
+type MoveMachine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The machine as it is on the source.
+	Machine *v1.Machine `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
+	// The same machine as it will be on the destination: storage_pool and volume of
+	// its disks, source and kind of its interfaces, pinned_cores.
+	Moved *v1.Machine `protobuf:"bytes,2,opt,name=moved,proto3" json:"moved,omitempty"`
+	// The destination.
+	Destination *MoveDestination `protobuf:"bytes,3,opt,name=destination,proto3" json:"destination,omitempty"`
+	// Whether to move it live if it runs.
+	Live bool `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`
+	// Whether a running machine may be stopped, and started again on the
+	// destination, when it is not moved live. Otherwise ERROR_CLASS_REFUSED.
+	AllowOffline bool `protobuf:"varint,5,opt,name=allow_offline,json=allowOffline,proto3" json:"allow_offline,omitempty"`
+	// How long the guest may take to stop.
+	GracePeriod *durationpb.Duration `protobuf:"bytes,6,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
+	// Whether the hypervisor starts it when the host boots.
+	Autostart     bool `protobuf:"varint,7,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveMachine) Reset() {
+	*x = MoveMachine{}
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveMachine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveMachine) ProtoMessage() {}
+
+func (x *MoveMachine) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveMachine.ProtoReflect.Descriptor instead.
+func (*MoveMachine) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MoveMachine) GetMachine() *v1.Machine {
+	if x != nil {
+		return x.Machine
+	}
+	return nil
+}
+
+func (x *MoveMachine) GetMoved() *v1.Machine {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+func (x *MoveMachine) GetDestination() *MoveDestination {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *MoveMachine) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *MoveMachine) GetAllowOffline() bool {
+	if x != nil {
+		return x.AllowOffline
+	}
+	return false
+}
+
+func (x *MoveMachine) GetGracePeriod() *durationpb.Duration {
+	if x != nil {
+		return x.GracePeriod
+	}
+	return nil
+}
+
+func (x *MoveMachine) GetAutostart() bool {
+	if x != nil {
+		return x.Autostart
+	}
+	return false
+}
+
 // Put our metadata on a machine that carries none; one that carries this uid
 // already counts as done. Nothing else of it changes.
 type AdoptMachine struct {
@@ -446,7 +571,7 @@ type AdoptMachine struct {
 
 func (x *AdoptMachine) Reset() {
 	*x = AdoptMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +583,7 @@ func (x *AdoptMachine) String() string {
 func (*AdoptMachine) ProtoMessage() {}
 
 func (x *AdoptMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[1]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +596,7 @@ func (x *AdoptMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptMachine.ProtoReflect.Descriptor instead.
 func (*AdoptMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *AdoptMachine) GetMachine() *v1.Machine {
@@ -493,7 +618,7 @@ type ReleaseMachine struct {
 
 func (x *ReleaseMachine) Reset() {
 	*x = ReleaseMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -505,7 +630,7 @@ func (x *ReleaseMachine) String() string {
 func (*ReleaseMachine) ProtoMessage() {}
 
 func (x *ReleaseMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[2]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -518,7 +643,7 @@ func (x *ReleaseMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseMachine.ProtoReflect.Descriptor instead.
 func (*ReleaseMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{2}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReleaseMachine) GetMachine() *v1.Machine {
@@ -526,6 +651,116 @@ func (x *ReleaseMachine) GetMachine() *v1.Machine {
 		return x.Machine
 	}
 	return nil
+}
+
+// The hypervisor that a machine is brought to.
+type MoveDestination struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host, `vmHosts/{vm_host}`.
+	VmHost string `protobuf:"bytes,1,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// The host's uid.
+	Uid string `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	// The hypervisor.
+	Type v1.VmHostType `protobuf:"varint,3,opt,name=type,proto3,enum=vmhost.v1.VmHostType" json:"type,omitempty"`
+	// Where it answers.
+	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
+	// The confirmed host key, see VmHost.host_key.
+	HostKey string `protobuf:"bytes,5,opt,name=host_key,json=hostKey,proto3" json:"host_key,omitempty"`
+	// The credential, sealed as in Assignment to the rack of the source, with the
+	// additional data `move/` and the step's operation.
+	SealedCredential []byte `protobuf:"bytes,6,opt,name=sealed_credential,json=sealedCredential,proto3" json:"sealed_credential,omitempty"`
+	// LXD: the project.
+	Project string `protobuf:"bytes,7,opt,name=project,proto3" json:"project,omitempty"`
+	// LXD: the cluster member; empty: the one that answers.
+	ClusterMember string `protobuf:"bytes,8,opt,name=cluster_member,json=clusterMember,proto3" json:"cluster_member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveDestination) Reset() {
+	*x = MoveDestination{}
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveDestination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveDestination) ProtoMessage() {}
+
+func (x *MoveDestination) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveDestination.ProtoReflect.Descriptor instead.
+func (*MoveDestination) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MoveDestination) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
+	}
+	return ""
+}
+
+func (x *MoveDestination) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *MoveDestination) GetType() v1.VmHostType {
+	if x != nil {
+		return x.Type
+	}
+	return v1.VmHostType(0)
+}
+
+func (x *MoveDestination) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *MoveDestination) GetHostKey() string {
+	if x != nil {
+		return x.HostKey
+	}
+	return ""
+}
+
+func (x *MoveDestination) GetSealedCredential() []byte {
+	if x != nil {
+		return x.SealedCredential
+	}
+	return nil
+}
+
+func (x *MoveDestination) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *MoveDestination) GetClusterMember() string {
+	if x != nil {
+		return x.ClusterMember
+	}
+	return ""
 }
 
 // Make a machine; a machine of that uid that is there already counts as made.
@@ -543,7 +778,7 @@ type CreateMachine struct {
 
 func (x *CreateMachine) Reset() {
 	*x = CreateMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +790,7 @@ func (x *CreateMachine) String() string {
 func (*CreateMachine) ProtoMessage() {}
 
 func (x *CreateMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[3]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +803,7 @@ func (x *CreateMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMachine.ProtoReflect.Descriptor instead.
 func (*CreateMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateMachine) GetMachine() *v1.Machine {
@@ -596,7 +831,7 @@ type DeleteMachine struct {
 
 func (x *DeleteMachine) Reset() {
 	*x = DeleteMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +843,7 @@ func (x *DeleteMachine) String() string {
 func (*DeleteMachine) ProtoMessage() {}
 
 func (x *DeleteMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[4]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +856,7 @@ func (x *DeleteMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteMachine.ProtoReflect.Descriptor instead.
 func (*DeleteMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeleteMachine) GetMachine() *v1.Machine {
@@ -650,7 +885,7 @@ type SetPower struct {
 
 func (x *SetPower) Reset() {
 	*x = SetPower{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +897,7 @@ func (x *SetPower) String() string {
 func (*SetPower) ProtoMessage() {}
 
 func (x *SetPower) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[5]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +910,7 @@ func (x *SetPower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPower.ProtoReflect.Descriptor instead.
 func (*SetPower) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SetPower) GetUid() string {
@@ -724,7 +959,7 @@ type ObserveMachine struct {
 
 func (x *ObserveMachine) Reset() {
 	*x = ObserveMachine{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +971,7 @@ func (x *ObserveMachine) String() string {
 func (*ObserveMachine) ProtoMessage() {}
 
 func (x *ObserveMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[6]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +984,7 @@ func (x *ObserveMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObserveMachine.ProtoReflect.Descriptor instead.
 func (*ObserveMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ObserveMachine) GetUid() string {
@@ -768,7 +1003,7 @@ type RefreshHost struct {
 
 func (x *RefreshHost) Reset() {
 	*x = RefreshHost{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +1015,7 @@ func (x *RefreshHost) String() string {
 func (*RefreshHost) ProtoMessage() {}
 
 func (x *RefreshHost) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[7]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +1028,7 @@ func (x *RefreshHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshHost.ProtoReflect.Descriptor instead.
 func (*RefreshHost) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{9}
 }
 
 // Try an address.
@@ -818,7 +1053,7 @@ type CheckHost struct {
 
 func (x *CheckHost) Reset() {
 	*x = CheckHost{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -830,7 +1065,7 @@ func (x *CheckHost) String() string {
 func (*CheckHost) ProtoMessage() {}
 
 func (x *CheckHost) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[8]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -843,7 +1078,7 @@ func (x *CheckHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckHost.ProtoReflect.Descriptor instead.
 func (*CheckHost) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CheckHost) GetType() v1.VmHostType {
@@ -899,7 +1134,7 @@ type StepAccepted struct {
 
 func (x *StepAccepted) Reset() {
 	*x = StepAccepted{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1146,7 @@ func (x *StepAccepted) String() string {
 func (*StepAccepted) ProtoMessage() {}
 
 func (x *StepAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[9]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1159,7 @@ func (x *StepAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepAccepted.ProtoReflect.Descriptor instead.
 func (*StepAccepted) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StepAccepted) GetId() string {
@@ -951,7 +1186,7 @@ type StepResult struct {
 
 func (x *StepResult) Reset() {
 	*x = StepResult{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1198,7 @@ func (x *StepResult) String() string {
 func (*StepResult) ProtoMessage() {}
 
 func (x *StepResult) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[10]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1211,7 @@ func (x *StepResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResult.ProtoReflect.Descriptor instead.
 func (*StepResult) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StepResult) GetId() string {
@@ -1018,7 +1253,7 @@ type StepResultAck struct {
 
 func (x *StepResultAck) Reset() {
 	*x = StepResultAck{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1265,7 @@ func (x *StepResultAck) String() string {
 func (*StepResultAck) ProtoMessage() {}
 
 func (x *StepResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[11]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1278,7 @@ func (x *StepResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResultAck.ProtoReflect.Descriptor instead.
 func (*StepResultAck) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StepResultAck) GetId() string {
@@ -1070,7 +1305,7 @@ type StepError struct {
 
 func (x *StepError) Reset() {
 	*x = StepError{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1317,7 @@ func (x *StepError) String() string {
 func (*StepError) ProtoMessage() {}
 
 func (x *StepError) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[12]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1330,7 @@ func (x *StepError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepError.ProtoReflect.Descriptor instead.
 func (*StepError) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StepError) GetClass() ErrorClass {
@@ -1130,7 +1365,7 @@ var File_vmhost_rack_v1_step_proto protoreflect.FileDescriptor
 
 const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmhost/rack/v1/step.proto\x12\x0evmhost.rack.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\"\xe4\x05\n" +
+	"\x19vmhost/rack/v1/step.proto\x12\x0evmhost.rack.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x17vmhost/v1/machine.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\"\xa6\x06\n" +
 	"\x04Step\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\toperation\x18\x02 \x01(\tR\toperation\x12\x17\n" +
@@ -1147,12 +1382,30 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\n" +
 	"check_host\x18\f \x01(\v2\x19.vmhost.rack.v1.CheckHostH\x00R\tcheckHost\x12C\n" +
 	"\radopt_machine\x18\r \x01(\v2\x1c.vmhost.rack.v1.AdoptMachineH\x00R\fadoptMachine\x12I\n" +
-	"\x0frelease_machine\x18\x0e \x01(\v2\x1e.vmhost.rack.v1.ReleaseMachineH\x00R\x0ereleaseMachineB\b\n" +
-	"\x06action\"<\n" +
+	"\x0frelease_machine\x18\x0e \x01(\v2\x1e.vmhost.rack.v1.ReleaseMachineH\x00R\x0ereleaseMachine\x12@\n" +
+	"\fmove_machine\x18\x0f \x01(\v2\x1b.vmhost.rack.v1.MoveMachineH\x00R\vmoveMachineB\b\n" +
+	"\x06action\"\xbd\x02\n" +
+	"\vMoveMachine\x12,\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\x12(\n" +
+	"\x05moved\x18\x02 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12A\n" +
+	"\vdestination\x18\x03 \x01(\v2\x1f.vmhost.rack.v1.MoveDestinationR\vdestination\x12\x12\n" +
+	"\x04live\x18\x04 \x01(\bR\x04live\x12#\n" +
+	"\rallow_offline\x18\x05 \x01(\bR\fallowOffline\x12<\n" +
+	"\fgrace_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x1c\n" +
+	"\tautostart\x18\a \x01(\bR\tautostart\"<\n" +
 	"\fAdoptMachine\x12,\n" +
 	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\">\n" +
 	"\x0eReleaseMachine\x12,\n" +
-	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\"[\n" +
+	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\"\x8a\x02\n" +
+	"\x0fMoveDestination\x12\x17\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12)\n" +
+	"\x04type\x18\x03 \x01(\x0e2\x15.vmhost.v1.VmHostTypeR\x04type\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x19\n" +
+	"\bhost_key\x18\x05 \x01(\tR\ahostKey\x12+\n" +
+	"\x11sealed_credential\x18\x06 \x01(\fR\x10sealedCredential\x12\x18\n" +
+	"\aproject\x18\a \x01(\tR\aproject\x12%\n" +
+	"\x0ecluster_member\x18\b \x01(\tR\rclusterMember\"[\n" +
 	"\rCreateMachine\x12,\n" +
 	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\x12\x1c\n" +
 	"\tautostart\x18\x02 \x01(\bR\tautostart\"=\n" +
@@ -1228,55 +1481,63 @@ func file_vmhost_rack_v1_step_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_rack_v1_step_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_vmhost_rack_v1_step_proto_goTypes = []any{
 	(PowerAction)(0),             // 0: vmhost.rack.v1.PowerAction
 	(ErrorClass)(0),              // 1: vmhost.rack.v1.ErrorClass
 	(*Step)(nil),                 // 2: vmhost.rack.v1.Step
-	(*AdoptMachine)(nil),         // 3: vmhost.rack.v1.AdoptMachine
-	(*ReleaseMachine)(nil),       // 4: vmhost.rack.v1.ReleaseMachine
-	(*CreateMachine)(nil),        // 5: vmhost.rack.v1.CreateMachine
-	(*DeleteMachine)(nil),        // 6: vmhost.rack.v1.DeleteMachine
-	(*SetPower)(nil),             // 7: vmhost.rack.v1.SetPower
-	(*ObserveMachine)(nil),       // 8: vmhost.rack.v1.ObserveMachine
-	(*RefreshHost)(nil),          // 9: vmhost.rack.v1.RefreshHost
-	(*CheckHost)(nil),            // 10: vmhost.rack.v1.CheckHost
-	(*StepAccepted)(nil),         // 11: vmhost.rack.v1.StepAccepted
-	(*StepResult)(nil),           // 12: vmhost.rack.v1.StepResult
-	(*StepResultAck)(nil),        // 13: vmhost.rack.v1.StepResultAck
-	(*StepError)(nil),            // 14: vmhost.rack.v1.StepError
-	(*durationpb.Duration)(nil),  // 15: google.protobuf.Duration
-	(*v1.Machine)(nil),           // 16: vmhost.v1.Machine
-	(v1.VmHostType)(0),           // 17: vmhost.v1.VmHostType
-	(*MachineObservation)(nil),   // 18: vmhost.rack.v1.MachineObservation
-	(*v1.CheckVmHostResult)(nil), // 19: vmhost.v1.CheckVmHostResult
+	(*MoveMachine)(nil),          // 3: vmhost.rack.v1.MoveMachine
+	(*AdoptMachine)(nil),         // 4: vmhost.rack.v1.AdoptMachine
+	(*ReleaseMachine)(nil),       // 5: vmhost.rack.v1.ReleaseMachine
+	(*MoveDestination)(nil),      // 6: vmhost.rack.v1.MoveDestination
+	(*CreateMachine)(nil),        // 7: vmhost.rack.v1.CreateMachine
+	(*DeleteMachine)(nil),        // 8: vmhost.rack.v1.DeleteMachine
+	(*SetPower)(nil),             // 9: vmhost.rack.v1.SetPower
+	(*ObserveMachine)(nil),       // 10: vmhost.rack.v1.ObserveMachine
+	(*RefreshHost)(nil),          // 11: vmhost.rack.v1.RefreshHost
+	(*CheckHost)(nil),            // 12: vmhost.rack.v1.CheckHost
+	(*StepAccepted)(nil),         // 13: vmhost.rack.v1.StepAccepted
+	(*StepResult)(nil),           // 14: vmhost.rack.v1.StepResult
+	(*StepResultAck)(nil),        // 15: vmhost.rack.v1.StepResultAck
+	(*StepError)(nil),            // 16: vmhost.rack.v1.StepError
+	(*durationpb.Duration)(nil),  // 17: google.protobuf.Duration
+	(*v1.Machine)(nil),           // 18: vmhost.v1.Machine
+	(v1.VmHostType)(0),           // 19: vmhost.v1.VmHostType
+	(*MachineObservation)(nil),   // 20: vmhost.rack.v1.MachineObservation
+	(*v1.CheckVmHostResult)(nil), // 21: vmhost.v1.CheckVmHostResult
 }
 var file_vmhost_rack_v1_step_proto_depIdxs = []int32{
-	15, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
-	5,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
-	6,  // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
-	7,  // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
-	8,  // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
-	9,  // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
-	10, // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
-	3,  // 7: vmhost.rack.v1.Step.adopt_machine:type_name -> vmhost.rack.v1.AdoptMachine
-	4,  // 8: vmhost.rack.v1.Step.release_machine:type_name -> vmhost.rack.v1.ReleaseMachine
-	16, // 9: vmhost.rack.v1.AdoptMachine.machine:type_name -> vmhost.v1.Machine
-	16, // 10: vmhost.rack.v1.ReleaseMachine.machine:type_name -> vmhost.v1.Machine
-	16, // 11: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
-	16, // 12: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
-	0,  // 13: vmhost.rack.v1.SetPower.action:type_name -> vmhost.rack.v1.PowerAction
-	15, // 14: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
-	17, // 15: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
-	14, // 16: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
-	18, // 17: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
-	19, // 18: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
-	1,  // 19: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
+	7,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
+	8,  // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
+	9,  // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
+	10, // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
+	11, // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
+	12, // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
+	4,  // 7: vmhost.rack.v1.Step.adopt_machine:type_name -> vmhost.rack.v1.AdoptMachine
+	5,  // 8: vmhost.rack.v1.Step.release_machine:type_name -> vmhost.rack.v1.ReleaseMachine
+	3,  // 9: vmhost.rack.v1.Step.move_machine:type_name -> vmhost.rack.v1.MoveMachine
+	18, // 10: vmhost.rack.v1.MoveMachine.machine:type_name -> vmhost.v1.Machine
+	18, // 11: vmhost.rack.v1.MoveMachine.moved:type_name -> vmhost.v1.Machine
+	6,  // 12: vmhost.rack.v1.MoveMachine.destination:type_name -> vmhost.rack.v1.MoveDestination
+	17, // 13: vmhost.rack.v1.MoveMachine.grace_period:type_name -> google.protobuf.Duration
+	18, // 14: vmhost.rack.v1.AdoptMachine.machine:type_name -> vmhost.v1.Machine
+	18, // 15: vmhost.rack.v1.ReleaseMachine.machine:type_name -> vmhost.v1.Machine
+	19, // 16: vmhost.rack.v1.MoveDestination.type:type_name -> vmhost.v1.VmHostType
+	18, // 17: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
+	18, // 18: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
+	0,  // 19: vmhost.rack.v1.SetPower.action:type_name -> vmhost.rack.v1.PowerAction
+	17, // 20: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
+	19, // 21: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
+	16, // 22: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
+	20, // 23: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
+	21, // 24: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
+	1,  // 25: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_rack_v1_step_proto_init() }
@@ -1294,6 +1555,7 @@ func file_vmhost_rack_v1_step_proto_init() {
 		(*Step_CheckHost)(nil),
 		(*Step_AdoptMachine)(nil),
 		(*Step_ReleaseMachine)(nil),
+		(*Step_MoveMachine)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1301,7 +1563,7 @@ func file_vmhost_rack_v1_step_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_rack_v1_step_proto_rawDesc), len(file_vmhost_rack_v1_step_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

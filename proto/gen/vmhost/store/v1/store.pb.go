@@ -664,7 +664,13 @@ type StoredMachine struct {
 	// What it holds in its host's ledger.
 	Commitment *Commitment `protobuf:"bytes,2,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	// Whether the hypervisor starts it when the host boots.
-	Autostart     bool `protobuf:"varint,3,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	Autostart bool `protobuf:"varint,3,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	// What its place was asked for with, for when it is moved: of a
+	// ComposeMachineRequest what says where it may be, and nothing that the resource
+	// has. Not set: nothing was asked for.
+	Placement *v1.ComposeMachineRequest `protobuf:"bytes,4,opt,name=placement,proto3" json:"placement,omitempty"`
+	// Where it is being moved to; not set when it is not.
+	Move          *StoredMove `protobuf:"bytes,5,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,6 +726,93 @@ func (x *StoredMachine) GetAutostart() bool {
 	return false
 }
 
+func (x *StoredMachine) GetPlacement() *v1.ComposeMachineRequest {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *StoredMachine) GetMove() *StoredMove {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// A move of a machine under way. It holds capacity on both hosts.
+type StoredMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The destination's id.
+	VmHost string `protobuf:"bytes,1,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// The uid of the destination.
+	VmHostUid string `protobuf:"bytes,2,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	// The machine as it will be there.
+	Moved *v1.Machine `protobuf:"bytes,3,opt,name=moved,proto3" json:"moved,omitempty"`
+	// What it holds in the destination's ledger.
+	Commitment    *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredMove) Reset() {
+	*x = StoredMove{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredMove) ProtoMessage() {}
+
+func (x *StoredMove) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredMove.ProtoReflect.Descriptor instead.
+func (*StoredMove) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StoredMove) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
+	}
+	return ""
+}
+
+func (x *StoredMove) GetVmHostUid() string {
+	if x != nil {
+		return x.VmHostUid
+	}
+	return ""
+}
+
+func (x *StoredMove) GetMoved() *v1.Machine {
+	if x != nil {
+		return x.Moved
+	}
+	return nil
+}
+
+func (x *StoredMove) GetCommitment() *Commitment {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 // `seen/<host>/<uuid>`: a machine as its hypervisor shows it, ours or not.
 // Written by the region that holds the session of the host's rack.
 type StoredSeenMachine struct {
@@ -736,7 +829,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +841,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +854,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -796,7 +889,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +901,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +914,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredName) GetUid() string {
@@ -842,7 +935,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +947,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +960,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -906,14 +999,16 @@ type StoredOperation struct {
 	// that a user asked for.
 	Parent string `protobuf:"bytes,11,opt,name=parent,proto3" json:"parent,omitempty"`
 	// For the removal of a host.
-	Removal       *StoredRemoval `protobuf:"bytes,12,opt,name=removal,proto3" json:"removal,omitempty"`
+	Removal *StoredRemoval `protobuf:"bytes,12,opt,name=removal,proto3" json:"removal,omitempty"`
+	// For the drain of a host.
+	Drain         *StoredDrain `protobuf:"bytes,13,opt,name=drain,proto3" json:"drain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -925,7 +1020,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,7 +1033,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -1025,6 +1120,87 @@ func (x *StoredOperation) GetRemoval() *StoredRemoval {
 	return nil
 }
 
+func (x *StoredOperation) GetDrain() *StoredDrain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+// The drain of a host. Each machine has an operation of its own that names this
+// one as its parent.
+type StoredDrain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The uid of the host.
+	VmHostUid string `protobuf:"bytes,1,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
+	// See DrainVmHostRequest.
+	AllowOffline bool `protobuf:"varint,2,opt,name=allow_offline,json=allowOffline,proto3" json:"allow_offline,omitempty"`
+	// See DrainVmHostRequest; never 0.
+	MaxParallel int32 `protobuf:"varint,3,opt,name=max_parallel,json=maxParallel,proto3" json:"max_parallel,omitempty"`
+	// How many operations on machines were begun.
+	Begun         int32 `protobuf:"varint,4,opt,name=begun,proto3" json:"begun,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredDrain) Reset() {
+	*x = StoredDrain{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredDrain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredDrain) ProtoMessage() {}
+
+func (x *StoredDrain) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredDrain.ProtoReflect.Descriptor instead.
+func (*StoredDrain) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StoredDrain) GetVmHostUid() string {
+	if x != nil {
+		return x.VmHostUid
+	}
+	return ""
+}
+
+func (x *StoredDrain) GetAllowOffline() bool {
+	if x != nil {
+		return x.AllowOffline
+	}
+	return false
+}
+
+func (x *StoredDrain) GetMaxParallel() int32 {
+	if x != nil {
+		return x.MaxParallel
+	}
+	return 0
+}
+
+func (x *StoredDrain) GetBegun() int32 {
+	if x != nil {
+		return x.Begun
+	}
+	return 0
+}
+
 // The removal of a host with its machines. Each machine has an operation of its
 // own that names this one as its parent; of them only how many is kept here, so
 // that the record stays small however many machines there are.
@@ -1042,7 +1218,7 @@ type StoredRemoval struct {
 
 func (x *StoredRemoval) Reset() {
 	*x = StoredRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1230,7 @@ func (x *StoredRemoval) String() string {
 func (*StoredRemoval) ProtoMessage() {}
 
 func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1243,7 @@ func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
 func (*StoredRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredRemoval) GetMode() v1.RemoveMode {
@@ -1109,7 +1285,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1297,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1310,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -1181,7 +1357,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1369,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1382,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1251,7 +1427,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1439,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1452,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1335,7 +1511,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1523,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1536,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1388,7 +1564,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1400,7 +1576,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1413,7 +1589,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1434,7 +1610,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1446,7 +1622,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1459,7 +1635,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1479,7 +1655,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1667,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1680,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 // `events/<id>`.
@@ -1518,7 +1694,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1706,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1719,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1566,7 +1742,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1754,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1767,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1627,7 +1803,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1815,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1828,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1703,7 +1879,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1891,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1904,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1753,7 +1929,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1941,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1954,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1806,7 +1982,7 @@ var File_vmhost_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a vmhost/v1/placement_policy.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
+	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a vmhost/v1/placement_policy.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
 	"\fStoredVmHost\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.vmhost.v1.VmHostR\bresource\x12-\n" +
 	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\x12.\n" +
@@ -1853,13 +2029,23 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2\x1a.vmhost.v1.PlacementPolicyR\bresource\"T\n" +
 	"\rStoredConsole\x12/\n" +
 	"\x04open\x18\x01 \x01(\v2\x1b.vmhost.rack.v1.OpenConsoleR\x04open\x12\x12\n" +
-	"\x04rack\x18\x02 \x01(\tR\x04rack\"\x9a\x01\n" +
+	"\x04rack\x18\x02 \x01(\tR\x04rack\"\x8b\x02\n" +
 	"\rStoredMachine\x12.\n" +
 	"\bresource\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\bresource\x12;\n" +
 	"\n" +
 	"commitment\x18\x02 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
 	"commitment\x12\x1c\n" +
-	"\tautostart\x18\x03 \x01(\bR\tautostart\"\xda\x01\n" +
+	"\tautostart\x18\x03 \x01(\bR\tautostart\x12>\n" +
+	"\tplacement\x18\x04 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\tplacement\x12/\n" +
+	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xac\x01\n" +
+	"\n" +
+	"StoredMove\x12\x17\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x1e\n" +
+	"\vvm_host_uid\x18\x02 \x01(\tR\tvmHostUid\x12(\n" +
+	"\x05moved\x18\x03 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12;\n" +
+	"\n" +
+	"commitment\x18\x04 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
+	"commitment\"\xda\x01\n" +
 	"\x11StoredSeenMachine\x12D\n" +
 	"\vobservation\x18\x01 \x01(\v2\".vmhost.rack.v1.MachineObservationR\vobservation\x12B\n" +
 	"\x0ffirst_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12;\n" +
@@ -1869,7 +2055,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"StoredName\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"(\n" +
 	"\rStoredAddress\x12\x17\n" +
-	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xf8\x03\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xac\x04\n" +
 	"\x0fStoredOperation\x120\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.vmhost.v1.OperationR\bresource\x12\x1f\n" +
 	"\vmachine_uid\x18\x02 \x01(\tR\n" +
@@ -1884,7 +2070,13 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x04plan\x18\n" +
 	" \x03(\v2\x14.vmhost.rack.v1.StepR\x04plan\x12\x16\n" +
 	"\x06parent\x18\v \x01(\tR\x06parent\x128\n" +
-	"\aremoval\x18\f \x01(\v2\x1e.vmhost.store.v1.StoredRemovalR\aremoval\"p\n" +
+	"\aremoval\x18\f \x01(\v2\x1e.vmhost.store.v1.StoredRemovalR\aremoval\x122\n" +
+	"\x05drain\x18\r \x01(\v2\x1c.vmhost.store.v1.StoredDrainR\x05drain\"\x8b\x01\n" +
+	"\vStoredDrain\x12\x1e\n" +
+	"\vvm_host_uid\x18\x01 \x01(\tR\tvmHostUid\x12#\n" +
+	"\rallow_offline\x18\x02 \x01(\bR\fallowOffline\x12!\n" +
+	"\fmax_parallel\x18\x03 \x01(\x05R\vmaxParallel\x12\x14\n" +
+	"\x05begun\x18\x04 \x01(\x05R\x05begun\"p\n" +
 	"\rStoredRemoval\x12)\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x15.vmhost.v1.RemoveModeR\x04mode\x12\x1e\n" +
 	"\vvm_host_uid\x18\x02 \x01(\tR\tvmHostUid\x12\x14\n" +
@@ -1959,103 +2151,111 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
-	(Role)(0),                       // 0: vmhost.store.v1.Role
-	(*StoredVmHost)(nil),            // 1: vmhost.store.v1.StoredVmHost
-	(*StoredVmHostObservation)(nil), // 2: vmhost.store.v1.StoredVmHostObservation
-	(*StoredLedger)(nil),            // 3: vmhost.store.v1.StoredLedger
-	(*Commitment)(nil),              // 4: vmhost.store.v1.Commitment
-	(*StoredGroup)(nil),             // 5: vmhost.store.v1.StoredGroup
-	(*StoredHostRemoval)(nil),       // 6: vmhost.store.v1.StoredHostRemoval
-	(*StoredPoolUsage)(nil),         // 7: vmhost.store.v1.StoredPoolUsage
-	(*StoredPlacementPolicy)(nil),   // 8: vmhost.store.v1.StoredPlacementPolicy
-	(*StoredConsole)(nil),           // 9: vmhost.store.v1.StoredConsole
-	(*StoredMachine)(nil),           // 10: vmhost.store.v1.StoredMachine
-	(*StoredSeenMachine)(nil),       // 11: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),              // 12: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),           // 13: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),         // 14: vmhost.store.v1.StoredOperation
-	(*StoredRemoval)(nil),           // 15: vmhost.store.v1.StoredRemoval
-	(*StoredRequest)(nil),           // 16: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),              // 17: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),           // 18: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),        // 19: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),              // 20: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),      // 21: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),         // 22: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),             // 23: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),         // 24: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),             // 25: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),            // 26: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),        // 27: vmhost.store.v1.StoredDeployment
-	nil,                             // 28: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                             // 29: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	nil,                             // 30: vmhost.store.v1.Commitment.GroupsEntry
-	(*v1.VmHost)(nil),               // 31: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),    // 32: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),             // 33: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),            // 34: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),       // 35: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),      // 36: vmhost.v1.PlacementPolicy
-	(*v11.OpenConsole)(nil),         // 37: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),              // 38: vmhost.v1.Machine
-	(*v11.MachineObservation)(nil),  // 39: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
-	(*v1.Operation)(nil),            // 41: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),     // 42: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),   // 43: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),       // 44: vmhost.v1.OperationError
-	(*v11.Step)(nil),                // 45: vmhost.rack.v1.Step
-	(v1.RemoveMode)(0),              // 46: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),               // 47: google.protobuf.Any
-	(*v1.Rack)(nil),                 // 48: vmhost.v1.Rack
-	(*v1.Zone)(nil),                 // 49: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),         // 50: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                // 51: vmhost.v1.Event
-	(*v1.JoinToken)(nil),            // 52: vmhost.v1.JoinToken
+	(Role)(0),                        // 0: vmhost.store.v1.Role
+	(*StoredVmHost)(nil),             // 1: vmhost.store.v1.StoredVmHost
+	(*StoredVmHostObservation)(nil),  // 2: vmhost.store.v1.StoredVmHostObservation
+	(*StoredLedger)(nil),             // 3: vmhost.store.v1.StoredLedger
+	(*Commitment)(nil),               // 4: vmhost.store.v1.Commitment
+	(*StoredGroup)(nil),              // 5: vmhost.store.v1.StoredGroup
+	(*StoredHostRemoval)(nil),        // 6: vmhost.store.v1.StoredHostRemoval
+	(*StoredPoolUsage)(nil),          // 7: vmhost.store.v1.StoredPoolUsage
+	(*StoredPlacementPolicy)(nil),    // 8: vmhost.store.v1.StoredPlacementPolicy
+	(*StoredConsole)(nil),            // 9: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),            // 10: vmhost.store.v1.StoredMachine
+	(*StoredMove)(nil),               // 11: vmhost.store.v1.StoredMove
+	(*StoredSeenMachine)(nil),        // 12: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),               // 13: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),            // 14: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),          // 15: vmhost.store.v1.StoredOperation
+	(*StoredDrain)(nil),              // 16: vmhost.store.v1.StoredDrain
+	(*StoredRemoval)(nil),            // 17: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),            // 18: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),               // 19: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),            // 20: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),         // 21: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),               // 22: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),       // 23: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),          // 24: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),              // 25: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),          // 26: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),              // 27: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),             // 28: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),         // 29: vmhost.store.v1.StoredDeployment
+	nil,                              // 30: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                              // 31: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	nil,                              // 32: vmhost.store.v1.Commitment.GroupsEntry
+	(*v1.VmHost)(nil),                // 33: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),     // 34: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),              // 35: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),             // 36: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),        // 37: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),       // 38: vmhost.v1.PlacementPolicy
+	(*v11.OpenConsole)(nil),          // 39: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),               // 40: vmhost.v1.Machine
+	(*v1.ComposeMachineRequest)(nil), // 41: vmhost.v1.ComposeMachineRequest
+	(*v11.MachineObservation)(nil),   // 42: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
+	(*v1.Operation)(nil),             // 44: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),      // 45: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),    // 46: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),        // 47: vmhost.v1.OperationError
+	(*v11.Step)(nil),                 // 48: vmhost.rack.v1.Step
+	(v1.RemoveMode)(0),               // 49: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 50: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 51: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 52: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 53: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 54: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 55: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	31, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	32, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	33, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	34, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	33, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	34, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	35, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	36, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	28, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	29, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	30, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
-	35, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	36, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	37, // 10: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	38, // 11: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	30, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	31, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	32, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
+	37, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	38, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	39, // 10: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	40, // 11: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
 	4,  // 12: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	39, // 13: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	40, // 14: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	40, // 15: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	41, // 16: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	42, // 17: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	43, // 18: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	44, // 19: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	45, // 20: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	15, // 21: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	46, // 22: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	47, // 23: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	40, // 24: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	48, // 25: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	40, // 26: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	49, // 27: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	50, // 28: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	51, // 29: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	52, // 30: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 31: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	40, // 32: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	40, // 33: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	40, // 34: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	41, // 13: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
+	11, // 14: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
+	40, // 15: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
+	4,  // 16: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
+	42, // 17: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	43, // 18: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	43, // 19: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	44, // 20: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	45, // 21: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	46, // 22: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	47, // 23: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	48, // 24: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	17, // 25: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	16, // 26: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
+	49, // 27: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	50, // 28: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	43, // 29: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	51, // 30: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	43, // 31: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	52, // 32: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	53, // 33: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	54, // 34: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	55, // 35: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 36: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	43, // 37: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	43, // 38: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	43, // 39: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -2069,7 +2269,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
