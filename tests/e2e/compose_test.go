@@ -166,7 +166,7 @@ func TestP1FiftyComposesAtOnceAgainstRoomForTen(t *testing.T) {
 	if got := v.GetUsage(); got.GetCores().GetCommitted() != 10 || got.GetCores().GetFree() != 0 || got.GetMemoryMib().GetCommitted() != 640 || got.GetMachines() != 10 {
 		t.Errorf("the ledger says %v", got)
 	}
-	if got := ours(h.volumes(t)); len(got) != 10 {
+	if got := ours(h.volumes(t)); len(got) != 20 { // a disk and the log of its console each
 		t.Errorf("%d volumes of ours: %v", len(got), got)
 	}
 
