@@ -46,6 +46,13 @@ type pending struct {
 	err       error
 	revision  int64 // of the commit; 0 when nothing was committed for it
 	refused   bool  // by what this process had seen
+
+	queued bool          // under the ledger's lock: in the queue, in no batch
+	again  chan struct{} // holds a token when it was put back into the queue
+}
+
+func newPending(w *want) *pending {
+	return &pending{want: w, done: make(chan struct{}), again: make(chan struct{}, 1)}
 }
 
 func (p *pending) finish(op *vmhostv1.Operation, err error) {
@@ -76,7 +83,7 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 	if w.byOtherZones() {
 		return l.composeAlone(ctx, w)
 	}
-	p := &pending{want: w, done: make(chan struct{})}
+	p := newPending(w)
 	if !l.enqueue(p) {
 		return nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT, "%d composes are waiting already", maxQueue).
 			WithHint("try again in a second")
@@ -88,11 +95,18 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 			return l.answer(ctx, p)
 		default:
 		}
+		// Only who is in the queue has a reason to lead: the others would take turns
+		// at an empty queue for as long as their batch is under way.
+		turn := l.turn
+		if !l.waits(p) {
+			turn = nil
+		}
 		select {
 		case <-p.done:
 			return l.answer(ctx, p)
-		case l.turn <- struct{}{}:
+		case turn <- struct{}{}:
 			l.lead(ctx)
+		case <-p.again:
 		case <-cancelled:
 			cancelled = nil // once is enough: somebody may be deciding on it right now
 		}
@@ -106,14 +120,14 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 // it up when it submits: the next batch is decided on while this one is under
 // way, on what will be if it succeeds.
 func (l *Ledger) lead(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
-	defer cancel()
 	endTurn := sync.OnceFunc(func() { <-l.turn })
 	defer endTurn()
 	batch := l.take(maxBatch)
 	if len(batch) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
+	defer cancel()
 	// The first look is at what this process has seen and is about to do. Whoever
 	// would be refused by that is decided on again on a linearizable view.
 	v := l.store.Cached()

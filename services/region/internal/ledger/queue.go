@@ -12,6 +12,7 @@ func (l *Ledger) enqueue(p *pending) bool {
 		return false
 	}
 	l.queue = append(l.queue, p)
+	p.queued = true
 	select {
 	case l.arrived <- struct{}{}:
 	default:
@@ -27,7 +28,15 @@ func (l *Ledger) withdraw(p *pending) bool {
 		return false
 	}
 	l.queue = slices.Delete(l.queue, i, i+1)
+	p.queued = false
 	return true
+}
+
+// waits says whether a compose is in the queue, and in no batch.
+func (l *Ledger) waits(p *pending) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return p.queued
 }
 
 // take removes the first of the queue, at most so many.
@@ -37,14 +46,25 @@ func (l *Ledger) take(most int) []*pending {
 	n := min(len(l.queue), most)
 	batch := slices.Clone(l.queue[:n])
 	l.queue = slices.Delete(l.queue, 0, n)
+	for _, p := range batch {
+		p.queued = false
+	}
 	return batch
 }
 
 // back puts composes before all others of the queue: they have waited longest.
+// Their callers are told, since one of them has to lead.
 func (l *Ledger) back(again []*pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue = slices.Concat(again, l.queue)
+	for _, p := range again {
+		p.queued = true
+		select {
+		case p.again <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // getInLine waits until nothing is being submitted. Whenever the queue has grown

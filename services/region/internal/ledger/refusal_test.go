@@ -21,7 +21,8 @@ func TestARefusalForWhatWasNotCommittedIsDecidedAgain_P1(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &pending{want: w, done: make(chan struct{}), refused: refused}
+		p := newPending(w)
+		p.refused = refused
 		l.enqueue(p)
 		return p
 	}
