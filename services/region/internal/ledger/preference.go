@@ -52,10 +52,7 @@ func (w *want) checkRule(i int, r *vmhostv1.AffinityRule) error {
 	case len(r.GetMachines()) == 0 && r.GetGroup() == "":
 		return apierror.InvalidField(field("machines"), "must name machines, or group a group")
 	}
-	w.place.Affinity = append(w.place.Affinity, placement.Rule{
-		Near: r.GetKind() == vmhostv1.AffinityKind_AFFINITY_KIND_NEAR, Zone: r.GetScope() == vmhostv1.AffinityScope_AFFINITY_SCOPE_ZONE,
-		Group: r.GetGroup(), Soft: r.GetSoft(),
-	})
+	w.place.Affinity = append(w.place.Affinity, placement.RuleOf(r))
 	return nil
 }
 
@@ -91,10 +88,9 @@ func (l *Ledger) resolve(v *store.View, w *want) error {
 		return err
 	}
 	w.policy = p
-	w.place.Policy = placement.Policy{Name: p.ID, Weights: placement.WeightsOf(p.Weights)}
-	if p.Predicate != nil {
-		w.place.Policy.Admits = w.admits(p.Predicate)
-	}
+	w.place.Policy = preferenceOf(p, &policy.Machine{
+		Cores: int64(w.place.Cores), MemoryMiB: w.place.MemoryMiB, Tags: w.req.GetTags(), ResourcePool: w.place.ResourcePool,
+	})
 	for i, r := range w.req.GetAffinity() {
 		hosts := make([]string, 0, len(r.GetMachines()))
 		for j, name := range r.GetMachines() {
@@ -122,13 +118,14 @@ func (w *want) bindPolicy(tx *store.Txn) {
 	}
 }
 
-// admits is the policy's predicate for the machine.
-func (w *want) admits(p *policy.Predicate) func(*placement.Host) (bool, string) {
-	machine := &policy.Machine{
-		Cores: int64(w.place.Cores), MemoryMiB: w.place.MemoryMiB, Tags: w.req.GetTags(), ResourcePool: w.place.ResourcePool,
+// preferenceOf is a policy as placement takes it, for a machine.
+func preferenceOf(p *policy.Policy, machine *policy.Machine) placement.Policy {
+	out := placement.Policy{Name: p.ID, Weights: placement.WeightsOf(p.Weights)}
+	if p.Predicate == nil {
+		return out
 	}
-	return func(h *placement.Host) (bool, string) {
-		yes, err := p.Matches(&policy.Host{
+	out.Admits = func(h *placement.Host) (bool, string) {
+		yes, err := p.Predicate.Matches(&policy.Host{
 			ID: h.ID, Zone: h.Zone, Tags: h.Tags, Architectures: h.Architectures, Capabilities: h.Capabilities,
 			Cores: h.Cores.Physical, MemoryMiB: h.MemoryMiB.Physical, FreeCores: h.Cores.Free(), FreeMemoryMiB: h.MemoryMiB.Free(),
 			Machines: int64(h.Machines), KVM: h.KVM,
@@ -138,6 +135,7 @@ func (w *want) admits(p *policy.Predicate) func(*placement.Host) (bool, string) 
 		}
 		return yes, ""
 	}
+	return out
 }
 
 // byOtherZones says whether it matters to the request what is in zones other than

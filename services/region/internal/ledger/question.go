@@ -5,11 +5,9 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
-	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -212,37 +210,8 @@ func (l *Ledger) machinesOn(v *store.View, hosts, zones []string) []placement.Ma
 	var out []placement.Machine
 	for _, m := range store.Machines.All(v) {
 		if lost[hostOf(m.Value)] {
-			out = append(out, placement.Machine{
-				Name: m.Value.GetResource().GetName(), Host: hostOf(m.Value), Held: m.Value.GetCommitment(), Request: l.requestOf(v, m.Value),
-			})
+			out = append(out, l.MachineOf(v, m.Value))
 		}
 	}
 	return out
-}
-
-// requestOf is what a machine asks of another host: all it has now. What it was
-// asked for by, such as a subnet or the tags of a host, is not recorded; its
-// networks are looked for by their names.
-func (l *Ledger) requestOf(v *store.View, m *storev1.StoredMachine) placement.Request {
-	r, pool := m.GetResource(), poolOf(m)
-	req := placement.Request{
-		Type: r.GetType(), Cores: r.GetCores(), PinnedCores: r.GetPinnedCores(), MemoryMiB: r.GetMemoryMib(), Hugepages: r.GetHugepages(),
-		SecureBoot: r.GetSecureBoot(), Profiles: r.GetProfiles(), Architecture: r.GetArchitecture(), ResourcePool: pool, Group: r.GetGroup(),
-		HypervisorName: hypervisorName(r.GetHostname(), pool), InstanceName: instanceName(r.GetHostname(), pool),
-		NameTaken: func(host, name string) bool { return l.index.nameTaken(v, host, name) },
-	}
-	req.Policy, _ = placement.Preset("spread")
-	for _, d := range r.GetDisks() {
-		if d.GetSizeBytes() > 0 {
-			req.Disks = append(req.Disks, placement.Disk{SizeBytes: d.GetSizeBytes(), Tags: d.GetTags()})
-		}
-	}
-	for _, n := range r.GetInterfaces() {
-		want := placement.Interface{Source: n.GetSource(), Kind: n.GetKind()}
-		if a, err := netip.ParseAddr(n.GetFixedAddress()); err == nil {
-			want.Address = a
-		}
-		req.Interfaces = append(req.Interfaces, want)
-	}
-	return req
 }

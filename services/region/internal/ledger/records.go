@@ -75,7 +75,7 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 	if w.place.Group != "" {
 		c.Groups = map[string]int32{placement.GroupKey(w.place.ResourcePool, w.place.Group): 1}
 	}
-	return &storev1.StoredMachine{Resource: m, Commitment: c, Autostart: w.req.GetAutostart()}
+	return &storev1.StoredMachine{Resource: m, Commitment: c, Autostart: w.req.GetAutostart(), Placement: w.asked()}
 }
 
 func macvlanMode(asked, host vmhostv1.MacvlanMode) vmhostv1.MacvlanMode {

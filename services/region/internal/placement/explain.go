@@ -54,6 +54,9 @@ func (q *query) refusals() *refused {
 			drop(^asked, FilterVMHost)
 			m &= asked
 		}
+		left := q.left(k)
+		drop(left, FilterVMHost)
+		m &^= left
 		for i := range q.steps {
 			if m == 0 {
 				break
@@ -62,16 +65,16 @@ func (q *query) refusals() *refused {
 			drop(^pass, q.steps[i].filter)
 			m &= pass
 		}
-		left := uint64(0)
+		late := uint64(0)
 		for ; m != 0; m &= m - 1 {
 			i := bits.TrailingZeros64(m)
 			if why, ok := q.late(b, i); !ok {
 				r.list = append(r.list, short{at(k, i), place[why.Filter]})
 			} else {
-				left |= 1 << i
+				late |= 1 << i
 			}
 		}
-		m = left
+		m = late
 		hard := b.all
 		for i := range q.rules {
 			if !q.req.Affinity[i].Soft {

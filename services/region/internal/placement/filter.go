@@ -59,7 +59,7 @@ func (f Filter) rank() int {
 func check(h *Host, req *Request, near *nearness, fit *fitting) (Refusal, bool) {
 	no := func(f Filter) (Refusal, bool) { return Refusal{Host: h, Filter: f, req: req}, false }
 	switch {
-	case req.VMHost != "" && req.VMHost != h.ID:
+	case (req.VMHost != "" && req.VMHost != h.ID) || (req.From != "" && req.From == h.ID):
 		return no(FilterVMHost)
 	case req.ResourcePool != h.ResourcePool:
 		return no(FilterResourcePool)

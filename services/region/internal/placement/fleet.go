@@ -201,6 +201,13 @@ func (d *Draft) Take(host string, c *storev1.Commitment, groupKey string) {
 	d.Put(h)
 }
 
+// Give gives back what a machine commits of a host.
+func (d *Draft) Give(host string, c *storev1.Commitment) {
+	if h := d.fleet.Host(host); h != nil {
+		d.Put(h.Give(c))
+	}
+}
+
 // Choose is Fleet.Choose on the draft. It takes nothing.
 func (d *Draft) Choose(req *Request) Plan { return d.fleet.Choose(req) }
 

@@ -51,6 +51,12 @@ func drawWish(t *rapid.T) *Request {
 	oneOf := func(label string) bool { return rapid.IntRange(0, few).Draw(t, label) == 2 }
 	id := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("h%03d", rapid.IntRange(0, 99).Draw(t, "n")) })
 	r.Seed = rapid.SampledFrom([]uint64{0, 0, 7}).Draw(t, "seed")
+	if oneOf("moves") {
+		r.From = id.Draw(t, "from")
+	}
+	if oneOf("host type") {
+		r.HostType = rapid.SampledFrom([]vmhostv1.VmHostType{1, 2, 3}).Draw(t, "only on")
+	}
 	if oneOf("group") {
 		r.Group, r.MaxPerZone = "web", rapid.Int32Range(0, 4).Draw(t, "max per zone")
 	}
@@ -100,6 +106,17 @@ func drawEasily(t *rapid.T) Request {
 	return r
 }
 
+// withoutIt is the hosts as they are without the machine that moves.
+func withoutIt(hosts []*Host, r *Request) []*Host {
+	out := slices.Clone(hosts)
+	for i, h := range out {
+		if r.From == h.ID && r.Group != "" && h.In("a/"+r.Group) > 0 {
+			out[i] = h.Join("a/"+r.Group, -1)
+		}
+	}
+	return out
+}
+
 // suits is the specification of the filters that fitsSomehow does not know.
 func suits(hosts []*Host, h *Host, r *Request) bool {
 	members := func(group string, zone bool) (there, some bool) {
@@ -113,7 +130,7 @@ func suits(hosts []*Host, h *Host, r *Request) bool {
 		}
 		return there, some
 	}
-	if r.CPUModel != "" && h.CPUModel != r.CPUModel {
+	if (r.From != "" && r.From == h.ID) || (r.CPUModel != "" && h.CPUModel != r.CPUModel) {
 		return false
 	}
 	for _, c := range r.Capabilities {
@@ -231,10 +248,11 @@ func judge(hosts []*Host, h *Host, r *Request) float64 {
 func TestTheBestOfAllHostsIsChosenAndARefusedRequestFitsNowhere_P1(t *testing.T) {
 	placed, refused := 0, map[Filter]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		hosts := drawFleet(t, 150)
-		f := NewFleet(hosts)
+		all := drawFleet(t, 150)
+		f := NewFleet(all)
 		for range 8 {
 			req := drawWish(t)
+			hosts := withoutIt(all, req)
 			plan, e := f.Choose(req), f.Explain(req, 10000, 10000)
 			if again := f.Choose(req); again.Host != plan.Host {
 				t.Fatal("twice the same gave two plans")

@@ -235,6 +235,51 @@ func (h *Host) Take(c *storev1.Commitment) *Host {
 	return &out
 }
 
+// Give answers the host as it is without a machine that took so much of it.
+func (h *Host) Give(c *storev1.Commitment) *Host {
+	out := *h
+	out.Cores.Committed = max(h.Cores.Committed-int64(c.GetCores()), 0)
+	out.MemoryMiB.Committed = max(h.MemoryMiB.Committed-c.GetMemoryMib(), 0)
+	out.Hugepages.Committed = max(h.Hugepages.Committed-c.GetHugepagesMib(), 0)
+	out.Machines = max(h.Machines-1, 0)
+	out.Pinned = without(h.Pinned, c.GetPinnedCores())
+	out.FixedAddresses = without(h.FixedAddresses, c.GetFixedAddresses())
+	for key, n := range c.GetGroups() {
+		if out.In(key) > 0 {
+			out.Groups = out.Join(key, -n).Groups
+		}
+	}
+	if len(c.GetStorageBytes()) > 0 {
+		out.Pools = slices.Clone(h.Pools)
+		for i := range out.Pools {
+			out.Pools[i].Committed = max(out.Pools[i].Committed-c.GetStorageBytes()[out.Pools[i].Name], 0)
+		}
+	}
+	if len(c.GetSriovFunctions()) > 0 {
+		out.Networks = slices.Clone(h.Networks)
+		for i := range out.Networks {
+			if n := &out.Networks[i]; n.Kind == vmhostv1.InterfaceKind_INTERFACE_KIND_SRIOV {
+				n.Functions.Committed = max(n.Functions.Committed-int64(c.GetSriovFunctions()[n.Name]), 0)
+			}
+		}
+	}
+	return &out
+}
+
+// without is a list with each of less taken out once.
+func without[T comparable](list, less []T) []T {
+	if len(less) == 0 {
+		return list
+	}
+	out := slices.Clone(list)
+	for _, x := range less {
+		if i := slices.Index(out, x); i >= 0 {
+			out = slices.Delete(out, i, i+1)
+		}
+	}
+	return out
+}
+
 // over is the first resource of which more is in use than its limit allows: a
 // host that shrank, or got a lower ratio, takes nothing new until it is within
 // its limits again.

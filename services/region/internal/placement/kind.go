@@ -26,14 +26,23 @@ func (h *Host) can(word string) bool { return slices.Contains(h.Capabilities, wo
 // typeFits says whether the host can run that kind of machine. Only an LXD server
 // can be without virtual machines.
 func (h *Host) typeFits(req *Request) bool {
+	if req.HostType != vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED && req.HostType != h.Type {
+		return false
+	}
 	if req.container() {
 		return h.can(containers)
 	}
 	return h.Type != vmhostv1.VmHostType_VM_HOST_TYPE_LXD || h.can(virtualMachines)
 }
 
+func typeWord(t vmhostv1.VmHostType) string {
+	return strings.ToLower(strings.TrimPrefix(t.String(), "VM_HOST_TYPE_"))
+}
+
 func (r Refusal) kind() string {
 	switch {
+	case r.req.HostType != vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED && r.req.HostType != r.Host.Type:
+		return fmt.Sprintf("is a host of type %s; the machine is one of %s and cannot become another", typeWord(r.Host.Type), typeWord(r.req.HostType))
 	case r.req.container() && r.Host.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT:
 		return "runs virtual machines only, as every libvirt host does, and no containers"
 	case r.req.container():

@@ -153,6 +153,9 @@ func fitsSomehow(h *Host, r Request) bool {
 
 // ableTo is what the host must be able to, whatever its room.
 func ableTo(h *Host, r Request) bool {
+	if r.HostType != 0 && r.HostType != h.Type {
+		return false
+	}
 	needs := []string{}
 	if r.Type == container {
 		needs = append(needs, "containers")
@@ -427,6 +430,8 @@ func checkReason(t *rapid.T, r Refusal, req Request) {
 		ok = strings.HasPrefix(r.Message(), "has no tag") || strings.HasPrefix(r.Message(), "has the forbidden tag")
 	case FilterOvercommitted:
 		ok = r.Resource.Committed+r.Resource.Foreign > r.Resource.Limit
+	case FilterVMHost:
+		ok = h.ID == req.From
 	case FilterType, FilterArchitecture, FilterCapability, FilterImage:
 		ok = !ableTo(h, req)
 	case FilterNetwork:

@@ -13,6 +13,7 @@ type query struct {
 	req   *Request
 	near  *nearness
 	fit   fitting
+	from  position // of the host that is left; -1: none
 
 	steps []step // the filters that are words, in order
 	rules []rule
@@ -61,7 +62,10 @@ type verdict struct {
 func (f *Fleet) query(req *Request) *query {
 	q := &query{
 		fleet: f, req: req, w: req.Policy.Weights.effective(), cores: float64(req.Cores), memory: float64(req.MemoryMiB),
-		container: req.container(), plain: true,
+		container: req.container(), plain: true, from: -1,
+	}
+	if p, found := f.find(req.From); found && req.From != "" {
+		q.from = p
 	}
 	q.keptWeight = 1 + q.w.sum()
 	q.near = f.nearness(req)
@@ -133,7 +137,11 @@ func (q *query) words() {
 			tags.avoid = append(tags.avoid, id)
 		}
 	}
-	q.steps = append(q.steps, tags, step{filter: FilterCordon}, step{filter: FilterState}, step{filter: FilterOvercommitted}, step{filter: FilterType})
+	kind := step{filter: FilterType}
+	if r.HostType != vmhostv1.VmHostType_VM_HOST_TYPE_UNSPECIFIED {
+		need(&kind, wordType, typeWord(r.HostType))
+	}
+	q.steps = append(q.steps, tags, step{filter: FilterCordon}, step{filter: FilterState}, step{filter: FilterOvercommitted}, kind)
 	arch := step{filter: FilterArchitecture}
 	if r.Architecture != "" {
 		need(&arch, wordArch, r.Architecture)
@@ -168,10 +176,17 @@ func (s *step) passes(b *block, q *query) uint64 {
 	case FilterOvercommitted:
 		return ^b.over
 	case FilterType:
-		if q.container {
-			return b.cts
+		m := b.vms
+		switch {
+		case s.never:
+			return 0
+		case q.container:
+			m = b.cts
 		}
-		return b.vms
+		for _, w := range s.need {
+			m &= b.facts.of(w)
+		}
+		return m
 	default:
 	}
 	if s.never {
@@ -193,7 +208,7 @@ func (s *step) passes(b *block, q *query) uint64 {
 // able is the hosts of a block that pass every filter that is a mask: all but
 // images, the policy, networks, the hostname, and what there must be room for.
 func (q *query) able(k int, b *block) uint64 {
-	m := b.all
+	m := b.all &^ q.left(k)
 	for i := range q.steps {
 		if m &= q.steps[i].passes(b, q); m == 0 {
 			return 0
@@ -205,6 +220,14 @@ func (q *query) able(k int, b *block) uint64 {
 		}
 	}
 	return m &^ q.fullZones(b)
+}
+
+// left is the host of a block that the machine is on and is to leave.
+func (q *query) left(k int) uint64 {
+	if q.from < 0 || q.from.block() != k {
+		return 0
+	}
+	return 1 << q.from.row()
 }
 
 // fullZones is the hosts in zones that have as many of the group as they may.
@@ -342,7 +365,7 @@ func (q *query) certain() bool {
 func (f *Fleet) nearness(req *Request) *nearness {
 	n := &nearness{zones: make([]map[string]bool, len(req.Affinity)), first: make([]bool, len(req.Affinity))}
 	if req.Group != "" && (req.MaxPerZone > 0 || req.Policy.Weights.SpreadZones > 0) {
-		n.inZone = f.groupZones(req.groupKey())
+		n.inZone = f.others(req, req.Group)
 	}
 	for i := range req.Affinity {
 		r := &req.Affinity[i]
@@ -357,13 +380,29 @@ func (f *Fleet) nearness(req *Request) *nearness {
 			}
 		}
 		if r.Group != "" {
-			for zone := range f.groupZones(GroupKey(req.ResourcePool, r.Group)) {
+			for zone := range f.others(req, r.Group) {
 				zones[zone] = true
 			}
 		}
 		n.zones[i], n.first[i] = zones, own && len(zones) == 0
 	}
 	return n
+}
+
+// others is how many machines of a group beside the request's own are in each
+// zone that has any.
+func (f *Fleet) others(req *Request, group string) map[string]int32 {
+	key := GroupKey(req.ResourcePool, group)
+	zones := f.groupZones(key)
+	if req.From == "" || group != req.Group {
+		return zones
+	}
+	if h := f.Host(req.From); h != nil && h.In(key) > 0 {
+		if zones[h.Zone]--; zones[h.Zone] <= 0 {
+			delete(zones, h.Zone)
+		}
+	}
+	return zones
 }
 
 // groupZones is how many machines of a group are in each zone that has any.

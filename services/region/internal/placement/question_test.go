@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -168,7 +169,13 @@ func drawMachines(t *rapid.T, hosts []*Host) []Machine {
 	var out []Machine
 	for i := range rapid.IntRange(0, 20).Draw(t, "machines") {
 		req := drawEasily(t)
-		m := Machine{Name: fmt.Sprint("machines/", i), Host: "gone", Request: req}
+		if rapid.IntRange(0, 3).Draw(t, "of a group") == 0 {
+			req.Group, req.MaxPerZone = "web", rapid.Int32Range(0, 6).Draw(t, "max per zone")
+		}
+		m := Machine{Name: fmt.Sprint("machines/", i), Host: "gone", Request: req, Held: &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB}}
+		if req.Group != "" {
+			m.Held.Groups = map[string]int32{"a/web": 1}
+		}
 		if len(hosts) > 0 {
 			m.Host = hosts[rapid.IntRange(0, min(5, len(hosts)-1)).Draw(t, "on")].ID
 		}
@@ -179,18 +186,26 @@ func drawMachines(t *rapid.T, hosts []*Host) []Machine {
 
 // replay makes the moves one by one and says what is left then.
 func replay(t *rapid.T, d *Draft, moves []Move, stranded []Stranded) {
+	asks := func(m *Machine) *Request {
+		req := m.Request
+		req.From = m.Host
+		return &req
+	}
 	for _, m := range moves {
-		if !fitsSomehow(d.Host(m.Plan.Host.ID), m.Machine.Request) {
+		req := asks(m.Machine)
+		to, hosts := d.Host(m.Plan.Host.ID), withoutIt(slices.Collect(d.Fleet().Hosts()), req)
+		if !fitsSomehow(to, *req) || !suits(hosts, to, req) {
 			t.Fatalf("%s does not fit %s when it is its turn", m.Machine.Name, m.Plan.Host.ID)
 		}
-		d.Take(m.Plan.Host.ID, m.Plan.Commitment(&m.Machine.Request), "")
+		d.Take(m.Plan.Host.ID, m.Plan.Commitment(req), req.groupKey())
+		d.Give(m.From, m.Machine.Held)
 	}
 	for _, s := range stranded {
 		if s.Plan.Host != nil || len(s.Plan.RefusedCounts) == 0 && d.Len() > 0 {
 			t.Fatalf("%s has no place for no reason", s.Machine.Name)
 		}
 		// Whoever came after took room, and gave none back.
-		if again := d.Choose(&s.Machine.Request); again.Host != nil {
+		if again := d.Choose(asks(s.Machine)); again.Host != nil && s.Machine.Request.MaxPerZone == 0 {
 			t.Fatalf("%s is said to have no place, and fits %s", s.Machine.Name, again.Host.ID)
 		}
 	}
@@ -221,7 +236,6 @@ func TestAHostIsDrainedWithinTheLimitsOfTheOthers_P1(t *testing.T) {
 			}
 		}
 		d := f.Draft()
-		d.Remove(host)
 		before := d.Fleet()
 		replay(t, d, moves, stranded)
 		if id := past(before, d.Fleet()); id != "" {

@@ -40,6 +40,9 @@ func (r Refusal) Message() string {
 	h := r.Host
 	switch r.Filter {
 	case FilterVMHost:
+		if r.req.From == h.ID {
+			return "is the host that the machine is on"
+		}
 		return "is not the host that was asked for, " + r.req.VMHost
 	case FilterResourcePool:
 		return fmt.Sprintf("belongs to resource pool %s, not %s", h.ResourcePool, r.req.ResourcePool)
@@ -266,7 +269,7 @@ func (p *Plan) Summary() string {
 		if len(words) == shown {
 			break
 		}
-		if r.Filter == FilterVMHost { // the user asked for another; that is not news
+		if r.Filter == FilterVMHost && r.Host.ID != r.req.VMHost && p.Considered > 1 { // another was asked for; that is not news
 			continue
 		}
 		words = append(words, r.Host.ID+" "+r.Message())

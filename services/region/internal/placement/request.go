@@ -36,6 +36,11 @@ type Request struct {
 	Zone string
 	// VMHost is the only host considered, empty: any.
 	VMHost string
+	// From is the host that the machine is on and is to leave, empty: it is nowhere
+	// yet. It is not considered, and the machine itself does not count in its group.
+	From string
+	// HostType is the type of host it must be on, unspecified: any.
+	HostType vmhostv1.VmHostType
 	// RequiredTags the host must have, ForbiddenTags it must not have.
 	RequiredTags, ForbiddenTags []string
 	// HypervisorName is the name the machine will have on the hypervisor,

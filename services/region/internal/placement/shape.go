@@ -39,6 +39,7 @@ func (x *index) static(h *Host, before *static) *static {
 	add := func(kind, word string) { s.facts = append(s.facts, x.facts.number(kind+word)) }
 	add(wordPool, h.ResourcePool)
 	add(wordZone, h.Zone)
+	add(wordType, typeWord(h.Type))
 	add(wordCPU, h.CPUModel)
 	for _, t := range h.Tags {
 		add(wordTag, t)

@@ -55,10 +55,10 @@ func (f *Fleet) WhatIf(machines []Machine, what Imagined) Outcome {
 // DrainPlan is where the machines of a host would go, and which cannot move, with
 // why. The moves are possible in their order, each after those before it: the
 // largest machines first, as those find a place hardest. Of the machines only
-// those of the host are looked at.
+// those of the host are looked at; those that have no place stay on it, and count
+// there for the rules of others.
 func (f *Fleet) DrainPlan(host string, machines []Machine) ([]Move, []Stranded) {
 	d := f.Draft()
-	d.Remove(host)
 	var mine []*Machine
 	for i := range machines {
 		if machines[i].Host == host {
@@ -68,17 +68,20 @@ func (f *Fleet) DrainPlan(host string, machines []Machine) ([]Move, []Stranded) 
 	return d.move(mine)
 }
 
-// move places machines that were elsewhere, the largest first.
+// move places machines that are or were elsewhere, the largest first.
 func (d *Draft) move(machines []*Machine) ([]Move, []Stranded) {
 	var moves []Move
 	var stranded []Stranded
 	for _, m := range largestFirst(machines) {
-		plan := d.Choose(&m.Request)
+		req := m.Request
+		req.From = m.Host
+		plan := d.Choose(&req)
 		if plan.Host == nil {
 			stranded = append(stranded, Stranded{Machine: m, From: m.Host, Plan: plan})
 			continue
 		}
-		d.Take(plan.Host.ID, plan.Commitment(&m.Request), m.Request.groupKey())
+		d.Take(plan.Host.ID, plan.Commitment(&req), req.groupKey())
+		d.Give(m.Host, m.Held)
 		moves = append(moves, Move{Machine: m, From: m.Host, Plan: plan})
 	}
 	return moves, stranded

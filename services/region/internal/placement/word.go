@@ -23,6 +23,7 @@ const (
 	wordArch       = "a"
 	wordCPU        = "m"
 	wordGroup      = "g"
+	wordType       = "h"
 )
 
 func (w *words) number(word string) uint32 {

@@ -1,0 +1,58 @@
+package ledger
+
+import (
+	"strings"
+
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+	"github.com/vmhost-project/vmhost/services/region/internal/policy"
+	"github.com/vmhost-project/vmhost/services/region/internal/store"
+)
+
+// MachineOf is a recorded machine as a view has it, with what it asks of another
+// host: what its place was asked for with, and the same kind of hypervisor. The
+// host that it is on is none of its candidates, and the machine does not count in
+// its own group.
+//
+// What was asked for and is gone binds nobody: a policy that was deleted gives way
+// to the default, a machine that a rule names is left out of it, and a rule that
+// only named such is dropped.
+func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Machine {
+	out := placement.MachineOf(m)
+	req := &out.Request
+	spec, _ := store.VmHosts.Get(v, out.Host)
+	req.HostType = spec.Value.GetResource().GetType()
+	req.Policy = l.policyOf(v, m)
+	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
+	rules := req.Affinity[:0]
+	for i, r := range m.GetPlacement().GetAffinity() {
+		rule := req.Affinity[i]
+		rule.Hosts = whereabouts(v, r.GetMachines())
+		if rule.Group != "" || len(rule.Hosts) > 0 {
+			rules = append(rules, rule)
+		}
+	}
+	req.Affinity = rules
+	return out
+}
+
+// policyOf is the policy that a machine was placed by, as it is now.
+func (l *Ledger) policyOf(v *store.View, m *storev1.StoredMachine) placement.Policy {
+	r := m.GetResource()
+	p, err := l.policies.At(v, "placement_policy", m.GetPlacement().GetPlacementPolicy())
+	if err != nil {
+		p = &policy.Policy{ID: policy.Default, Weights: policy.Preset(policy.Default).GetWeights()}
+	}
+	return preferenceOf(p, &policy.Machine{Cores: int64(r.GetCores()), MemoryMiB: r.GetMemoryMib(), Tags: r.GetTags(), ResourcePool: poolOf(m)})
+}
+
+// whereabouts are the hosts of machines, those that are not there left out.
+func whereabouts(v *store.View, names []string) []string {
+	var hosts []string
+	for _, name := range names {
+		if m, ok := store.Machines.Get(v, strings.TrimPrefix(name, "machines/")); ok {
+			hosts = append(hosts, hostOf(m.Value))
+		}
+	}
+	return hosts
+}
