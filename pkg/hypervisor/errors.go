@@ -35,6 +35,10 @@ var (
 	ErrTimeout = errors.New("timed out")
 )
 
+// ErrFenced is no class but the cause of a context that ends because somebody else
+// drives the host from now on: what was begun is not undone.
+var ErrFenced = errors.New("the host is driven by somebody else")
+
 var classes = []struct {
 	err   error
 	class rackv1.ErrorClass

@@ -30,6 +30,7 @@ var (
 	_ hypervisor.Adopter  = (*driver)(nil)
 	_ hypervisor.Consoler = (*driver)(nil)
 	_ hypervisor.Fixer    = (*driver)(nil)
+	_ hypervisor.Mover    = (*driver)(nil)
 )
 
 func (h *Host) readHostKey(ctx context.Context) (key, fingerprint string, err error) {

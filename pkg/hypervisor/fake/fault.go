@@ -28,6 +28,11 @@ const (
 	Console  Method = "console"
 	Log      Method = "console-log"
 	Fix      Method = "fix"
+	// Move is the beginning of a move on the source, Receive the copying of a moved
+	// machine to the destination, Vacate its removal from the source.
+	Move    Method = "move"
+	Receive Method = "receive"
+	Vacate  Method = "vacate"
 	// Any is every method.
 	Any Method = ""
 )
@@ -40,8 +45,10 @@ type Fault struct {
 	// AfterEffect: the call does what it was asked, and answers Err (ErrTimeout
 	// when nil) all the same. Who called cannot know.
 	AfterEffect bool
-	// HalfMade, for Create: volumes are made and nothing is undone, as after the
-	// death of the process that called; Err (ErrUnreachable when nil) is answered.
+	// HalfMade, for Create and Receive: volumes are made and nothing is undone; for
+	// Move: the machine was stopped, if it had to be, is copied and does not run
+	// yet. As after the death of the process that called; Err (ErrUnreachable when
+	// nil) is answered.
 	HalfMade bool
 }
 

@@ -28,6 +28,7 @@ type Host struct {
 	stubborn bool
 	logins   int
 	consoles map[string]*console // by uuid
+	stopped  map[string]string   // machines that were stopped to be moved, and by which operation
 }
 
 type volumeKey struct{ pool, name string }

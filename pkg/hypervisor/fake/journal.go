@@ -24,7 +24,7 @@ type journal struct {
 	err  error // the first failure; reported by close
 }
 
-// entry is one line. Without a machine and a volume's size it is a removal.
+// entry is one line. Without a machine, a volume's size and a note it is a removal.
 type entry struct {
 	Host       string          `json:"host"`
 	UUID       string          `json:"uuid,omitempty"`
@@ -33,6 +33,8 @@ type entry struct {
 	Volume     string          `json:"volume,omitempty"`
 	Size       *int64          `json:"size,omitempty"`
 	Allocation int64           `json:"allocation,omitempty"`
+	// Stopped is the operation that stopped the machine to move it, or that none has.
+	Stopped *string `json:"stopped,omitempty"`
 }
 
 func (j *journal) putMachine(host string, m *rackv1.MachineObservation) {
@@ -58,6 +60,12 @@ func (j *journal) putVolume(host string, k volumeKey, v volume) {
 func (j *journal) dropVolume(host string, k volumeKey) {
 	if j != nil {
 		j.write(entry{Host: host, Pool: k.pool, Volume: k.name}, nil)
+	}
+}
+
+func (j *journal) putNote(host, uuid, operation string) {
+	if j != nil {
+		j.write(entry{Host: host, UUID: uuid, Stopped: &operation}, nil)
 	}
 }
 
@@ -100,6 +108,9 @@ func (f *Fleet) load(path string) error {
 		}
 		for _, m := range h.machines {
 			j.putMachine(name, m)
+		}
+		for uuid, operation := range h.stopped {
+			j.putNote(name, uuid, operation)
 		}
 	}
 	if err := errors.Join(j.err, os.Rename(tmp.Name(), path)); err != nil {
@@ -148,6 +159,8 @@ func (f *Fleet) apply(e entry) error {
 			return fmt.Errorf("decode machine: %w", err)
 		}
 		h.putMachine(m)
+	case e.Stopped != nil:
+		h.setNote(e.UUID, *e.Stopped)
 	case e.UUID != "":
 		h.dropMachine(e.UUID)
 	case e.Size != nil:

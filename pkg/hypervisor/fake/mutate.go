@@ -95,18 +95,23 @@ func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rac
 		if made.GetFirmware() == vmhostv1.Firmware_FIRMWARE_UNSPECIFIED {
 			made.Firmware = vmhostv1.Firmware_FIRMWARE_BIOS
 		}
-		for i, disk := range want.GetDisks() {
-			disk = proto.CloneOf(disk)
-			disk.Device = fmt.Sprintf("vd%c", 'a'+i%26)
-			disk.Path = "/fake/" + disk.GetStoragePool() + "/" + disk.GetVolume()
-			made.Disks = append(made.Disks, disk)
-		}
-		for _, nic := range want.GetInterfaces() {
-			made.Interfaces = append(made.Interfaces, proto.CloneOf(nic))
-		}
+		h.attach(made, want)
 		h.putMachine(made)
 		return made, nil
 	})
+}
+
+// attach gives a machine the disks and interfaces that are wanted.
+func (h *Host) attach(made *rackv1.MachineObservation, want *vmhostv1.Machine) {
+	for i, disk := range want.GetDisks() {
+		disk = proto.CloneOf(disk)
+		disk.Device = fmt.Sprintf("vd%c", 'a'+i%26)
+		disk.Path = "/fake/" + disk.GetStoragePool() + "/" + disk.GetVolume()
+		made.Disks = append(made.Disks, disk)
+	}
+	for _, nic := range want.GetInterfaces() {
+		made.Interfaces = append(made.Interfaces, proto.CloneOf(nic))
+	}
 }
 
 // checkKind refuses what the host cannot run.

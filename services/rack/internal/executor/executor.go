@@ -7,7 +7,8 @@
 //   - No effect of a step with an epoch older than the newest seen of its host
 //     (promise P7), before it begins as well as when it arrives.
 //   - Steps on one machine run one after another in the order they came; steps
-//     on different machines of a host run together, up to a bound.
+//     on different machines of a host run together, up to a bound. Moves have a
+//     bound of their own.
 //   - A step's result is in the journal before it is sent. A step whose end is
 //     not known, since the process stops, has no result: it is sent again, and
 //     drivers are idempotent (promise P3).
@@ -17,7 +18,7 @@
 //
 // Cut off from the region, it finishes what was accepted and starts nothing.
 //
-// Goroutines: one per assigned host, one per step, and per console one for each
+// Goroutines: one per assigned host, one per step, another per move, and per console one for each
 // direction. Close ends them all.
 package executor
 

@@ -35,6 +35,7 @@ type host struct {
 	log   *slog.Logger
 	wake  chan struct{} // something below changed
 	slots chan struct{} // steps that run
+	moves chan struct{} // moves that run
 	read  chan struct{} // held while the host is read and reported
 
 	mu       sync.Mutex
@@ -78,7 +79,7 @@ func (c *connection) lose(err error) {
 func newHost(e *Executor, a *rackv1.Assignment, round int) *host {
 	return &host{
 		e: e, uid: a.GetUid(), log: e.cfg.Log.With("rack", e.cfg.Rack(), "vm_host", a.GetVmHost()), want: a, round: round,
-		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), read: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), slots: make(chan struct{}, e.cfg.StepsPerHost), moves: make(chan struct{}, maxMoves), read: make(chan struct{}, 1),
 		tried: make(chan struct{}), tails: map[string]chan struct{}{}, fenced: make(chan struct{}),
 		mentioned: map[string]struct{}{}, consoles: map[string]*talk{},
 	}

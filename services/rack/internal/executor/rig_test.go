@@ -231,6 +231,11 @@ type muffledDriver struct {
 	muted *atomic.Bool
 }
 
+// Move moves to another muffled driver.
+func (m muffledDriver) Move(ctx context.Context, to hypervisor.Driver, move *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
+	return m.Driver.(hypervisor.Mover).Move(ctx, to.(muffledDriver).Driver, move, operation)
+}
+
 func (m muffledDriver) Events(ctx context.Context) (<-chan hypervisor.Event, error) {
 	from, err := m.Driver.Events(ctx)
 	if err != nil {

@@ -90,7 +90,7 @@ func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *t
 	}
 	e.cfg.Metrics.StepBegan()
 	e.sendAccepted(ctx, step)
-	release, err := e.admit(ctx, h, turn)
+	release, err := e.admit(ctx, h, step, turn)
 	if err != nil {
 		e.cfg.Metrics.StepLeft()
 		return nil, err
@@ -136,10 +136,13 @@ func looks(step *rackv1.Step) bool {
 }
 
 // admit waits until it is the step's turn and there is room for it.
-func (e *Executor) admit(ctx context.Context, h *host, turn *turn) (release func(), err error) {
+func (e *Executor) admit(ctx context.Context, h *host, step *rackv1.Step, turn *turn) (release func(), err error) {
 	slots := e.checks
 	if h != nil {
 		slots = h.slots
+		if step.GetMoveMachine() != nil {
+			slots = h.moves
+		}
 		select {
 		case <-turn.before:
 		case <-ctx.Done():
@@ -199,6 +202,10 @@ func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObser
 		machine, err = adopt(ctx, conn.driver, action.AdoptMachine.GetMachine(), step.GetOperation())
 	case *rackv1.Step_ReleaseMachine:
 		machine, err = release(ctx, conn.driver, action.ReleaseMachine.GetMachine())
+	case *rackv1.Step_MoveMachine:
+		// What is not reached may be the destination: the source's connection is
+		// judged by what else uses it.
+		return h.move(ctx, conn.driver, action.MoveMachine, step.GetOperation())
 	case *rackv1.Step_SetPower:
 		machine, err = conn.driver.SetPower(ctx, refOf(action.SetPower), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
 	case *rackv1.Step_ObserveMachine:
@@ -265,6 +272,8 @@ func machineOf(step *rackv1.Step) string {
 		return hypervisor.RefOf(action.AdoptMachine.GetMachine()).Domain()
 	case *rackv1.Step_ReleaseMachine:
 		return hypervisor.RefOf(action.ReleaseMachine.GetMachine()).Domain()
+	case *rackv1.Step_MoveMachine:
+		return hypervisor.RefOf(action.MoveMachine.GetMachine()).Domain()
 	case *rackv1.Step_SetPower:
 		return refOf(action.SetPower).Domain()
 	case *rackv1.Step_ObserveMachine:
@@ -284,6 +293,8 @@ func actionOf(step *rackv1.Step) string {
 		return "adopt"
 	case *rackv1.Step_ReleaseMachine:
 		return "release"
+	case *rackv1.Step_MoveMachine:
+		return "move"
 	case *rackv1.Step_SetPower:
 		return "power"
 	case *rackv1.Step_ObserveMachine:
