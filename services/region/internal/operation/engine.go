@@ -245,6 +245,9 @@ func (e *Engine) note(c store.Change) {
 		uid := store.Operations.ID(c.Key)
 		if op, ok := c.New.(*storev1.StoredOperation); ok && !ended(op) {
 			e.track(uid, op)
+			if op.GetParent() != "" && op.GetStepId() == "" {
+				e.wakeRemoval(hostOf(op)) // a try of it has ended
+			}
 			return
 		}
 		e.forget(uid)

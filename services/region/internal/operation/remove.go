@@ -108,8 +108,13 @@ func (e *Engine) remove(ctx context.Context, c *change) (time.Duration, error) {
 	w := e.removalOf(c)
 	w.settle(c.view)
 	stop := c.whyStop()
+	if stop.GetReason() == vmhostv1.ErrorReason_CANCELLED.String() {
+		if err := e.cancelAll(ctx, w); err != nil {
+			return 0, err
+		}
+	}
 	if stop == nil && len(w.todo) > 0 && (!connected || !seenReady(c.view, w.host)) {
-		return e.cfg.FullPass, c.say(ctx, w, "waiting for vmHosts/"+w.host+" to be reached")
+		return e.cfg.FullPass, c.say(ctx, w)
 	}
 	for stop == nil && len(w.todo) > 0 && len(w.active) < removeWidth {
 		begun, err := c.beginNext(ctx, w)
@@ -117,11 +122,11 @@ func (e *Engine) remove(ctx context.Context, c *change) (time.Duration, error) {
 			return 0, err
 		}
 		if !begun { // all that are left are being worked on
-			return e.cfg.FullPass, nil
+			break
 		}
 	}
 	if len(w.active) > 0 || stop == nil && len(w.todo) > 0 {
-		return e.cfg.FullPass, nil
+		return e.cfg.FullPass, c.say(ctx, w)
 	}
 	// Looked at whole once more: machines can have come to the host.
 	w.scan(c)
@@ -250,7 +255,7 @@ func (c *change) beginWith(ctx context.Context, v *store.View, w *removal, m sto
 	}}
 	next := proto.CloneOf(c.op)
 	next.Removal.Begun++
-	w.describe(next.GetResource(), 1)
+	w.describe(v, next.GetResource(), 1)
 	tx := c.begin(next)
 	tx.IfAbsent(store.Operations.Key(uid.String()))
 	if err := claim(v, tx, op, m, func(r *vmhostv1.Machine) error {
@@ -269,28 +274,6 @@ func (c *change) beginWith(ctx context.Context, v *store.View, w *removal, m sto
 	}
 	c.op, w.revision = next, c.revision
 	w.active[uid.String()] = m.Value.GetResource().GetUid()
-	return nil
-}
-
-// describe says how far the removal is, with so many machines more under way.
-func (w *removal) describe(r *vmhostv1.Operation, more int) {
-	all := w.ended + len(w.active) + len(w.todo) + more
-	r.Phase = running
-	r.Message = fmt.Sprintf("%d of %d machines ended, %d under way", w.ended, all, len(w.active)+more)
-	r.ProgressPercent = int32(100 * w.ended / max(all, 1))
-}
-
-// say records what the removal waits for, once.
-func (c *change) say(ctx context.Context, w *removal, message string) error {
-	if c.op.GetResource().GetMessage() == message {
-		return nil
-	}
-	next := proto.CloneOf(c.op)
-	next.Resource.Message = message
-	if err := c.commit(ctx, c.begin(next)); err != nil {
-		return err
-	}
-	w.revision = c.revision
 	return nil
 }
 
