@@ -54,6 +54,8 @@ type Client struct {
 	// hosts are preferred.
 	Placements        vmhostv1.PlacementServiceClient
 	PlacementPolicies vmhostv1.PlacementPolicyServiceClient
+	// Reservations hold capacity for machines that are composed later.
+	Reservations vmhostv1.ReservationServiceClient
 	// ResourcePools are tenants or purposes.
 	ResourcePools vmhostv1.ResourcePoolServiceClient
 	// Racks are the agents near the hypervisors.
@@ -113,6 +115,7 @@ func New(conn grpc.ClientConnInterface) *Client {
 		Zones:             vmhostv1.NewZoneServiceClient(conn),
 		Placements:        vmhostv1.NewPlacementServiceClient(conn),
 		PlacementPolicies: vmhostv1.NewPlacementPolicyServiceClient(conn),
+		Reservations:      vmhostv1.NewReservationServiceClient(conn),
 		ResourcePools:     vmhostv1.NewResourcePoolServiceClient(conn),
 		Racks:             vmhostv1.NewRackServiceClient(conn),
 		Events:            vmhostv1.NewEventServiceClient(conn),

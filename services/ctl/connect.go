@@ -27,6 +27,7 @@ type region struct {
 	events     vmhostv1.EventServiceClient
 	placements vmhostv1.PlacementServiceClient
 	policies   vmhostv1.PlacementPolicyServiceClient
+	reserved   vmhostv1.ReservationServiceClient
 	close      func()
 }
 
@@ -60,7 +61,7 @@ func (a *app) connect(ctx context.Context) (context.Context, *region, error) {
 	a.api = &region{
 		vmHosts: conn.VmHosts, machines: conn.Machines, operations: conn.Operations, zones: conn.Zones,
 		pools: conn.ResourcePools, racks: conn.Racks, events: conn.Events,
-		placements: conn.Placements, policies: conn.PlacementPolicies,
+		placements: conn.Placements, policies: conn.PlacementPolicies, reserved: conn.Reservations,
 		close: func() { _ = conn.Close() },
 	}
 	return ctx, a.api, nil

@@ -66,7 +66,7 @@ func TestEveryMethodOfTheContractHasAPath(t *testing.T) {
 					continue // its tests are in watch_test.go
 				}
 				// {name=zones/*} is the one kind of pattern in the contract.
-				path = strings.NewReplacer("{name=", "", "*}", "x", "{vm_host.name=", "", "{zone.name=", "", "{resource_pool.name=", "", "{placement_policy.name=", "").Replace(path)
+				path = strings.NewReplacer("{name=", "", "*}", "x", "{vm_host.name=", "", "{zone.name=", "", "{resource_pool.name=", "", "{reservation.name=", "", "{placement_policy.name=", "").Replace(path)
 				if resp, body := h.do(verb, path, "", nil); resp.StatusCode == http.StatusMethodNotAllowed || strings.Contains(string(body), "nothing at this path") {
 					t.Errorf("%s %s of %s: %s", verb, path, m.FullName(), resp.Status)
 				}

@@ -99,6 +99,11 @@ const (
 	ErrorReason_QUOTA_EXCEEDED ErrorReason = 33
 	// Somebody else has the machine's console.
 	ErrorReason_CONSOLE_BUSY ErrorReason = 34
+	// The reservation's time is over.
+	ErrorReason_RESERVATION_EXPIRED ErrorReason = 35
+	// The reservation has not enough places left; how many it has is in the
+	// metadata.
+	ErrorReason_RESERVATION_USED ErrorReason = 36
 )
 
 // Enum value maps for ErrorReason.
@@ -139,6 +144,8 @@ var (
 		32: "CONFLICT",
 		33: "QUOTA_EXCEEDED",
 		34: "CONSOLE_BUSY",
+		35: "RESERVATION_EXPIRED",
+		36: "RESERVATION_USED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED": 0,
@@ -176,6 +183,8 @@ var (
 		"CONFLICT":                 32,
 		"QUOTA_EXCEEDED":           33,
 		"CONSOLE_BUSY":             34,
+		"RESERVATION_EXPIRED":      35,
+		"RESERVATION_USED":         36,
 	}
 )
 
@@ -210,7 +219,7 @@ var File_vmhost_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1cvmhost/v1/error_reason.proto\x12\tvmhost.v1*\xbc\x05\n" +
+	"\x1cvmhost/v1/error_reason.proto\x12\tvmhost.v1*\xeb\x05\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x13\n" +
@@ -248,7 +257,9 @@ const file_vmhost_v1_error_reason_proto_rawDesc = "" +
 	"\x0fMACHINE_MISSING\x10\x1f\x12\f\n" +
 	"\bCONFLICT\x10 \x12\x12\n" +
 	"\x0eQUOTA_EXCEEDED\x10!\x12\x10\n" +
-	"\fCONSOLE_BUSY\x10\"B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
+	"\fCONSOLE_BUSY\x10\"\x12\x17\n" +
+	"\x13RESERVATION_EXPIRED\x10#\x12\x14\n" +
+	"\x10RESERVATION_USED\x10$B?Z=github.com/vmhost-project/vmhost/proto/gen/vmhost/v1;vmhostv1b\x06proto3"
 
 var (
 	file_vmhost_v1_error_reason_proto_rawDescOnce sync.Once

@@ -313,7 +313,12 @@ type ComposeMachineRequest struct {
 	// Capabilities that the host must have, see VmHostObservation.capabilities.
 	RequiredCapabilities []string `protobuf:"bytes,30,rep,name=required_capabilities,json=requiredCapabilities,proto3" json:"required_capabilities,omitempty"`
 	// The CPU model that the host must report; empty: any.
-	CpuModel      string `protobuf:"bytes,31,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
+	CpuModel string `protobuf:"bytes,31,opt,name=cpu_model,json=cpuModel,proto3" json:"cpu_model,omitempty"`
+	// A reservation, `reservations/{reservation}`: the machine takes one of its
+	// places instead of new capacity. What is left out is as it was reserved; what
+	// is given must be the same, but for hostname, tags, start, autostart, firmware,
+	// MACs, and image. vm_host and zone choose among the places. Empty: none.
+	Reservation   string `protobuf:"bytes,32,opt,name=reservation,proto3" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -561,6 +566,13 @@ func (x *ComposeMachineRequest) GetRequiredCapabilities() []string {
 func (x *ComposeMachineRequest) GetCpuModel() string {
 	if x != nil {
 		return x.CpuModel
+	}
+	return ""
+}
+
+func (x *ComposeMachineRequest) GetReservation() string {
+	if x != nil {
+		return x.Reservation
 	}
 	return ""
 }
@@ -2606,7 +2618,7 @@ var File_vmhost_v1_machine_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\"\xdc\f\n" +
+	"\x1fvmhost/v1/machine_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17vmhost/v1/machine.proto\x1a\x19vmhost/v1/operation.proto\x1a\x19vmhost/v1/placement.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\"\xa3\r\n" +
 	"\x15ComposeMachineRequest\x12L\n" +
 	"\bhostname\x18\x01 \x01(\tB0\xbaH-r+\x18?2'^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$R\bhostname\x12 \n" +
 	"\x05cores\x18\x02 \x01(\x05B\n" +
@@ -2646,7 +2658,8 @@ const file_vmhost_v1_machine_service_proto_rawDesc = "" +
 	"maxPerZone\x12\"\n" +
 	"\rone_numa_node\x18\x1d \x01(\bR\voneNumaNode\x12i\n" +
 	"\x15required_capabilities\x18\x1e \x03(\tB4\xbaH1\x92\x01.\x10\x10\x18\x01\"(r&2$^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$R\x14requiredCapabilities\x12%\n" +
-	"\tcpu_model\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\"\xe1\x01\n" +
+	"\tcpu_model\x18\x1f \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\bcpuModel\x12E\n" +
+	"\vreservation\x18  \x01(\tB#\xbaH r\x1e2\x1c^(reservations/[^/]{1,63})?$R\vreservation\"\xe1\x01\n" +
 	"\vDiskRequest\x123\n" +
 	"\n" +
 	"size_bytes\x18\x01 \x01(\x03B\x14\xe0A\x02\xbaH\x0e\"\f\x18\x80\x80\x80\x80\x80\x80\x10(\x80\x80@R\tsizeBytes\x12=\n" +

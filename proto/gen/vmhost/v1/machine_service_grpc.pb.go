@@ -51,7 +51,8 @@ type MachineServiceClient interface {
 	// response is the Machine. With validate_only nothing is recorded and the
 	// operation carries the placement with the reason for every host refused.
 	// Errors: NO_CAPACITY, ALREADY_EXISTS (hostname taken), REQUEST_ID_REUSED,
-	// NOT_FOUND (zone, pool, host).
+	// NOT_FOUND (zone, pool, host, reservation), RESERVATION_EXPIRED,
+	// RESERVATION_USED.
 	ComposeMachine(ctx context.Context, in *ComposeMachineRequest, opts ...grpc.CallOption) (*Operation, error)
 	// Makes many machines alike, placed in one pass, each with an operation of its
 	// own, and recorded in one transaction: all of them that were placed, or none.
@@ -333,7 +334,8 @@ type MachineServiceServer interface {
 	// response is the Machine. With validate_only nothing is recorded and the
 	// operation carries the placement with the reason for every host refused.
 	// Errors: NO_CAPACITY, ALREADY_EXISTS (hostname taken), REQUEST_ID_REUSED,
-	// NOT_FOUND (zone, pool, host).
+	// NOT_FOUND (zone, pool, host, reservation), RESERVATION_EXPIRED,
+	// RESERVATION_USED.
 	ComposeMachine(context.Context, *ComposeMachineRequest) (*Operation, error)
 	// Makes many machines alike, placed in one pass, each with an operation of its
 	// own, and recorded in one transaction: all of them that were placed, or none.

@@ -2218,7 +2218,9 @@ type VmHostUsage struct {
 	// Bytes of each storage pool, by its name.
 	StorageBytes map[string]*ResourceUsage `protobuf:"bytes,3,rep,name=storage_bytes,json=storageBytes,proto3" json:"storage_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Machines that vmhost composed here.
-	Machines      int32 `protobuf:"varint,4,opt,name=machines,proto3" json:"machines,omitempty"`
+	Machines int32 `protobuf:"varint,4,opt,name=machines,proto3" json:"machines,omitempty"`
+	// Places that reservations hold here. What they take is in what is committed.
+	HeldMachines  int32 `protobuf:"varint,5,opt,name=held_machines,json=heldMachines,proto3" json:"held_machines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2277,6 +2279,13 @@ func (x *VmHostUsage) GetStorageBytes() map[string]*ResourceUsage {
 func (x *VmHostUsage) GetMachines() int32 {
 	if x != nil {
 		return x.Machines
+	}
+	return 0
+}
+
+func (x *VmHostUsage) GetHeldMachines() int32 {
+	if x != nil {
+		return x.HeldMachines
 	}
 	return 0
 }
@@ -2563,13 +2572,14 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x13SriovFunctionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01B\x10\n" +
-	"\x0e_hugepages_mib\"\xbc\x02\n" +
+	"\x0e_hugepages_mib\"\xe1\x02\n" +
 	"\vVmHostUsage\x12.\n" +
 	"\x05cores\x18\x01 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05cores\x127\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\tmemoryMib\x12M\n" +
 	"\rstorage_bytes\x18\x03 \x03(\v2(.vmhost.v1.VmHostUsage.StorageBytesEntryR\fstorageBytes\x12\x1a\n" +
-	"\bmachines\x18\x04 \x01(\x05R\bmachines\x1aY\n" +
+	"\bmachines\x18\x04 \x01(\x05R\bmachines\x12#\n" +
+	"\rheld_machines\x18\x05 \x01(\x05R\fheldMachines\x1aY\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
 	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05value:\x028\x01\"\xbf\x01\n" +

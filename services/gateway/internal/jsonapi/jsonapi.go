@@ -90,6 +90,7 @@ func register(ctx context.Context, mux *runtime.ServeMux, conn grpc.ClientConnIn
 		vmhostv1.RegisterRackServiceHandlerClient(ctx, mux, vmhostv1.NewRackServiceClient(conn)),
 		vmhostv1.RegisterPlacementServiceHandlerClient(ctx, mux, vmhostv1.NewPlacementServiceClient(conn)),
 		vmhostv1.RegisterPlacementPolicyServiceHandlerClient(ctx, mux, vmhostv1.NewPlacementPolicyServiceClient(conn)),
+		vmhostv1.RegisterReservationServiceHandlerClient(ctx, mux, vmhostv1.NewReservationServiceClient(conn)),
 		vmhostv1.RegisterResourcePoolServiceHandlerClient(ctx, mux, vmhostv1.NewResourcePoolServiceClient(conn)),
 		vmhostv1.RegisterVmHostServiceHandlerClient(ctx, mux, vmhostv1.NewVmHostServiceClient(conn)),
 		vmhostv1.RegisterZoneServiceHandlerClient(ctx, mux, vmhostv1.NewZoneServiceClient(conn)),

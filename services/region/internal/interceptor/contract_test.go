@@ -62,6 +62,7 @@ func served() map[string]bool {
 	vmhostv1.RegisterResourcePoolServiceServer(s, vmhostv1.UnimplementedResourcePoolServiceServer{})
 	vmhostv1.RegisterRackServiceServer(s, vmhostv1.UnimplementedRackServiceServer{})
 	vmhostv1.RegisterEventServiceServer(s, vmhostv1.UnimplementedEventServiceServer{})
+	vmhostv1.RegisterReservationServiceServer(s, vmhostv1.UnimplementedReservationServiceServer{})
 	vmhostv1.RegisterPlacementServiceServer(s, vmhostv1.UnimplementedPlacementServiceServer{})
 	vmhostv1.RegisterPlacementPolicyServiceServer(s, vmhostv1.UnimplementedPlacementPolicyServiceServer{})
 	grpc_health_v1.RegisterHealthServer(s, health.NewServer())

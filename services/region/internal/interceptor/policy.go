@@ -84,6 +84,12 @@ func APIPolicy() Policy {
 		vmhostv1.PlacementPolicyService_UpdatePlacementPolicy_FullMethodName: operator,
 		vmhostv1.PlacementPolicyService_DeletePlacementPolicy_FullMethodName: operator,
 
+		vmhostv1.ReservationService_GetReservation_FullMethodName:    viewer,
+		vmhostv1.ReservationService_ListReservations_FullMethodName:  viewer,
+		vmhostv1.ReservationService_Reserve_FullMethodName:           composer,
+		vmhostv1.ReservationService_UpdateReservation_FullMethodName: composer,
+		vmhostv1.ReservationService_DeleteReservation_FullMethodName: composer,
+
 		vmhostv1.RackService_GetRack_FullMethodName:         viewer,
 		vmhostv1.RackService_ListRacks_FullMethodName:       viewer,
 		vmhostv1.RackService_CreateJoinToken_FullMethodName: admin,

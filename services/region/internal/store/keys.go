@@ -49,13 +49,15 @@ var (
 	// Policies: placement policies that operators made, by id. Those that are there
 	// from the start are no records.
 	Policies = Family[*storev1.StoredPlacementPolicy]{prefix: "policies/"}
+	// Reservations: capacity that is held for later, by uid.
+	Reservations = Family[*storev1.StoredReservation]{prefix: "reservations/"}
 	// Groups: what composes compare and write that must not see other zones of a
 	// group change, by pool id and group.
 	Groups = Family[*storev1.StoredGroup]{prefix: "groups/", many: true}
 	// HostRemoval: the removal of a host that was last; it has no id.
 	HostRemoval = Family[*storev1.StoredHostRemoval]{prefix: "lasthostremoval"}
 	// References: who uses a zone, pool or rack, by kind (`zones`, `pools`,
-	// `racks`), id, kind of user (`vmHosts`, `racks`) and its id. Machines refer to
+	// `racks`), id, kind of user (`vmHosts`, `racks`, `reservations`) and its id. Machines refer to
 	// their pool by Names.
 	References = Family[*storev1.StoredReference]{prefix: "refs/", many: true}
 	// Events by id.
@@ -108,6 +110,7 @@ var kinds = map[string]*kind{
 	"usage":           {PoolUsage},
 	"policies":        {Policies},
 	"groups":          {Groups},
+	"reservations":    {Reservations},
 	"lasthostremoval": {HostRemoval},
 	"refs":            {References},
 	"events":          {Events},

@@ -600,6 +600,218 @@ func (x *StoredPlacementPolicy) GetResource() *v1.PlacementPolicy {
 	return nil
 }
 
+// `reservations/<uid>`: capacity that is held. Every place is in the ledger of its
+// host and in the count of its pool from the transaction that puts it here to the
+// one that takes it away.
+type StoredReservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The resource; ttl and places are empty, and state as well until it has ended.
+	Resource *v1.Reservation `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The places that are left, by host id, then kind.
+	Holds []*StoredHold `protobuf:"bytes,2,rep,name=holds,proto3" json:"holds,omitempty"`
+	// The different ways in which they are held, so that each is stored once.
+	Kinds         []*StoredHoldKind `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredReservation) Reset() {
+	*x = StoredReservation{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredReservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredReservation) ProtoMessage() {}
+
+func (x *StoredReservation) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredReservation.ProtoReflect.Descriptor instead.
+func (*StoredReservation) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *StoredReservation) GetResource() *v1.Reservation {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *StoredReservation) GetHolds() []*StoredHold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+func (x *StoredReservation) GetKinds() []*StoredHoldKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// Places of one kind on one host.
+type StoredHold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The host's id.
+	VmHost string `protobuf:"bytes,1,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// Index in StoredReservation.kinds.
+	Kind int32 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// How many.
+	Count         int32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredHold) Reset() {
+	*x = StoredHold{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredHold) ProtoMessage() {}
+
+func (x *StoredHold) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredHold.ProtoReflect.Descriptor instead.
+func (*StoredHold) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StoredHold) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
+	}
+	return ""
+}
+
+func (x *StoredHold) GetKind() int32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *StoredHold) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// What was decided for a place.
+type StoredHoldKind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The architecture.
+	Architecture string `protobuf:"bytes,1,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// The storage pool of each disk.
+	StoragePools []string `protobuf:"bytes,2,rep,name=storage_pools,json=storagePools,proto3" json:"storage_pools,omitempty"`
+	// Of each interface source, kind and VLAN.
+	Networks []*v1.MachineInterface `protobuf:"bytes,3,rep,name=networks,proto3" json:"networks,omitempty"`
+	// The host's cores to pin to, in the order of the machine's.
+	PinnedCores []int32 `protobuf:"varint,4,rep,packed,name=pinned_cores,json=pinnedCores,proto3" json:"pinned_cores,omitempty"`
+	// What one place holds in its host's ledger.
+	Commitment    *Commitment `protobuf:"bytes,5,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StoredHoldKind) Reset() {
+	*x = StoredHoldKind{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredHoldKind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredHoldKind) ProtoMessage() {}
+
+func (x *StoredHoldKind) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredHoldKind.ProtoReflect.Descriptor instead.
+func (*StoredHoldKind) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *StoredHoldKind) GetArchitecture() string {
+	if x != nil {
+		return x.Architecture
+	}
+	return ""
+}
+
+func (x *StoredHoldKind) GetStoragePools() []string {
+	if x != nil {
+		return x.StoragePools
+	}
+	return nil
+}
+
+func (x *StoredHoldKind) GetNetworks() []*v1.MachineInterface {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *StoredHoldKind) GetPinnedCores() []int32 {
+	if x != nil {
+		return x.PinnedCores
+	}
+	return nil
+}
+
+func (x *StoredHoldKind) GetCommitment() *Commitment {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 // `consoles/<id>`, under the lease of the region that waits for the rack.
 type StoredConsole struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -613,7 +825,7 @@ type StoredConsole struct {
 
 func (x *StoredConsole) Reset() {
 	*x = StoredConsole{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +837,7 @@ func (x *StoredConsole) String() string {
 func (*StoredConsole) ProtoMessage() {}
 
 func (x *StoredConsole) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +850,7 @@ func (x *StoredConsole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredConsole.ProtoReflect.Descriptor instead.
 func (*StoredConsole) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredConsole) GetOpen() *v11.OpenConsole {
@@ -677,7 +889,7 @@ type StoredMachine struct {
 
 func (x *StoredMachine) Reset() {
 	*x = StoredMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +901,7 @@ func (x *StoredMachine) String() string {
 func (*StoredMachine) ProtoMessage() {}
 
 func (x *StoredMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +914,7 @@ func (x *StoredMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMachine.ProtoReflect.Descriptor instead.
 func (*StoredMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredMachine) GetResource() *v1.Machine {
@@ -757,7 +969,7 @@ type StoredMove struct {
 
 func (x *StoredMove) Reset() {
 	*x = StoredMove{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +981,7 @@ func (x *StoredMove) String() string {
 func (*StoredMove) ProtoMessage() {}
 
 func (x *StoredMove) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +994,7 @@ func (x *StoredMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMove.ProtoReflect.Descriptor instead.
 func (*StoredMove) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredMove) GetVmHost() string {
@@ -829,7 +1041,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1053,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1066,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -889,7 +1101,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1113,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1126,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredName) GetUid() string {
@@ -935,7 +1147,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1159,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1172,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -1008,7 +1220,7 @@ type StoredOperation struct {
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1232,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1245,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -1145,7 +1357,7 @@ type StoredDrain struct {
 
 func (x *StoredDrain) Reset() {
 	*x = StoredDrain{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1369,7 @@ func (x *StoredDrain) String() string {
 func (*StoredDrain) ProtoMessage() {}
 
 func (x *StoredDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1382,7 @@ func (x *StoredDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDrain.ProtoReflect.Descriptor instead.
 func (*StoredDrain) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredDrain) GetVmHostUid() string {
@@ -1218,7 +1430,7 @@ type StoredRemoval struct {
 
 func (x *StoredRemoval) Reset() {
 	*x = StoredRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1442,7 @@ func (x *StoredRemoval) String() string {
 func (*StoredRemoval) ProtoMessage() {}
 
 func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1455,7 @@ func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
 func (*StoredRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredRemoval) GetMode() v1.RemoveMode {
@@ -1285,7 +1497,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1297,7 +1509,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1310,7 +1522,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -1357,7 +1569,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1581,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1594,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1427,7 +1639,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1651,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1664,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1511,7 +1723,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1523,7 +1735,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1536,7 +1748,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1564,7 +1776,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1788,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1801,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1610,7 +1822,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1834,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1847,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1655,7 +1867,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1879,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1892,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 // `events/<id>`.
@@ -1694,7 +1906,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1918,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1931,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1742,7 +1954,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1966,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1979,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -1803,7 +2015,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +2027,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +2040,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -1879,7 +2091,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +2103,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +2116,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{27}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -1929,7 +2141,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1941,7 +2153,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1954,7 +2166,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{28}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -1982,7 +2194,7 @@ var File_vmhost_store_v1_store_proto protoreflect.FileDescriptor
 
 const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\n" +
-	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a vmhost/v1/placement_policy.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
+	"\x1bvmhost/store/v1/store.proto\x12\x0fvmhost.store.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evmhost/rack/v1/inventory.proto\x1a\x1cvmhost/rack/v1/session.proto\x1a\x19vmhost/rack/v1/step.proto\x1a\x19vmhost/v1/condition.proto\x1a\x15vmhost/v1/event.proto\x1a\x17vmhost/v1/machine.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a vmhost/v1/placement_policy.proto\x1a\x14vmhost/v1/rack.proto\x1a\x1bvmhost/v1/reservation.proto\x1a\x1dvmhost/v1/resource_pool.proto\x1a\x17vmhost/v1/vm_host.proto\x1a\x1fvmhost/v1/vm_host_service.proto\x1a\x14vmhost/v1/zone.proto\"\x9c\x01\n" +
 	"\fStoredVmHost\x12-\n" +
 	"\bresource\x18\x01 \x01(\v2\x11.vmhost.v1.VmHostR\bresource\x12-\n" +
 	"\x12connection_version\x18\x02 \x01(\tR\x11connectionVersion\x12.\n" +
@@ -2026,7 +2238,24 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x06amount\x18\x01 \x01(\v2\x19.vmhost.v1.ResourceAmountR\x06amount\x12\x18\n" +
 	"\acounted\x18\x02 \x01(\bR\acounted\"O\n" +
 	"\x15StoredPlacementPolicy\x126\n" +
-	"\bresource\x18\x01 \x01(\v2\x1a.vmhost.v1.PlacementPolicyR\bresource\"T\n" +
+	"\bresource\x18\x01 \x01(\v2\x1a.vmhost.v1.PlacementPolicyR\bresource\"\xb1\x01\n" +
+	"\x11StoredReservation\x122\n" +
+	"\bresource\x18\x01 \x01(\v2\x16.vmhost.v1.ReservationR\bresource\x121\n" +
+	"\x05holds\x18\x02 \x03(\v2\x1b.vmhost.store.v1.StoredHoldR\x05holds\x125\n" +
+	"\x05kinds\x18\x03 \x03(\v2\x1f.vmhost.store.v1.StoredHoldKindR\x05kinds\"O\n" +
+	"\n" +
+	"StoredHold\x12\x17\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\x05R\x04kind\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\x05R\x05count\"\xf2\x01\n" +
+	"\x0eStoredHoldKind\x12\"\n" +
+	"\farchitecture\x18\x01 \x01(\tR\farchitecture\x12#\n" +
+	"\rstorage_pools\x18\x02 \x03(\tR\fstoragePools\x127\n" +
+	"\bnetworks\x18\x03 \x03(\v2\x1b.vmhost.v1.MachineInterfaceR\bnetworks\x12!\n" +
+	"\fpinned_cores\x18\x04 \x03(\x05R\vpinnedCores\x12;\n" +
+	"\n" +
+	"commitment\x18\x05 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
+	"commitment\"T\n" +
 	"\rStoredConsole\x12/\n" +
 	"\x04open\x18\x01 \x01(\v2\x1b.vmhost.rack.v1.OpenConsoleR\x04open\x12\x12\n" +
 	"\x04rack\x18\x02 \x01(\tR\x04rack\"\x8b\x02\n" +
@@ -2151,7 +2380,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                        // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),             // 1: vmhost.store.v1.StoredVmHost
@@ -2162,100 +2391,110 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*StoredHostRemoval)(nil),        // 6: vmhost.store.v1.StoredHostRemoval
 	(*StoredPoolUsage)(nil),          // 7: vmhost.store.v1.StoredPoolUsage
 	(*StoredPlacementPolicy)(nil),    // 8: vmhost.store.v1.StoredPlacementPolicy
-	(*StoredConsole)(nil),            // 9: vmhost.store.v1.StoredConsole
-	(*StoredMachine)(nil),            // 10: vmhost.store.v1.StoredMachine
-	(*StoredMove)(nil),               // 11: vmhost.store.v1.StoredMove
-	(*StoredSeenMachine)(nil),        // 12: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),               // 13: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),            // 14: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),          // 15: vmhost.store.v1.StoredOperation
-	(*StoredDrain)(nil),              // 16: vmhost.store.v1.StoredDrain
-	(*StoredRemoval)(nil),            // 17: vmhost.store.v1.StoredRemoval
-	(*StoredRequest)(nil),            // 18: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),               // 19: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),            // 20: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),         // 21: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),               // 22: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),       // 23: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),          // 24: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),              // 25: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),          // 26: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),              // 27: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),             // 28: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),         // 29: vmhost.store.v1.StoredDeployment
-	nil,                              // 30: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                              // 31: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	nil,                              // 32: vmhost.store.v1.Commitment.GroupsEntry
-	(*v1.VmHost)(nil),                // 33: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),     // 34: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),              // 35: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),             // 36: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),        // 37: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),       // 38: vmhost.v1.PlacementPolicy
-	(*v11.OpenConsole)(nil),          // 39: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),               // 40: vmhost.v1.Machine
-	(*v1.ComposeMachineRequest)(nil), // 41: vmhost.v1.ComposeMachineRequest
-	(*v11.MachineObservation)(nil),   // 42: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),    // 43: google.protobuf.Timestamp
-	(*v1.Operation)(nil),             // 44: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),      // 45: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),    // 46: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),        // 47: vmhost.v1.OperationError
-	(*v11.Step)(nil),                 // 48: vmhost.rack.v1.Step
-	(v1.RemoveMode)(0),               // 49: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),                // 50: google.protobuf.Any
-	(*v1.Rack)(nil),                  // 51: vmhost.v1.Rack
-	(*v1.Zone)(nil),                  // 52: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),          // 53: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                 // 54: vmhost.v1.Event
-	(*v1.JoinToken)(nil),             // 55: vmhost.v1.JoinToken
+	(*StoredReservation)(nil),        // 9: vmhost.store.v1.StoredReservation
+	(*StoredHold)(nil),               // 10: vmhost.store.v1.StoredHold
+	(*StoredHoldKind)(nil),           // 11: vmhost.store.v1.StoredHoldKind
+	(*StoredConsole)(nil),            // 12: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),            // 13: vmhost.store.v1.StoredMachine
+	(*StoredMove)(nil),               // 14: vmhost.store.v1.StoredMove
+	(*StoredSeenMachine)(nil),        // 15: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),               // 16: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),            // 17: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),          // 18: vmhost.store.v1.StoredOperation
+	(*StoredDrain)(nil),              // 19: vmhost.store.v1.StoredDrain
+	(*StoredRemoval)(nil),            // 20: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),            // 21: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),               // 22: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),            // 23: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),         // 24: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),               // 25: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),       // 26: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),          // 27: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),              // 28: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),          // 29: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),              // 30: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),             // 31: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),         // 32: vmhost.store.v1.StoredDeployment
+	nil,                              // 33: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                              // 34: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	nil,                              // 35: vmhost.store.v1.Commitment.GroupsEntry
+	(*v1.VmHost)(nil),                // 36: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),     // 37: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),              // 38: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),             // 39: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),        // 40: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),       // 41: vmhost.v1.PlacementPolicy
+	(*v1.Reservation)(nil),           // 42: vmhost.v1.Reservation
+	(*v1.MachineInterface)(nil),      // 43: vmhost.v1.MachineInterface
+	(*v11.OpenConsole)(nil),          // 44: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),               // 45: vmhost.v1.Machine
+	(*v1.ComposeMachineRequest)(nil), // 46: vmhost.v1.ComposeMachineRequest
+	(*v11.MachineObservation)(nil),   // 47: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
+	(*v1.Operation)(nil),             // 49: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),      // 50: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),    // 51: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),        // 52: vmhost.v1.OperationError
+	(*v11.Step)(nil),                 // 53: vmhost.rack.v1.Step
+	(v1.RemoveMode)(0),               // 54: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 55: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 56: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 57: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 58: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 59: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 60: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	33, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	34, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	35, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	36, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	36, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	37, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	38, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	39, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	30, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	31, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	32, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
-	37, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	38, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	39, // 10: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	40, // 11: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 12: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	41, // 13: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
-	11, // 14: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
-	40, // 15: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
-	4,  // 16: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
-	42, // 17: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	43, // 18: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	43, // 19: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	44, // 20: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	45, // 21: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	46, // 22: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	47, // 23: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	48, // 24: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	17, // 25: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	16, // 26: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
-	49, // 27: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	50, // 28: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	43, // 29: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	51, // 30: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	43, // 31: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	52, // 32: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	53, // 33: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	54, // 34: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	55, // 35: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 36: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	43, // 37: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	43, // 38: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	43, // 39: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	33, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	34, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	35, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
+	40, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	41, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	42, // 10: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
+	10, // 11: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
+	11, // 12: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
+	43, // 13: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
+	4,  // 14: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
+	44, // 15: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	45, // 16: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	4,  // 17: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	46, // 18: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
+	14, // 19: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
+	45, // 20: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
+	4,  // 21: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
+	47, // 22: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	48, // 23: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	48, // 24: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	49, // 25: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	50, // 26: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	51, // 27: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	52, // 28: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	53, // 29: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	20, // 30: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	19, // 31: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
+	54, // 32: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	55, // 33: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	48, // 34: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	56, // 35: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	48, // 36: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	57, // 37: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	58, // 38: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	59, // 39: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	60, // 40: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 41: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	48, // 42: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	48, // 43: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	48, // 44: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -2269,7 +2508,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
