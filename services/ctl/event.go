@@ -12,6 +12,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	"github.com/vmhost-project/vmhost/pkg/backoff"
+	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
@@ -112,7 +113,7 @@ func (w *watch) run(ctx context.Context) error {
 func (w *watch) stream(ctx context.Context) (got bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := w.api.events.WatchEvents(ctx, &vmhostv1.WatchEventsRequest{ResumeToken: w.token, Filter: w.filter})
+	s, err := w.api.events.WatchEvents(ctx, &vmhostv1.WatchEventsRequest{ResumeToken: w.token, Filter: w.filter, MaxEvents: client.MaxEvents})
 	if err != nil {
 		return false, err
 	}
@@ -122,16 +123,18 @@ func (w *watch) stream(ctx context.Context) (got bool, err error) {
 			return got, err
 		}
 		got = true
-		if r.GetEvent() != nil {
-			if err := w.show(r); err != nil {
-				return got, err
+		for one := range client.EventsOf(r) {
+			if one.GetEvent() != nil {
+				if err := w.show(one); err != nil {
+					return got, err
+				}
 			}
+			w.token = first(one.GetResumeToken(), w.token)
 		}
-		w.token = first(r.GetResumeToken(), w.token)
 	}
 }
 
-func (w *watch) show(r *vmhostv1.WatchEventsResponse) error {
+func (w *watch) show(r *vmhostv1.WatchedEvent) error {
 	a := w.app
 	switch a.flags.output {
 	case outputJSON:

@@ -162,8 +162,9 @@ func (f *fakeRegion) ListEvents(_ context.Context, r *vmhostv1.ListEventsRequest
 	return &vmhostv1.ListEventsResponse{Events: items, NextPageToken: next}, err
 }
 
-// WatchEvents sends the events after the token, breaks off once so that the
-// client has to resume, and at the end says that it cannot go on.
+// WatchEvents sends the events after the token, as many at a time as it is asked
+// for, breaks off once so that the client has to resume, and at the end says that
+// it cannot go on.
 func (f *fakeRegion) WatchEvents(r *vmhostv1.WatchEventsRequest, s vmhostv1.EventService_WatchEventsServer) error {
 	if err := f.admit(s.Context(), "WatchEvents", r); err != nil {
 		return err
@@ -175,11 +176,22 @@ func (f *fakeRegion) WatchEvents(r *vmhostv1.WatchEventsRequest, s vmhostv1.Even
 	if err := s.Send(&vmhostv1.WatchEventsResponse{ResumeToken: r.GetResumeToken()}); err != nil {
 		return err
 	}
-	for _, e := range f.events[from:] {
-		if err := s.Send(&vmhostv1.WatchEventsResponse{Event: e, ResumeToken: "after-" + e.GetId()}); err != nil {
+	answer := &vmhostv1.WatchEventsResponse{}
+	for i, e := range f.events[from:] {
+		broken := strings.HasPrefix(e.GetId(), "break")
+		answer.ResumeToken = "after-" + e.GetId()
+		answer.Events = append(answer.Events, &vmhostv1.WatchedEvent{Event: e, ResumeToken: answer.GetResumeToken()})
+		if len(answer.GetEvents()) < int(r.GetMaxEvents()) && !broken && from+i < len(f.events)-1 {
+			continue
+		}
+		if r.GetMaxEvents() <= 1 {
+			answer.Event, answer.Events = e, nil
+		}
+		if err := s.Send(answer); err != nil {
 			return err
 		}
-		if strings.HasPrefix(e.GetId(), "break") {
+		answer.Reset()
+		if broken {
 			return apierror.New(14, vmhostv1.ErrorReason_STORE_UNAVAILABLE, "gone for a moment")
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
+	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -88,6 +89,35 @@ func TestServerSentEventsArriveAtOnceAndCarryTheResumeToken(t *testing.T) {
 	golden(t, "event", []byte(data))
 	if asked := <-h.region.watched; asked.GetFilter() != "x" {
 		t.Errorf("filter = %q", asked.GetFilter())
+	}
+}
+
+func TestEventsThatComeTogetherAreMessagesOfTheirOwn(t *testing.T) {
+	h := start(t)
+	together := &vmhostv1.WatchEventsResponse{ResumeToken: "4", Events: []*vmhostv1.WatchedEvent{
+		{Event: &vmhostv1.Event{Type: "first"}, ResumeToken: "3"},
+		{Event: &vmhostv1.Event{Type: "second"}, ResumeToken: "4"},
+	}}
+	h.region.sends <- together
+	w := h.watch("/v1/events:watch", sse)
+	for _, want := range []struct{ id, kind string }{{"3", "first"}, {"4", "second"}} {
+		id, data, _ := strings.Cut(w.block(), "\ndata: ")
+		if id != "id: "+want.id || !strings.Contains(data, `"`+want.kind+`"`) {
+			t.Errorf("message = %q %q, want %v", id, data, want)
+		}
+	}
+	if asked := <-h.region.watched; asked.GetMaxEvents() != client.MaxEvents {
+		t.Errorf("the region was asked for %d at a time", asked.GetMaxEvents())
+	}
+	w.stop()
+	<-h.region.ended // it would take the next watch's events
+
+	h.region.sends <- together
+	w = h.watch("/v1/events:watch", nil)
+	for _, want := range []struct{ token, kind string }{{"3", "first"}, {"4", "second"}} {
+		if line := w.line(); !strings.Contains(line, `"resumeToken":"`+want.token+`"`) || !strings.Contains(line, `"`+want.kind+`"`) {
+			t.Errorf("line = %q, want %v", line, want)
+		}
 	}
 }
 

@@ -30,6 +30,10 @@ const (
 	minPing = 10 * time.Second
 	// A peer that is gone without a word is noticed after ping and pong.
 	pingAfter, pongWithin = 30 * time.Second, 10 * time.Second
+	// The windows are how much a client may send ahead of what was read: the largest
+	// message of a rack, which has 1 MiB, fits. They are fixed: to find them out, gRPC
+	// would ping with every message, which doubles what a small one costs both sides.
+	streamWindow, connWindow = 1 << 20, 2 << 20
 	// bufconnSize is the window of the in-memory listener.
 	bufconnSize = 1 << 20
 )
@@ -39,6 +43,7 @@ func serverOptions(chain interceptor.Interceptors, security *tls.Config) []grpc.
 	opts := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ForceServerCodecV2(encoded.Codec()),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pongWithin}),
 	}, chain.Options()...)

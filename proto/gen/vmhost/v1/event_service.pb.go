@@ -149,7 +149,12 @@ type WatchEventsRequest struct {
 	// The resume_token of the last answer that was received; empty: from now on.
 	ResumeToken string `protobuf:"bytes,1,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// AIP-160 filter over fields of Event.
-	Filter        string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// How many events one answer may have. More than 1: they come in `events`,
+	// as many as there are, which costs both sides much less when there are many.
+	// 0 and 1: each comes in an answer of its own, in `event`. Over HTTP each comes
+	// by itself whatever is asked for.
+	MaxEvents     int32 `protobuf:"varint,3,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,13 +203,24 @@ func (x *WatchEventsRequest) GetFilter() string {
 	return ""
 }
 
-// One event, or a sign of life.
+func (x *WatchEventsRequest) GetMaxEvents() int32 {
+	if x != nil {
+		return x.MaxEvents
+	}
+	return 0
+}
+
+// One event, several, or a sign of life, which has neither; that is sent first and
+// every 15 seconds.
 type WatchEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The event; not set in a sign of life, sent first and every 15 seconds.
+	// The event, when `max_events` is 0 or 1.
 	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
 	// Where to go on after this answer.
-	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	ResumeToken string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// The events, in order, when `max_events` is more. A region that does not know
+	// `max_events` sends `event`.
+	Events        []*WatchedEvent `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +269,68 @@ func (x *WatchEventsResponse) GetResumeToken() string {
 	return ""
 }
 
+func (x *WatchEventsResponse) GetEvents() []*WatchedEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// One of several events.
+type WatchedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event.
+	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// Where to go on after this event.
+	ResumeToken   string `protobuf:"bytes,2,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchedEvent) Reset() {
+	*x = WatchedEvent{}
+	mi := &file_vmhost_v1_event_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchedEvent) ProtoMessage() {}
+
+func (x *WatchedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_event_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchedEvent.ProtoReflect.Descriptor instead.
+func (*WatchedEvent) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_event_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchedEvent) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchedEvent) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
 var File_vmhost_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_event_service_proto_rawDesc = "" +
@@ -266,11 +344,18 @@ const file_vmhost_v1_event_service_proto_rawDesc = "" +
 	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x06filter\"f\n" +
 	"\x12ListEventsResponse\x12(\n" +
 	"\x06events\x18\x01 \x03(\v2\x10.vmhost.v1.EventR\x06events\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"b\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x01\n" +
 	"\x12WatchEventsRequest\x12*\n" +
 	"\fresume_token\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18@R\vresumeToken\x12 \n" +
-	"\x06filter\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x06filter\"`\n" +
+	"\x06filter\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\x06filter\x12)\n" +
+	"\n" +
+	"max_events\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe8\a(\x00R\tmaxEvents\"\x91\x01\n" +
 	"\x13WatchEventsResponse\x12&\n" +
+	"\x05event\x18\x01 \x01(\v2\x10.vmhost.v1.EventR\x05event\x12!\n" +
+	"\fresume_token\x18\x02 \x01(\tR\vresumeToken\x12/\n" +
+	"\x06events\x18\x03 \x03(\v2\x17.vmhost.v1.WatchedEventR\x06events\"Y\n" +
+	"\fWatchedEvent\x12&\n" +
 	"\x05event\x18\x01 \x01(\v2\x10.vmhost.v1.EventR\x05event\x12!\n" +
 	"\fresume_token\x18\x02 \x01(\tR\vresumeToken2\xd7\x01\n" +
 	"\fEventService\x12]\n" +
@@ -291,26 +376,29 @@ func file_vmhost_v1_event_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_event_service_proto_rawDescData
 }
 
-var file_vmhost_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_vmhost_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_vmhost_v1_event_service_proto_goTypes = []any{
 	(*ListEventsRequest)(nil),   // 0: vmhost.v1.ListEventsRequest
 	(*ListEventsResponse)(nil),  // 1: vmhost.v1.ListEventsResponse
 	(*WatchEventsRequest)(nil),  // 2: vmhost.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil), // 3: vmhost.v1.WatchEventsResponse
-	(*Event)(nil),               // 4: vmhost.v1.Event
+	(*WatchedEvent)(nil),        // 4: vmhost.v1.WatchedEvent
+	(*Event)(nil),               // 5: vmhost.v1.Event
 }
 var file_vmhost_v1_event_service_proto_depIdxs = []int32{
-	4, // 0: vmhost.v1.ListEventsResponse.events:type_name -> vmhost.v1.Event
-	4, // 1: vmhost.v1.WatchEventsResponse.event:type_name -> vmhost.v1.Event
-	0, // 2: vmhost.v1.EventService.ListEvents:input_type -> vmhost.v1.ListEventsRequest
-	2, // 3: vmhost.v1.EventService.WatchEvents:input_type -> vmhost.v1.WatchEventsRequest
-	1, // 4: vmhost.v1.EventService.ListEvents:output_type -> vmhost.v1.ListEventsResponse
-	3, // 5: vmhost.v1.EventService.WatchEvents:output_type -> vmhost.v1.WatchEventsResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: vmhost.v1.ListEventsResponse.events:type_name -> vmhost.v1.Event
+	5, // 1: vmhost.v1.WatchEventsResponse.event:type_name -> vmhost.v1.Event
+	4, // 2: vmhost.v1.WatchEventsResponse.events:type_name -> vmhost.v1.WatchedEvent
+	5, // 3: vmhost.v1.WatchedEvent.event:type_name -> vmhost.v1.Event
+	0, // 4: vmhost.v1.EventService.ListEvents:input_type -> vmhost.v1.ListEventsRequest
+	2, // 5: vmhost.v1.EventService.WatchEvents:input_type -> vmhost.v1.WatchEventsRequest
+	1, // 6: vmhost.v1.EventService.ListEvents:output_type -> vmhost.v1.ListEventsResponse
+	3, // 7: vmhost.v1.EventService.WatchEvents:output_type -> vmhost.v1.WatchEventsResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_event_service_proto_init() }
@@ -325,7 +413,7 @@ func file_vmhost_v1_event_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_event_service_proto_rawDesc), len(file_vmhost_v1_event_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/gateway/internal/front"
 )
@@ -49,6 +50,9 @@ func (a *API) watch(ctx context.Context, w http.ResponseWriter, r *http.Request)
 	if last := r.Header.Get("Last-Event-ID"); sse && last != "" {
 		req.ResumeToken = last // newer than the one in the address
 	}
+	// Whatever the region sends at once, each event is a message or a line by
+	// itself, with the token to go on after it.
+	req.MaxEvents = client.MaxEvents
 	stream, err := a.events.WatchEvents(ctx, req)
 	if err != nil {
 		a.fail(ctx, w, err, 0)
@@ -74,10 +78,15 @@ func (a *API) forward(ctx context.Context, out eventWriter, msg *vmhostv1.WatchE
 	stream vmhostv1.EventService_WatchEventsClient, control *http.ResponseController,
 ) {
 	for {
-		if out.event(msg) != nil || control.Flush() != nil {
+		var err error
+		for one := range client.EventsOf(msg) {
+			if err = out.event(one); err != nil {
+				break
+			}
+		}
+		if err != nil || control.Flush() != nil {
 			return // the client is gone
 		}
-		var err error
 		if msg, err = stream.Recv(); err == nil {
 			continue
 		}
@@ -103,9 +112,9 @@ func acceptsSSE(r *http.Request) bool {
 	return false
 }
 
-// eventWriter writes one message of a watch.
+// eventWriter writes one event of a watch, or a sign of life, which has none.
 type eventWriter interface {
-	event(msg *vmhostv1.WatchEventsResponse) error
+	event(msg *vmhostv1.WatchedEvent) error
 	failure(status []byte) error
 }
 
@@ -113,7 +122,7 @@ type eventWriter interface {
 // its id, signs of life as well, so that EventSource resumes by itself.
 type serverSent struct{ w io.Writer }
 
-func (s serverSent) event(msg *vmhostv1.WatchEventsResponse) error {
+func (s serverSent) event(msg *vmhostv1.WatchedEvent) error {
 	var b bytes.Buffer
 	if token := msg.GetResumeToken(); printable(token) {
 		b.WriteString("id: " + token + "\n")
@@ -141,7 +150,7 @@ func (s serverSent) failure(status []byte) error {
 // ndjson writes one object a line.
 type ndjson struct{ w io.Writer }
 
-func (n ndjson) event(msg *vmhostv1.WatchEventsResponse) error {
+func (n ndjson) event(msg *vmhostv1.WatchedEvent) error {
 	data, err := codec{}.Marshal(msg)
 	if err != nil {
 		return err

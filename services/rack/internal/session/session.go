@@ -53,6 +53,9 @@ const (
 	dialLimit = 10 * time.Second
 	// maxMessage is what one message may weigh, both ways.
 	maxMessage = 16 << 20
+	// window is how much the region may send ahead of what was read. It is fixed: to
+	// find it out, gRPC would ping with every message.
+	window = 1 << 20
 )
 
 // Sender sends to the region of one session.
@@ -248,6 +251,7 @@ func (c *Client) dial(endpoint string) (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingLimit}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: dialLimit, Backoff: backoff.DefaultConfig}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
 		grpc.WithDisableServiceConfig(), grpc.WithIdleTimeout(0),
 	}, c.cfg.Options...)...)
 	if err != nil {

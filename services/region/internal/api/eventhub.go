@@ -1,18 +1,20 @@
 package api
 
 import (
-	"context"
+	"cmp"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
-	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 	"github.com/vmhost-project/vmhost/services/region/internal/encoded"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -23,8 +25,10 @@ const (
 	// ringLimit is how many are kept before the oldest go: cutting a full ring for
 	// every batch would move all of it every time.
 	ringLimit = 2 * ringSize
-	// watcherBuffer is how many events one watcher can be behind those sent.
+	// watcherBuffer is how many times one watcher can be handed events before it
+	// takes any, and mostBehind how many events that may be together.
 	watcherBuffer = 512
+	mostBehind    = ringSize
 )
 
 // position is a place in the history: behind the event of that id, or with no id
@@ -46,137 +50,104 @@ func (p position) before(e placedEvent) bool {
 type placedEvent struct {
 	revision int64
 	event    *vmhostv1.Event // never modified
-	// answer is the event with its place, as every watcher is sent it; set when it
-	// is handed out.
-	answer *encoded.Message
+
+	// The rest is set when it is handed out.
+	last   bool             // of its revision
+	size   int              // encoded
+	answer *encoded.Message // the event with its place, as every watcher is sent it
 }
 
-// number gives every event its answer: its place is behind all of its revision
-// when it is the last of it. found is in order, and has whole revisions.
+// place is the position behind the event: behind all of its revision when it is
+// the last of it.
+func (e placedEvent) place() position {
+	if e.last {
+		return position{revision: e.revision}
+	}
+	return position{revision: e.revision, id: e.event.GetId()}
+}
+
+// number gives every event its answer. found is in order, and has whole
+// revisions.
 func number(found []placedEvent) {
 	for i := range found {
-		at := position{revision: found[i].revision, id: found[i].event.GetId()}
-		if i == len(found)-1 || found[i+1].revision != at.revision {
-			at.id = ""
-		}
-		found[i].answer = encoded.New(&vmhostv1.WatchEventsResponse{Event: found[i].event, ResumeToken: at.token()})
+		e := &found[i]
+		e.last = i == len(found)-1 || found[i+1].revision != e.revision
+		answer := &vmhostv1.WatchEventsResponse{Event: e.event, ResumeToken: e.place().token()}
+		e.size, e.answer = proto.Size(answer), encoded.New(answer)
 	}
 }
 
 // eventHub hands every event to every watcher: one subscription to the store, a
-// ring of the last events, and a bounded queue for each watcher.
+// ring of the last events, and a bounded queue for each watcher. Watchers who ask
+// for the same are an audience, for which events are looked through and encoded
+// once.
 type eventHub struct {
 	store *store.Store
 	log   *slog.Logger
 
-	mu       sync.Mutex
-	ring     []placedEvent // in order, the last ringSize or more, at most ringLimit
-	floor    int64         // the ring has all events of later revisions
-	head     int64         // the revision up to which the ring is whole
-	started  bool
-	draining bool
-	watchers map[*watcher]struct{}
+	mu        sync.Mutex
+	ring      []placedEvent // in order, the last ringSize or more, at most ringLimit
+	floor     int64         // the ring has all events of later revisions
+	head      int64         // the revision up to which the ring is whole
+	handed    int64         // the revision up to which watchers were handed everything
+	started   bool
+	draining  bool
+	audiences map[interest]*audience
 }
 
 // watcher is one stream that waits for events.
 type watcher struct {
+	audience *audience
+	// since is the head of the hub when the watch began: later publications are
+	// handed out to it.
+	since int64
 	// c is closed when err says why.
-	c   chan []placedEvent
+	c   chan *delivery
 	err error
+	// behind is how many events are in c.
+	behind atomic.Int64
 }
 
 func newEventHub(s *store.Store, log *slog.Logger) *eventHub {
-	return &eventHub{store: s, log: log, watchers: map[*watcher]struct{}{}}
+	return &eventHub{store: s, log: log, audiences: map[interest]*audience{}}
 }
 
-// run feeds the hub until ctx ends.
-func (h *eventHub) run(ctx context.Context) error {
-	defer h.drain()
-	for ctx.Err() == nil {
-		sub := h.store.Subscribe(ctx)
-		h.catchUp(sub.View)
-		for batch := range sub.C {
-			found, revision := eventsOf(batch), batch.Revision
-			// What has come meanwhile goes out together: each time, every watcher has to
-			// be woken.
-			for range len(sub.C) {
-				batch, ok := <-sub.C
-				if !ok {
-					break
-				}
-				found, revision = append(found, eventsOf(batch)...), batch.Revision
-			}
-			h.publish(found, revision)
-			h.rest(ctx, len(found))
-		}
-		if ctx.Err() == nil {
-			h.log.WarnContext(ctx, "events were missed, reading them again", "error", sub.Err())
-		}
-	}
-	return nil
-}
-
-const (
-	// crowd is how many watchers are too many to be woken for every event, and
-	// restFor how long they are left alone then. The first event after a silence is
-	// handed out at once.
-	crowd   = 32
-	restFor = 10 * time.Millisecond
-)
-
-// rest waits a moment when many watchers were just woken.
-func (h *eventHub) rest(ctx context.Context, events int) {
-	h.mu.Lock()
-	watchers := len(h.watchers)
-	h.mu.Unlock()
-	if events == 0 || watchers < crowd {
-		return
-	}
-	timer := time.NewTimer(restFor)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-func eventsOf(batch store.Batch) []placedEvent {
-	var found []placedEvent
-	for _, c := range batch.Changes {
-		if c.Family != store.Events.Name() || c.Old() != nil {
-			continue
-		}
-		if e, ok := c.New.(*storev1.StoredEvent); ok {
-			found = append(found, placedEvent{revision: c.ModRevision, event: e.GetResource()})
-		}
-	}
-	return found
-}
-
-// catchUp brings the hub to a snapshot. What it has not seen is still there:
-// events are kept much longer than a hub is behind.
-func (h *eventHub) catchUp(v *store.View) {
-	var found []placedEvent
-	h.mu.Lock()
-	after := h.head
-	h.mu.Unlock()
-	for _, r := range store.Events.All(v) {
-		if r.Revision > after {
-			found = append(found, placedEvent{revision: r.Revision, event: r.Value.GetResource()})
-		}
-	}
-	h.publish(found, v.Revision)
-}
-
-// publish appends events and hands them out.
-func (h *eventHub) publish(found []placedEvent, revision int64) {
+// publish appends events and hands them out. It says how many watchers were handed
+// any. Only one goroutine publishes.
+func (h *eventHub) publish(found []placedEvent, revision int64) (woken int) {
 	slices.SortFunc(found, func(a, b placedEvent) int {
-		if a.revision != b.revision {
-			return int(min(max(a.revision-b.revision, -1), 1))
+		if c := cmp.Compare(a.revision, b.revision); c != 0 {
+			return c
 		}
 		return strings.Compare(a.event.GetId(), b.event.GetId())
 	})
 	number(found)
+	audiences := h.record(found, revision)
+	// Looking through the events for everybody who asked for something else takes
+	// its time, and nobody has to wait for that to begin a watch.
+	deliveries := make([]*delivery, len(audiences))
+	for i, a := range audiences {
+		deliveries[i] = a.pick(found)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.handed = max(h.handed, revision)
+	for i, a := range audiences {
+		if deliveries[i] == nil {
+			continue
+		}
+		for w := range a.watchers {
+			if w.since < revision {
+				h.hand(w, deliveries[i])
+				woken++
+			}
+		}
+	}
+	return woken
+}
+
+// record appends events, and answers with who is to be handed them.
+func (h *eventHub) record(found []placedEvent, revision int64) []*audience {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.started {
@@ -195,36 +166,51 @@ func (h *eventHub) publish(found []placedEvent, revision int64) {
 	}
 	h.head = max(h.head, revision)
 	if len(found) == 0 {
+		return nil
+	}
+	return slices.Collect(maps.Values(h.audiences))
+}
+
+// hand puts a delivery into a watcher's queue, or ends it when it does not keep
+// up. Called with the lock held.
+func (h *eventHub) hand(w *watcher, d *delivery) {
+	if w.behind.Load() >= mostBehind {
+		h.end(w, tooSlow())
 		return
 	}
-	for w := range h.watchers {
-		select {
-		case w.c <- found:
-		default:
-			h.end(w, tooSlow())
-		}
+	select {
+	case w.c <- d:
+		w.behind.Add(int64(len(d.events)))
+	default:
+		h.end(w, tooSlow())
 	}
 }
 
 // end ends a watcher. Called with the lock held.
 func (h *eventHub) end(w *watcher, err error) {
-	if _, ok := h.watchers[w]; ok {
-		delete(h.watchers, w)
-		w.err = err
-		close(w.c)
+	a := w.audience
+	if _, ok := a.watchers[w]; !ok {
+		return
 	}
+	delete(a.watchers, w)
+	if len(a.watchers) == 0 {
+		delete(h.audiences, a.interest)
+	}
+	w.err = err
+	close(w.c)
 }
 
 // watch begins a watch at a position; nil means now. It answers with the events
 // since, where the watch begins, and the watcher for those to come. latest is
-// the newest revision that a token can be of.
-func (h *eventHub) watch(from *position, latest int64) (backlog []placedEvent, at position, w *watcher, err error) {
+// the newest revision that a token can be of, and what now is.
+func (h *eventHub) watch(what interest, filter *query.Filter, from *position, latest int64) (backlog []placedEvent, at position, w *watcher, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.draining {
 		return nil, at, nil, draining()
 	}
-	at = position{revision: h.head}
+	// What happened before and has not been handed out yet is none of a new watch.
+	at = position{revision: max(h.head, latest)}
 	if from != nil {
 		at = *from
 		if !h.started || at.revision < h.floor || at.revision > max(h.head, latest) {
@@ -236,9 +222,25 @@ func (h *eventHub) watch(from *position, latest int64) (backlog []placedEvent, a
 			}
 		}
 	}
-	w = &watcher{c: make(chan []placedEvent, watcherBuffer)}
-	h.watchers[w] = struct{}{}
+	a := h.audiences[what]
+	if a == nil {
+		a = &audience{interest: what, filter: filter, watchers: map[*watcher]struct{}{}}
+		h.audiences[what] = a
+	}
+	w = &watcher{audience: a, since: h.head, c: make(chan *delivery, watcherBuffer)}
+	a.watchers[w] = struct{}{}
 	return backlog, at, w, nil
+}
+
+// reached is how far a watcher is that has sent what it took from its queue: with
+// an empty queue, what it was not handed is nothing that it asked for.
+func (h *eventHub) reached(w *watcher, at position) position {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(w.c) == 0 && h.handed > at.revision {
+		return position{revision: h.handed}
+	}
+	return at
 }
 
 // leave ends a watch whose caller has gone.
@@ -253,8 +255,10 @@ func (h *eventHub) drain() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.draining = true
-	for w := range h.watchers {
-		h.end(w, draining())
+	for _, a := range h.audiences {
+		for w := range a.watchers {
+			h.end(w, draining())
+		}
 	}
 }
 

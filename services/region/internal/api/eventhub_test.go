@@ -7,6 +7,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
 )
 
 func someEvents(from, to int64) []placedEvent {
@@ -17,32 +18,55 @@ func someEvents(from, to int64) []placedEvent {
 	return out
 }
 
+// everything is a watch of all events from a position.
+func (h *eventHub) everything(from *position) (backlog []placedEvent, w *watcher, err error) {
+	backlog, _, w, err = h.watch(interest{most: 1}, &query.Filter{}, from, 0)
+	return backlog, w, err
+}
+
 func TestASlowWatcherIsEndedAndOthersGoOn(t *testing.T) {
-	h := newEventHub(nil, slog.New(slog.DiscardHandler))
-	h.publish(nil, 1)
-	_, _, slow, err := h.watch(nil, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _, quick, err := h.watch(nil, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for r := int64(2); r < watcherBuffer+10; r++ {
-		h.publish(someEvents(r, r), r)
-		<-quick.c
-	}
-	n := 0
-	for range slow.c {
-		n++
-	}
-	if n != watcherBuffer || apierror.Reason(slow.err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
-		t.Errorf("the slow one got %d, then %v", n, slow.err)
-	}
-	h.leave(quick)
-	h.leave(slow)
-	if len(h.watchers) != 0 {
-		t.Error("a watcher stayed behind")
+	for name, tc := range map[string]struct {
+		atATime   int64 // events
+		wantTimes int
+	}{
+		"handed often":   {1, watcherBuffer},
+		"handed a lot":   {mostBehind / 4, 4},
+		"handed at once": {ringLimit, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newEventHub(nil, slog.New(slog.DiscardHandler))
+			h.publish(nil, 1)
+			_, slow, err := h.everything(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, quick, err := h.everything(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			revision := int64(1)
+			for range tc.wantTimes + 3 {
+				h.publish(someEvents(revision+1, revision+tc.atATime), revision+tc.atATime)
+				revision += tc.atATime
+				d, ok := <-quick.c
+				if !ok {
+					t.Fatalf("the quick one is ended: %v", quick.err)
+				}
+				quick.behind.Add(-int64(len(d.events)))
+			}
+			n := 0
+			for range slow.c {
+				n++
+			}
+			if n != tc.wantTimes || apierror.Reason(slow.err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
+				t.Errorf("the slow one was handed events %d times, then %v", n, slow.err)
+			}
+			h.leave(quick)
+			h.leave(slow)
+			if len(h.audiences) != 0 {
+				t.Error("a watcher stayed behind")
+			}
+		})
 	}
 }
 
@@ -58,13 +82,13 @@ func TestTheRingKeepsTheLastAndKnowsWhatItHasLost(t *testing.T) {
 		t.Fatalf("ring of %d, floor %d", len(h.ring), h.floor)
 	}
 	for revision, want := range map[int64]int{lost: ringSize, lost + 1: ringSize - 1, last: 0} {
-		backlog, _, w, err := h.watch(&position{revision: revision}, 0)
+		backlog, w, err := h.everything(&position{revision: revision})
 		if err != nil || len(backlog) != want {
 			t.Errorf("from %d: %d events, %v; want %d", revision, len(backlog), err, want)
 		}
 		h.leave(w)
 	}
-	if _, _, _, err := h.watch(&position{revision: lost - 1}, 0); apierror.Reason(err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
+	if _, _, err := h.everything(&position{revision: lost - 1}); apierror.Reason(err) != vmhostv1.ErrorReason_RESUME_TOKEN_EXPIRED {
 		t.Errorf("from what is lost: %v", err)
 	}
 }
@@ -72,7 +96,7 @@ func TestTheRingKeepsTheLastAndKnowsWhatItHasLost(t *testing.T) {
 func TestAWatchGoesOnInTheMiddleOfARevision(t *testing.T) {
 	h := newEventHub(nil, slog.New(slog.DiscardHandler))
 	h.publish([]placedEvent{{revision: 5, event: &vmhostv1.Event{Id: "b"}}, {revision: 5, event: &vmhostv1.Event{Id: "a"}}, {revision: 6, event: &vmhostv1.Event{Id: "0"}}}, 6)
-	backlog, _, _, err := h.watch(&position{revision: 5, id: "a"}, 0)
+	backlog, _, err := h.everything(&position{revision: 5, id: "a"})
 	if err != nil || len(backlog) != 2 || backlog[0].event.GetId() != "b" {
 		t.Errorf("got %v, %v", backlog, err)
 	}

@@ -80,63 +80,83 @@ func (s *events) WatchEvents(req *vmhostv1.WatchEventsRequest, stream grpc.Serve
 	if err != nil {
 		return err
 	}
-	backlog, at, w, err := s.hub.watch(from, view.Revision)
+	what := interest{filter: req.GetFilter(), most: int(max(req.GetMaxEvents(), 1))}
+	backlog, at, w, err := s.hub.watch(what, filter, from, view.Revision)
 	if err != nil {
 		return err
 	}
 	defer s.hub.leave(w)
-	out := &eventStream{stream: stream, filter: filter, at: at}
-	if err := out.alive(); err != nil {
+	out := &eventStream{hub: s.hub, watcher: w, stream: stream, at: at}
+	if err := out.begin(backlog); err != nil {
 		return err
 	}
-	if err := out.send(backlog); err != nil {
-		return err
-	}
-	return out.follow(ctx, w)
+	return out.follow(ctx)
 }
 
 // eventStream is the sending half of one watch.
 type eventStream struct {
-	stream grpc.ServerStreamingServer[vmhostv1.WatchEventsResponse]
-	filter *query.Filter
-	at     position
+	hub     *eventHub
+	watcher *watcher
+	stream  grpc.ServerStreamingServer[vmhostv1.WatchEventsResponse]
+	at      position // behind what was sent
+}
+
+// begin sends a sign of life, and what has happened since the token.
+func (o *eventStream) begin(backlog []placedEvent) error {
+	if err := o.stream.Send(&vmhostv1.WatchEventsResponse{ResumeToken: o.at.token()}); err != nil {
+		return err
+	}
+	return o.send(o.watcher.audience.pick(backlog))
 }
 
 // alive sends a sign of life.
 func (o *eventStream) alive() error {
+	o.at = o.hub.reached(o.watcher, o.at)
 	return o.stream.Send(&vmhostv1.WatchEventsResponse{ResumeToken: o.at.token()})
 }
 
-func (o *eventStream) send(found []placedEvent) error {
-	for i, e := range found {
-		if !o.at.before(e) {
-			continue // the token was ahead of the hub
+// send sends a delivery; it may be nil.
+func (o *eventStream) send(d *delivery) error {
+	if d == nil {
+		return nil
+	}
+	if !o.at.before(d.events[0]) { // the token was ahead of the hub
+		var ahead []placedEvent
+		for _, e := range d.events {
+			if o.at.before(e) {
+				ahead = append(ahead, e)
+			}
 		}
-		o.at = position{revision: e.revision, id: e.event.GetId()}
-		if i == len(found)-1 || found[i+1].revision != e.revision {
-			o.at.id = "" // the last of its revision
+		if d = o.watcher.audience.pick(ahead); d == nil {
+			return nil
 		}
-		if !o.filter.Match(e.event) {
-			continue
-		}
-		if err := o.stream.SendMsg(e.answer); err != nil {
+	}
+	for _, answer := range d.answers {
+		if err := o.stream.SendMsg(answer); err != nil {
 			return err
 		}
 	}
+	o.at = d.events[len(d.events)-1].place()
 	return nil
 }
 
+// take sends a delivery that was in the watcher's queue.
+func (o *eventStream) take(d *delivery) error {
+	defer o.watcher.behind.Add(-int64(len(d.events)))
+	return o.send(d)
+}
+
 // follow sends what comes until the caller goes or the watch is ended.
-func (o *eventStream) follow(ctx context.Context, w *watcher) error {
+func (o *eventStream) follow(ctx context.Context) error {
 	ticker := time.NewTicker(signOfLife)
 	defer ticker.Stop()
 	for {
 		select {
-		case found, ok := <-w.c:
+		case d, ok := <-o.watcher.c:
 			if !ok {
-				return w.err
+				return o.watcher.err
 			}
-			if err := o.send(found); err != nil {
+			if err := o.take(d); err != nil {
 				return err
 			}
 		case <-ticker.C:

@@ -2,12 +2,15 @@ package api_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -80,6 +83,52 @@ func TestAWatchTellsEverythingOnceAlsoAfterABreak(t *testing.T) {
 	list, err := f.events.ListEvents(ctx, &vmhostv1.ListEventsRequest{PageSize: 2})
 	if err != nil || len(list.GetEvents()) != 2 || list.GetEvents()[0].GetResource() != "zones/c" || list.GetNextPageToken() == "" {
 		t.Errorf("list: %v, %v", list, err)
+	}
+}
+
+func TestSeveralEventsComeInOneAnswerToWhoAsksForThem(t *testing.T) {
+	f := start(t)
+	ctx := f.within(f.admin(), 30*time.Second)
+	w, token := f.watch(ctx, "", "")
+	var want []string
+	for i := range 5 {
+		id := fmt.Sprintf("z%d", i)
+		if _, err := f.zones.CreateZone(ctx, &vmhostv1.CreateZoneRequest{ZoneId: id, Zone: &vmhostv1.Zone{}}); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, "zones/"+id)
+		next(t, w) // so that all are there for those who come late
+	}
+	for most, sizes := range map[int32][]int{0: {1, 1, 1, 1, 1}, 1: {1, 1, 1, 1, 1}, 2: {2, 2, 1}, 1000: {5}} {
+		w, err := f.events.WatchEvents(ctx, &vmhostv1.WatchEventsRequest{ResumeToken: token, MaxEvents: most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var (
+			got     []string
+			answers []int
+			tokens  = map[string]bool{}
+		)
+		for len(got) < len(want) {
+			m, err := w.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.GetEvent() == nil && m.GetEvents() == nil {
+				continue // a sign of life
+			}
+			if (m.GetEvents() != nil) != (most > 1) {
+				t.Errorf("asked for %d: got %v", most, m)
+			}
+			answers = append(answers, max(1, len(m.GetEvents())))
+			for one := range client.EventsOf(m) {
+				got = append(got, one.GetEvent().GetResource())
+				tokens[one.GetResumeToken()] = true
+			}
+		}
+		if !slices.Equal(got, want) || len(tokens) != len(want) || !slices.Equal(answers, sizes) {
+			t.Errorf("asked for %d: got %v with %d tokens, in answers of %v, want %v", most, got, len(tokens), answers, sizes)
+		}
 	}
 }
 

@@ -22,8 +22,16 @@ type Message struct {
 
 // New makes a Message of one that is not changed any more.
 func New(m proto.Message) *Message {
-	return &Message{encode: sync.OnceValues(func() ([]byte, error) { return proto.Marshal(m) })}
+	return Make(func() ([]byte, error) { return proto.Marshal(m) })
 }
+
+// Make makes a Message of what encode answers with; it is called once, or never.
+func Make(encode func() ([]byte, error)) *Message {
+	return &Message{encode: sync.OnceValues(encode)}
+}
+
+// Bytes are the encoded message. Nobody may change them.
+func (m *Message) Bytes() ([]byte, error) { return m.encode() }
 
 // codec is gRPC's own, and knows Messages.
 type codec struct {

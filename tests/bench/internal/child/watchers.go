@@ -12,12 +12,13 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 // RoleWatchers are clients that watch the fleet, each with a connection of its
-// own. They read what they are sent and do not look into it: what clients do with
-// events is theirs.
+// own, as pkg/client connects and asks. They read what they are sent and do not
+// look into it: what clients do with events is theirs.
 const RoleWatchers = "watchers"
 
 // WatchersConfig says how many there are, and of which region.
@@ -56,10 +57,11 @@ func runWatchers(ctx context.Context, config []byte, questions *http.ServeMux) (
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	creds, err := trusting(c.Region.CA)
+	opts, err := client.DialOptions([]byte(c.Region.CA), "")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
+	opts = append(opts, grpc.WithDefaultCallOptions(grpc.ForceCodec(blind{})))
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.Region.Token))
 	var (
 		group                  sync.WaitGroup
@@ -67,13 +69,13 @@ func runWatchers(ctx context.Context, config []byte, questions *http.ServeMux) (
 	)
 	stop := func() { cancel(); group.Wait() }
 	err = inParallel(c.Clients, func(int) error {
-		conn, err := grpc.NewClient(c.Region.API, grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.ForceCodec(blind{})))
+		conn, err := grpc.NewClient(c.Region.API, opts...)
 		if err != nil {
 			return fmt.Errorf("connect: %w", err)
 		}
 		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, vmhostv1.EventService_WatchEvents_FullMethodName)
 		if err == nil {
-			err = stream.SendMsg(&vmhostv1.WatchEventsRequest{})
+			err = stream.SendMsg(&vmhostv1.WatchEventsRequest{MaxEvents: client.MaxEvents})
 		}
 		if err == nil {
 			err = stream.CloseSend()
