@@ -43,6 +43,7 @@ type fakeRegion struct {
 	vmhostv1.UnimplementedEventServiceServer
 	vmhostv1.UnimplementedPlacementServiceServer
 	vmhostv1.UnimplementedPlacementPolicyServiceServer
+	vmhostv1.UnimplementedReservationServiceServer
 
 	endpoint, caFile, tokenFile, caPin string
 
@@ -65,6 +66,7 @@ type fakeRegion struct {
 	events     []*vmhostv1.Event
 	placement  *vmhostv1.Placement
 	place      *fakePlacement
+	held       []*vmhostv1.Reservation
 	check      *vmhostv1.CheckVmHostResult
 
 	planQuota    *vmhostv1.ResourceQuota
@@ -121,6 +123,7 @@ func newFakeRegion(t testing.TB, dir string) *fakeRegion {
 	vmhostv1.RegisterEventServiceServer(server, f)
 	vmhostv1.RegisterPlacementServiceServer(server, f)
 	vmhostv1.RegisterPlacementPolicyServiceServer(server, f)
+	vmhostv1.RegisterReservationServiceServer(server, f)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {

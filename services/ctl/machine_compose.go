@@ -39,6 +39,7 @@ const composeExample = `  vmhostctl machine compose web-1 --cores 2 --memory 4Gi
       --nic subnet=10.0.0.0/24,ip=10.0.0.7 --nic space=storage,vlan=12
   vmhostctl machine compose c1 --container --image tiny --disk 4GB
   vmhostctl machine compose web --count 3 --group web --away web,zone
+  vmhostctl machine compose web-1 --reservation RESERVATION
   vmhostctl machine compose db --zone a --require-tag ssd --dry-run`
 
 // composeFlags say what machine is wanted.
@@ -54,6 +55,7 @@ type composeFlags struct {
 	firmware, pinned, image    string
 	profiles                   []string
 	prefer                     preferFlags
+	reservation                string
 	many                       manyFlags
 	change                     changeFlags
 }
@@ -83,6 +85,8 @@ func (a *app) machineCompose() *cobra.Command {
 		},
 	}
 	f.register(a, c)
+	c.Flags().StringVar(&f.reservation, "reservation", "", "take a place of `RESERVATION`; what is left out is as reserved")
+	a.completeFlag(c, "reservation", completeReservations)
 	f.many.register(c)
 	f.change.registerWait(c)
 	return c
@@ -126,7 +130,7 @@ func (f *composeFlags) request(args []string) (*vmhostv1.ComposeMachineRequest, 
 		Zone: full(zones, f.zone), ResourcePool: full(resourcePools, f.pool), VmHost: full(vmHosts, f.host),
 		RequiredTags: f.require, ForbiddenTags: f.forbid, Tags: f.tags,
 		Hugepages: f.hugepages, SecureBoot: f.secureBoot, Image: f.image, Profiles: f.profiles,
-		RequestId: f.change.id(), ValidateOnly: f.change.dryRun,
+		RequestId: f.change.id(), ValidateOnly: f.change.dryRun, Reservation: full(reservations, f.reservation),
 	}
 	if len(args) == 1 {
 		r.Hostname = args[0]

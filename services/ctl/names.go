@@ -25,6 +25,7 @@ const (
 	racks         = "racks"
 
 	placementPolicies = "placementPolicies"
+	reservations      = "reservations"
 )
 
 // full makes `zones/a` of `a`, and leaves `zones/a` and nothing as they are.

@@ -23,7 +23,7 @@ func (a *app) printPlan(ctx context.Context, api *region, r *vmhostv1.ComposeMac
 	}
 	p := plan.GetPlacement()
 	var judged []*vmhostv1.PlacementCandidate
-	if a.forPeople() && p.GetVmHost() != "" {
+	if a.forPeople() && p.GetVmHost() != "" && r.GetReservation() == "" { // of a reserved place there is nothing to judge
 		e, err := call(ctx, api.placements.Explain, &vmhostv1.ExplainRequest{Machine: r})
 		if err != nil {
 			return fail(err, "%s: ask how hosts are judged", what)

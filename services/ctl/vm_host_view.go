@@ -179,6 +179,9 @@ func processor(o *vmhostv1.VmHostObservation) string {
 
 func machinesText(h *vmhostv1.VmHost) string {
 	s := fmt.Sprintf("%d of ours", h.GetUsage().GetMachines())
+	if n := h.GetUsage().GetHeldMachines(); n > 0 {
+		s += fmt.Sprintf(", %d held by reservations", n)
+	}
 	if f := h.GetObservation().GetForeign(); f.GetMachines() > 0 {
 		s += fmt.Sprintf(", %d of others (%s, %s)", f.GetMachines(), count(int(f.GetCores()), "core"), memory(f.GetMemoryMib()))
 	}

@@ -216,6 +216,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.back.Go("consoles", r.consoles.Run)
 	r.back.Go("events", r.api.Run)
 	r.back.Go("sweep", sweep.New(r.store, r.log).Run)
+	r.back.Go("expiry", sweep.NewExpiry(composer, r.log).Run)
 	r.back.Go("trust", trust.New(r.store, secrets, r.log).Run)
 
 	r.front = lifecycle.New(r.log)

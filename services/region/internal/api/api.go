@@ -35,6 +35,11 @@ type Composer interface {
 	Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error)
 	// ComposeMany is Compose for machines that are alike, in one transaction.
 	ComposeMany(ctx context.Context, principal string, req *vmhostv1.ComposeMachinesRequest) (*vmhostv1.ComposeMachinesResponse, error)
+	// Reserve takes capacity for machines that are composed later, DeleteReservation
+	// gives it back.
+	Reserve(ctx context.Context, principal string, req *vmhostv1.ReserveRequest) (*vmhostv1.Reservation, error)
+	DeleteReservation(ctx context.Context, principal string, req *vmhostv1.DeleteReservationRequest) (*vmhostv1.DeleteReservationResponse, error)
+	Turns
 	Planner
 }
 
@@ -111,13 +116,14 @@ func New(cfg Config) *Server {
 
 // Register registers every service.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
-	vmhostv1.RegisterVmHostServiceServer(r, &vmHosts{base: s.base, secrets: s.cfg.Secrets, operations: s.cfg.Operations})
+	vmhostv1.RegisterVmHostServiceServer(r, &vmHosts{base: s.base, turn: s.cfg.Composer, secrets: s.cfg.Secrets, operations: s.cfg.Operations})
 	vmhostv1.RegisterMachineServiceServer(r, &machines{base: s.base, discovered: s.discovered, composer: s.cfg.Composer, operations: s.cfg.Operations, consoles: s.cfg.Consoles})
 	vmhostv1.RegisterOperationServiceServer(r, &operations{base: s.base, engine: s.cfg.Operations})
 	vmhostv1.RegisterZoneServiceServer(r, &zones{base: s.base})
 	vmhostv1.RegisterResourcePoolServiceServer(r, &resourcePools{base: s.base})
 	vmhostv1.RegisterPlacementServiceServer(r, &placements{planner: s.cfg.Composer})
 	vmhostv1.RegisterPlacementPolicyServiceServer(r, &placementPolicies{base: s.base, policies: policy.NewSet()})
+	vmhostv1.RegisterReservationServiceServer(r, &reservationService{base: s.base, composer: s.cfg.Composer})
 	vmhostv1.RegisterRackServiceServer(r, &racks{base: s.base, endpoints: s.cfg.RackEndpoints, caSPKI: s.cfg.CASPKI})
 	vmhostv1.RegisterEventServiceServer(r, &events{base: s.base, hub: s.events})
 }

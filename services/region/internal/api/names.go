@@ -23,6 +23,7 @@ const (
 	zonesCollection         = "zones/"
 	resourcePoolsCollection = "resourcePools/"
 	racksCollection         = "racks/"
+	reservationsCollection  = "reservations/"
 	policiesCollection      = policy.Collection
 )
 

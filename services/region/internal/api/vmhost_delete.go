@@ -42,11 +42,11 @@ func (s *vmHosts) DeleteVmHost(ctx context.Context, req *vmhostv1.DeleteVmHostRe
 				return nil, err
 			}
 		}
-		found := machinesOn(v, name)
-		if err := deletable(name, found, req); err != nil {
+		found, held := machinesOn(v, name), ledger.ReservationsOn(v, id)
+		if err := deletable(name, found, held, req); err != nil {
 			return nil, err
 		}
-		if len(found) > 0 && !req.GetValidateOnly() {
+		if len(found)+len(held) > 0 && !req.GetValidateOnly() {
 			return nil, store.ErrConflict // one was composed while others were forgotten
 		}
 		if err := TakeOut(v, tx, id); err != nil {
@@ -58,7 +58,7 @@ func (s *vmHosts) DeleteVmHost(ctx context.Context, req *vmhostv1.DeleteVmHostRe
 }
 
 // TakeOut adds to a transaction that a host goes with all that is known of it.
-// Machines on it must be gone before. The transaction holds only if neither the
+// Machines on it must be gone before, and places that reservations hold there. The transaction holds only if neither the
 // host nor its ledger changed since the view.
 func TakeOut(v *store.View, tx *store.Txn, id string) error {
 	r, ok := store.VmHosts.Get(v, id)
@@ -69,9 +69,12 @@ func TakeOut(v *store.View, tx *store.Txn, id string) error {
 	if err != nil {
 		return err
 	}
-	ledger, _ := store.Ledgers.Get(v, id)
+	committed, _ := store.Ledgers.Get(v, id)
+	if len(ledger.ReservationsOn(v, id)) > 0 {
+		return store.ErrConflict // a place was reserved since they were dropped
+	}
 	tx.IfRevision(store.VmHosts.Key(id), r.Revision)
-	tx.IfRevision(store.Ledgers.Key(id), ledger.Revision) // no compose meanwhile
+	tx.IfRevision(store.Ledgers.Key(id), committed.Revision) // no compose meanwhile, and no reservation
 	place.give(tx, hostPlace{})
 	tx.Delete(store.VmHosts.Key(id))
 	tx.Delete(store.Observed.Key(id))
@@ -106,7 +109,7 @@ func machinesOn(v *store.View, host string) []hostMachine {
 
 // deletable refuses to take out a host whose machines would be lost sight of
 // against the user's will, or in the middle of work.
-func deletable(name string, found []hostMachine, req *vmhostv1.DeleteVmHostRequest) error {
+func deletable(name string, found []hostMachine, held []string, req *vmhostv1.DeleteVmHostRequest) error {
 	var names []string
 	for _, m := range found {
 		names = append(names, m.record.Value.GetResource().GetName())
@@ -117,6 +120,10 @@ func deletable(name string, found []hostMachine, req *vmhostv1.DeleteVmHostReque
 	if len(found) > 0 && !req.GetForget() {
 		return inUse(name, names, "say what becomes of them: `vmhostctl vm-host remove "+strings.TrimPrefix(name, "vmHosts/")+
 			"` with --decompose deletes them, with --forget leaves them as they are without our metadata, with --abandon drops their records and does not reach the host")
+	}
+	if len(held) > 0 && !req.GetForget() {
+		return inUse(name, held, "delete the reservations, wait until they have expired, or take the host out with `vmhostctl vm-host remove "+strings.TrimPrefix(name, "vmHosts/")+" --forget"+
+			"`, by which they lose their places there")
 	}
 	return nil
 }
@@ -138,7 +145,11 @@ func (s *vmHosts) forgetMachines(ctx context.Context, req *vmhostv1.DeleteVmHost
 	// Without the request_id: only the removal of the host is what is recorded as
 	// done and answered again.
 	batch := &vmhostv1.DeleteVmHostRequest{Name: req.GetName(), Forget: true}
-	for first, left := true, 1; left > 0; first = false {
+	dropped, err := s.dropHeld(ctx, req)
+	if err != nil {
+		return err
+	}
+	for first, left := !dropped, 1; left > 0; first = false {
 		if _, err := mutate(ctx, s.base, method, batch, func(v *store.View, tx *store.Txn) (*vmhostv1.DeleteVmHostResponse, error) {
 			left, err = forgetSome(v, tx, req, first)
 			return &vmhostv1.DeleteVmHostResponse{}, err
@@ -163,7 +174,7 @@ func forgetSome(v *store.View, tx *store.Txn, req *vmhostv1.DeleteVmHostRequest,
 		}
 	}
 	found := machinesOn(v, req.GetName())
-	if err := deletable(req.GetName(), found, req); err != nil {
+	if err := deletable(req.GetName(), found, nil, req); err != nil {
 		return 0, err
 	}
 	if len(found) == 0 {

@@ -16,6 +16,7 @@ import (
 type vmHosts struct {
 	vmhostv1.UnimplementedVmHostServiceServer
 	*base
+	turn       Turns
 	secrets    Secrets
 	operations Operations
 }

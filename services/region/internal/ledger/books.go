@@ -174,7 +174,7 @@ func Adopt(tx *store.Txn, v *store.View, m *storev1.StoredMachine) error {
 	return nil
 }
 
-// Recount is what the machines of a host hold together: what its ledger must say.
+// Recount is what the machines of a host and the places reserved on it hold together: what its ledger must say.
 func Recount(v *store.View, host string) *storev1.StoredLedger {
 	out := &storev1.StoredLedger{Total: &storev1.Commitment{}}
 	for _, m := range store.Machines.All(v) {
@@ -182,6 +182,7 @@ func Recount(v *store.View, host string) *storev1.StoredLedger {
 			add(out, m.Value.GetCommitment())
 		}
 	}
+	addHeld(out, v, host)
 	return out
 }
 

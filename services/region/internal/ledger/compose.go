@@ -76,6 +76,9 @@ func (l *Ledger) answer(ctx context.Context, p *pending) (*vmhostv1.Operation, e
 // it. Errors: NO_CAPACITY, ALREADY_EXISTS, NOT_FOUND, INVALID_FIELD,
 // REQUEST_ID_REUSED, CONFLICT, STORE_UNAVAILABLE.
 func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.Operation, error) {
+	if req.GetReservation() != "" {
+		return l.composeReserved(ctx, principal, req)
+	}
 	w, err := newWant(principal, req)
 	if err != nil {
 		return nil, err

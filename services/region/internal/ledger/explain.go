@@ -14,6 +14,9 @@ import (
 // nothing. That no host fits is no error here; that the quota does not allow it
 // is, as placement is not tried then.
 func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) (*vmhostv1.ComposePlan, error) {
+	if req.GetReservation() != "" {
+		return l.planReserved(ctx, req)
+	}
 	w, err := newWant("", req)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ const (
 // no rack hears of one before the others are recorded. Errors: those of Compose;
 // unless as many as fit are wanted, NO_CAPACITY and QUOTA_EXCEEDED when not all do.
 func (l *Ledger) ComposeMany(ctx context.Context, principal string, req *vmhostv1.ComposeMachinesRequest) (*vmhostv1.ComposeMachinesResponse, error) {
+	if req.GetMachine().GetReservation() != "" {
+		return l.composeManyReserved(ctx, principal, req)
+	}
 	m, err := newMany(principal, req)
 	if err != nil {
 		return nil, err

@@ -42,13 +42,7 @@ func (l *Ledger) bindMany(d *manyDecision, m *many, out *vmhostv1.ComposeMachine
 			return err
 		}
 	}
-	if w.byOtherZones() {
-		for _, group := range w.groupKeys() {
-			g, _ := store.Groups.Get(v, pool, group)
-			d.tx.IfRevision(store.Groups.Key(pool, group), g.Revision)
-			store.Put(d.tx, store.Groups, &storev1.StoredGroup{}, pool, group)
-		}
-	}
+	l.bindGroups(d.decision, w)
 	l.bindHosts(d)
 	if !l.bindUsage(v, d.decision) {
 		return store.ErrConflict
@@ -58,6 +52,20 @@ func (l *Ledger) bindMany(d *manyDecision, m *many, out *vmhostv1.ComposeMachine
 		store.Give(d.tx, store.Ledgers, led, host)
 	}
 	return nil
+}
+
+// bindGroups makes the transaction depend on the groups that a request with rules
+// on zones looked at, and others of the kind on it.
+func (l *Ledger) bindGroups(d *decision, w *want) {
+	if !w.byOtherZones() {
+		return
+	}
+	pool := w.place.ResourcePool
+	for _, group := range w.groupKeys() {
+		g, _ := store.Groups.Get(d.view, pool, group)
+		d.tx.IfRevision(store.Groups.Key(pool, group), g.Revision)
+		store.Put(d.tx, store.Groups, &storev1.StoredGroup{}, pool, group)
+	}
 }
 
 func (l *Ledger) bindHosts(d *manyDecision) {

@@ -93,9 +93,10 @@ func checkQuota(pool string, q *vmhostv1.ResourceQuota, used, want *vmhostv1.Res
 	return e
 }
 
-// held is what the machines of a pool take together, by looking at each.
+// held is what the machines and reservations of a pool take together, by looking
+// at each.
 func held(v *store.View, pool string) *vmhostv1.ResourceAmount {
-	out := &vmhostv1.ResourceAmount{}
+	out := heldOf(v, pool)
 	for _, name := range store.Names.All(v, pool) {
 		if m, ok := store.Machines.Get(v, name.Value.GetUid()); ok {
 			out = sum(out, amountOf(m.Value.GetCommitment()))

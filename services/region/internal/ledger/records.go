@@ -71,11 +71,16 @@ func (w *want) newMachine(plan *placement.Plan, hostname string) *storev1.Stored
 		}
 		m.Interfaces = append(m.Interfaces, out)
 	}
+	return &storev1.StoredMachine{Resource: m, Commitment: w.commitment(plan), Autostart: w.req.GetAutostart(), Placement: w.asked()}
+}
+
+// commitment is all that the machine takes of its host.
+func (w *want) commitment(plan *placement.Plan) *storev1.Commitment {
 	c := plan.Commitment(&w.place)
 	if w.place.Group != "" {
 		c.Groups = map[string]int32{placement.GroupKey(w.place.ResourcePool, w.place.Group): 1}
 	}
-	return &storev1.StoredMachine{Resource: m, Commitment: c, Autostart: w.req.GetAutostart(), Placement: w.asked()}
+	return c
 }
 
 func macvlanMode(asked, host vmhostv1.MacvlanMode) vmhostv1.MacvlanMode {

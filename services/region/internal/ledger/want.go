@@ -46,6 +46,9 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 		return nil, err
 	}
 	req := proto.CloneOf(in)
+	if req.GetReservation() != "" {
+		return nil, apierror.InvalidField("reservation", "is for composes").WithHint("leave it out")
+	}
 	w := &want{req: req, principal: principal, id: id, hostname: req.GetHostname(), now: time.Now()}
 	w.place = placement.Request{
 		Type:  cmp.Or(req.GetType(), vmhostv1.MachineType_MACHINE_TYPE_VIRTUAL_MACHINE),

@@ -113,6 +113,11 @@ func (e *Engine) remove(ctx context.Context, c *change) (time.Duration, error) {
 			return 0, err
 		}
 	}
+	if stop == nil || stop.GetReason() == vmhostv1.ErrorReason_DEADLINE.String() {
+		if dropped, err := c.dropHeld(ctx, w); dropped || err != nil {
+			return e.cfg.RetryMin, err
+		}
+	}
 	if stop == nil && len(w.todo) > 0 && (!connected || !seenReady(c.view, w.host)) {
 		return e.cfg.FullPass, c.say(ctx, w)
 	}

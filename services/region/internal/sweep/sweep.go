@@ -1,6 +1,7 @@
 // Package sweep removes what is kept for a time only: ended operations, used
 // request ids and events. Every region does it; what another has removed already
-// is no fault. It owns one goroutine, Run, and decides nothing else.
+// is no fault. It also has expired reservations given back, which the ledger does.
+// It owns two goroutines, each a Run, and decides nothing else.
 package sweep
 
 import (

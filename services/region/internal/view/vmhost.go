@@ -29,6 +29,8 @@ func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]
 	observed := observationOf(v, h)
 	ledger, _ := store.Ledgers.Get(v, host)
 	h.Usage = placement.Usage(placement.NewHost(r.Value, observed, ledger.Value))
+	h.Usage.HeldMachines = heldOn(v, host)
+	h.Usage.Machines -= h.GetUsage().GetHeldMachines()
 	h.Observation = proto.CloneOf(observed.GetObservation())
 	at := observeTime(v, fresh, h)
 	if h.GetObservation() != nil {

@@ -17,6 +17,8 @@ type replay struct {
 	machines map[string]held   // by uid
 	names    map[string]string // key: uid
 
+	reservations map[string]*storev1.StoredReservation // by uid
+
 	composed  int // machines that came to be
 	revisions int // that changed a ledger
 	over      int // times that a host was over its limit after a change of ratio
@@ -50,7 +52,7 @@ func (p peak) String() string {
 }
 
 func newReplay() *replay {
-	return &replay{hosts: map[string]*replayed{}, machines: map[string]held{}, names: map[string]string{}}
+	return &replay{hosts: map[string]*replayed{}, machines: map[string]held{}, names: map[string]string{}, reservations: map[string]*storev1.StoredReservation{}}
 }
 
 // apply is one revision.
@@ -115,6 +117,13 @@ func (r *replay) event(key string, value []byte, touched map[string]bool) error 
 		if m.GetResource().GetOperation() != "" {
 			r.composed++
 		}
+	case strings.HasPrefix(key, store.Reservations.Prefix()):
+		var now *storev1.StoredReservation
+		if !gone {
+			now = &storev1.StoredReservation{}
+			err = proto.Unmarshal(value, now)
+		}
+		r.reservation(store.Reservations.ID(key), now, at)
 	case strings.HasPrefix(key, store.Names.Prefix()):
 		if delete(r.names, key); !gone {
 			n := &storev1.StoredName{}

@@ -57,10 +57,10 @@ type soak struct {
 	mu      sync.Mutex
 	history map[string][]porcupine.Operation // of this round, by host
 
-	composed, refused, gaveUp, deleted, changed, lost atomic.Int64
-	spent, checking                                   time.Duration
-	rounds                                            int
-	longest                                           int // history of one host in one round
+	composed, refused, gaveUp, deleted, changed, lost, planned atomic.Int64
+	spent, checking                                            time.Duration
+	rounds                                                     int
+	longest                                                    int // history of one host in one round
 }
 
 func newSoak(t testing.TB, o options, etcd *store.Client) *soak {
@@ -177,6 +177,10 @@ func (s *soak) compose(ctx context.Context, c *client, r *region) {
 	begin := time.Now()
 	if c.rng.IntN(12) == 0 {
 		s.gang(ctx, c, r, a, req, asked)
+		return
+	}
+	if c.rng.IntN(16) == 0 {
+		s.plan(ctx, c, r, a, req, asked)
 		return
 	}
 	op, err := r.ledger.Compose(ctx, "soak", req)

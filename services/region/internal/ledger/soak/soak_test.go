@@ -71,7 +71,7 @@ func run(t *testing.T, o options) {
 	if want := s.composed.Load() - s.deleted.Load(); !t.Failed() && adoptedLess(v) != want {
 		t.Errorf("%d machines are left, want %d", adoptedLess(v), want)
 	}
-	if s.composed.Load() < int64(o.commits) || s.refused.Load() == 0 || s.deleted.Load() == 0 || s.changed.Load() == 0 {
+	if s.composed.Load() < int64(o.commits) || s.refused.Load() == 0 || s.deleted.Load() == 0 || s.planned.Load() == 0 || s.changed.Load() == 0 {
 		t.Errorf("there was too little load: %s, wanted %d composes in %s", s.progress(), o.commits, o.limit)
 	}
 }
@@ -87,8 +87,8 @@ func adoptedLess(v *store.View) (n int64) {
 }
 
 func (s *soak) progress() string {
-	return fmt.Sprintf("round %d: %d composed, %d refused, %d deleted, %d changes of hosts, at most %d calls on one host in a round; calls took %s, checking them %s",
-		s.rounds, s.composed.Load(), s.refused.Load(), s.deleted.Load(), s.changed.Load(), s.longest,
+	return fmt.Sprintf("round %d: %d composed, %d refused, %d deleted, %d reservations, %d changes of hosts, at most %d calls on one host in a round; calls took %s, checking them %s",
+		s.rounds, s.composed.Load(), s.refused.Load(), s.deleted.Load(), s.planned.Load(), s.changed.Load(), s.longest,
 		s.spent.Round(time.Millisecond), s.checking.Round(time.Millisecond))
 }
 
