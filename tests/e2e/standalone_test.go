@@ -38,6 +38,8 @@ type standalone struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  *lockedBuffer
+
+	client *client.Client // of the process that runs now, once somebody asked for it
 }
 
 // lockedBuffer collects what a process says.
@@ -113,6 +115,7 @@ func freeAddr(t *testing.T) string {
 
 func (s *standalone) start() {
 	s.t.Helper()
+	s.client = nil
 	s.cmd = exec.Command(binary(s.t, "vmhost"), append([]string{
 		"--data-dir", filepath.Join(s.dir, "data"),
 		"--api-listen", s.api, "--rack-listen", s.rack, "--gateway-listen", s.gateway, "--ops-listen", s.ops,
@@ -175,14 +178,19 @@ func (s *standalone) file(name string) []byte {
 
 func (s *standalone) token() string { return strings.TrimSpace(string(s.file("admin.token"))) }
 
-// grpc is a client with the admin's token.
+// grpc is a client with the admin's token. There is one for each start of vmhost:
+// tests ask for it while they wait, and each connection costs memory on both sides.
 func (s *standalone) grpc() *client.Client {
 	s.t.Helper()
+	if s.client != nil {
+		return s.client
+	}
 	c, err := client.Dial(client.Options{Endpoint: s.api, Token: s.token(), CAPEM: s.file("ca.pem")})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = c.Close() })
+	s.client = c
 	return c
 }
 
