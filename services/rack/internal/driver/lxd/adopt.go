@@ -47,12 +47,14 @@ func (d *Driver) Adopt(ctx context.Context, ref hypervisor.Ref, operation string
 	})
 }
 
-// Release takes our labels off an instance.
+// Release takes off an instance what adopting or creating it put there for
+// people and for us: labels, and the words that vmhost made it. Its volumes keep
+// their names, which devices refer to.
 func (d *Driver) Release(ctx context.Context, ref hypervisor.Ref) (*rackv1.MachineObservation, error) {
 	return d.relabel(ctx, ref, opRelease, func(i *instance) (map[string]string, error) {
 		switch {
 		case d.is(i, ref.UID):
-			return map[string]string{}, nil
+			return map[string]string{}, d.releaseVolumes(ctx, i, ref.UID)
 		case d.ours(i):
 			return nil, &hypervisor.Error{
 				Class: hypervisor.ErrForeign, Op: opRelease, Err: fmt.Errorf("instance %q carries the uid %s of another machine", i.Name, i.Config[labelUID]),
@@ -95,6 +97,37 @@ func (d *Driver) relabel(
 			return nil, err
 		}
 	}
+}
+
+// releaseVolumes takes off the volumes that were made for an instance what says
+// so. Somebody else's words stay.
+func (d *Driver) releaseVolumes(ctx context.Context, i *instance, uid string) error {
+	for _, dev := range i.Devices {
+		if dev["type"] != "disk" || dev["pool"] == "" || !strings.HasPrefix(dev["source"], volumePrefix(uid)) {
+			continue
+		}
+		path := d.volumePath(dev["pool"], dev["source"])
+		v, etag, err := getTagged[lxdapi.StorageVolume](ctx, d.conn, opRelease, path)
+		if errors.Is(err, hypervisor.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		put := v.Writable()
+		put.Config = maps.Clone(v.Config)
+		delete(put.Config, labelUID)
+		if volumeMadeFor(put.Description) {
+			put.Description = ""
+		}
+		if put.Description == v.Description && len(put.Config) == len(v.Config) {
+			continue
+		}
+		if err := d.change(ctx, opRelease, http.MethodPut, path, put, etag); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // relabelled is the instance after it; one that is not there is released.
@@ -140,6 +173,9 @@ func (d *Driver) relabelOnce(ctx context.Context, ref hypervisor.Ref, op string,
 	put.Config = maps.Clone(i.Config)
 	maps.DeleteFunc(put.Config, func(key, _ string) bool { return strings.HasPrefix(key, labelPrefix) })
 	maps.Copy(put.Config, labels)
+	if op == opRelease && put.Description == madeBy {
+		put.Description = ""
+	}
 	if err := d.change(ctx, op, http.MethodPut, d.instancePath(i.Name), put, etag); err != nil {
 		return err
 	}

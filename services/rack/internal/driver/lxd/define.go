@@ -21,6 +21,9 @@ const (
 	bootDisk = 1
 )
 
+// madeBy is the description of instances that are made here.
+const madeBy = "Made by vmhost"
+
 // content is the kind of a machine's extra volumes: disks for virtual machines,
 // folders for containers.
 func content(m *vmhostv1.Machine) string {
@@ -42,7 +45,7 @@ func define(c *rackv1.CreateMachine, source lxdapi.InstanceSource, nics map[stri
 	m := c.GetMachine()
 	root, extra := rootAndExtra(m)
 	post := lxdapi.InstancesPost{Name: instanceName(m), Source: source, Type: typeVM}
-	post.Architecture, post.Description = m.GetArchitecture(), "Made by vmhost"
+	post.Architecture, post.Description = m.GetArchitecture(), madeBy
 	// Not nil, which LXD takes for the profile named default.
 	post.Profiles = append([]string{}, m.GetProfiles()...)
 	post.Config = map[string]string{

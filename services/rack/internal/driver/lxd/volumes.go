@@ -27,6 +27,14 @@ const (
 // extent of an LVM pool that is in use.
 const rounding = 256 << 20
 
+// What volumes that are made here are described with, around the name of the
+// instance.
+const volumeOwner, volumeMaker = "Disk of ", ", made by vmhost"
+
+func volumeMadeFor(description string) bool {
+	return strings.HasPrefix(description, volumeOwner) && strings.HasSuffix(description, volumeMaker)
+}
+
 // volumeKey names a custom volume of a server.
 type volumeKey struct{ pool, project, name string }
 
@@ -215,7 +223,7 @@ func (d *Driver) makeVolume(ctx context.Context, m *vmhostv1.Machine, k *vmhostv
 		return false, err
 	}
 	post := lxdapi.StorageVolumesPost{Name: k.GetVolume(), Type: "custom", ContentType: content}
-	post.Description = "Disk of " + m.GetHypervisorName() + ", made by vmhost"
+	post.Description = volumeOwner + m.GetHypervisorName() + volumeMaker
 	post.Config = map[string]string{"size": strconv.FormatInt(k.GetSizeBytes(), 10), labelUID: m.GetUid()}
 	path := d.onMember(d.in("/1.0/storage-pools/" + url.PathEscape(p.Name) + "/volumes/custom"))
 	err = d.change(ctx, "make "+what, http.MethodPost, path, post, "")
