@@ -288,10 +288,12 @@ func (d *deltas) step() {
 
 // want is the foreign use as it is by definition.
 func (d *deltas) want() *vmhostv1.ForeignUsage {
-	var theirs []*rackv1.MachineObservation
+	var theirs []*taken
 	for uuid, m := range d.is {
 		if !slices.Contains(d.ours, uuid) {
-			theirs = append(theirs, m)
+			theirs = append(theirs, byOthers(m))
+		} else if t := beyond(nil, m); t != nil { // these records commit nothing
+			theirs = append(theirs, t)
 		}
 	}
 	return foreign(slices.Values(theirs), d.observed().GetObservation().GetSriovDevices())

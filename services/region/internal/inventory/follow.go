@@ -132,7 +132,7 @@ func (i *Inventory) move(v *store.View, host, uuid string) (*store.Txn, bool) {
 	// It was one of others here as long as its record was elsewhere.
 	if s.observed.Value.GetObservation() != nil {
 		observed := proto.CloneOf(s.observed.Value)
-		observed.Observation.Foreign = foreign(others(v, s.resource, uuid, after(v, host, nil)), observed.GetObservation().GetSriovDevices())
+		observed.Observation.Foreign = foreign(uncommitted(v, s.resource, record.Value, after(v, host, nil)), observed.GetObservation().GetSriovDevices())
 		tx.IfRevision(store.Observed.Key(host), s.observed.Revision)
 		store.Put(tx, store.Observed, observed, host)
 	}

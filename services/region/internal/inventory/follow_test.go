@@ -104,7 +104,7 @@ func (c *cluster) balanced() {
 			c.t.Errorf("ledger of %s is %v, its machines hold %v", host, l.Value, want)
 		}
 		o, ok := store.Observed.Get(v, host)
-		if sum := foreign(others(v, spec.Value.GetResource(), "", after(v, host, nil)), nil); ok && !proto.Equal(o.Value.GetObservation().GetForeign(), sum) {
+		if sum := foreign(uncommitted(v, spec.Value.GetResource(), nil, after(v, host, nil)), nil); ok && !proto.Equal(o.Value.GetObservation().GetForeign(), sum) {
 			c.t.Errorf("foreign use of %s is %v, its machines use %v", host, o.Value.GetObservation().GetForeign(), sum)
 		}
 	}
@@ -264,7 +264,7 @@ func TestTwoRegionsFollowAMachineOnce(t *testing.T) {
 	})
 	o, _ := store.Observed.Get(c.store.Cached(), "b")
 	counted := proto.CloneOf(o.Value)
-	counted.Observation.Foreign = foreign(others(c.store.Cached(), mustHost(c, "b"), "", after(c.store.Cached(), "b", nil)), nil)
+	counted.Observation.Foreign = foreign(uncommitted(c.store.Cached(), mustHost(c, "b"), nil, after(c.store.Cached(), "b", nil)), nil)
 	c.put(func(tx *store.Txn) { store.Put(tx, store.Observed, counted, "b") })
 	var all sync.WaitGroup
 	for range 4 {

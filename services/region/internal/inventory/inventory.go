@@ -16,8 +16,8 @@
 // condition of the host.
 //
 // What counts as foreign is decided here: every machine seen on a host that has
-// no record saying that it is ours (view.Ours). Foreign use is the sum over these
-// machines, at every revision at which the host's record was written; others who
+// no record saying that it is ours (view.Ours), and of ours what somebody gave them
+// beyond what is committed. Foreign use is the sum over that, at every revision at which the host's record was written; others who
 // change it (adopt, release) compare the record's revision as this package does.
 //
 // A machine of ours that shows up on another host of its cluster is followed: its

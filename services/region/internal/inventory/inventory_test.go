@@ -145,7 +145,7 @@ func (w *world) ours(n int, phase vmhostv1.MachinePhase) {
 	w.put(func(tx *store.Txn) {
 		store.Put(tx, store.Machines, &storev1.StoredMachine{Resource: &vmhostv1.Machine{
 			Name: "machines/" + id(n), Uid: id(n), HypervisorUuid: id(n), VmHost: "vmHosts/h", Phase: phase,
-		}}, id(n))
+		}, Commitment: &storev1.Commitment{Cores: 2, MemoryMib: 100}}, id(n))
 	})
 }
 

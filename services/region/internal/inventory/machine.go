@@ -24,7 +24,7 @@ type writer struct {
 	tx        *store.Txn
 	whole     bool
 	bytes     int
-	swaps     []swap   // of a delta: what changed of machines of others
+	swaps     []swap   // of a delta: what changed of what is not committed
 	leaving   []string // ours that went and are on another host of the cluster
 }
 
@@ -96,16 +96,8 @@ func (w *writer) machine(ctx context.Context, old *storev1.StoredSeenMachine, m 
 	store.Put(w.tx, store.Seen, next, s.host, m.GetUuid())
 	w.bytes += proto.Size(next)
 	record, ours := s.of(m)
-	change := swap{}
-	if _, was := s.of(before); before != nil && !was {
-		change.before = before
-	}
-	stray := false
-	if !ours {
-		change.after = m
-		stray = w.note(m)
-	}
-	w.swaps = append(w.swaps, change)
+	w.swaps = append(w.swaps, swap{before: takes(s.view, s.resource, before), after: takes(s.view, s.resource, m)})
+	stray := !ours && w.note(m)
 	w.tell(before, m, record, stray, found)
 	return w.flush(ctx)
 }
@@ -153,10 +145,10 @@ func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenM
 	s, before := w.scope, old.GetObservation()
 	w.tx.Delete(store.Seen.Key(s.host, uuid))
 	delete(s.memory.strays, uuid)
+	w.swaps = append(w.swaps, swap{before: takes(s.view, s.resource, before)})
 	record, ours := s.of(before)
 	switch {
 	case !ours:
-		w.swaps = append(w.swaps, swap{before: before})
 		if *lost++; *lost <= maxEvents {
 			w.event("machine.vanished", before, nil, before.GetName()+" is not on "+s.host+" any more")
 		}

@@ -154,7 +154,7 @@ func (s *scope) settled() bool {
 // else all machines are gone through.
 func (s *scope) foreign(u *update, swaps []swap, next *vmhostv1.VmHostObservation) *vmhostv1.ForeignUsage {
 	if !u.delta {
-		return foreign(others(s.view, s.resource, "", maps.Values(u.machines)), next.GetSriovDevices())
+		return foreign(uncommitted(s.view, s.resource, nil, maps.Values(u.machines)), next.GetSriovDevices())
 	}
 	old := s.observed.Value.GetObservation()
 	sameDevices := slices.EqualFunc(old.GetSriovDevices(), next.GetSriovDevices(), func(a, b *vmhostv1.SriovDevice) bool { return a.GetName() == b.GetName() })
@@ -163,7 +163,7 @@ func (s *scope) foreign(u *update, swaps []swap, next *vmhostv1.VmHostObservatio
 			return f
 		}
 	}
-	return foreign(others(s.view, s.resource, "", after(s.view, s.host, u.machines)), next.GetSriovDevices())
+	return foreign(uncommitted(s.view, s.resource, nil, after(s.view, s.host, u.machines)), next.GetSriovDevices())
 }
 
 // old is what was seen of a machine before; nil when it was not.

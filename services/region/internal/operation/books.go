@@ -106,6 +106,17 @@ func moveForeign(tx *store.Txn, v *store.View, host string, seen *rackv1.Machine
 	store.Put(tx, store.Observed, next, host)
 }
 
+// committed is a machine as it is seen without what it takes beyond its
+// commitment, which counts as foreign already.
+func committed(seen *rackv1.MachineObservation, c *storev1.Commitment) *rackv1.MachineObservation {
+	if seen.GetCores() <= c.GetCores() && seen.GetMemoryMib() <= c.GetMemoryMib() {
+		return seen
+	}
+	out := proto.CloneOf(seen)
+	out.Cores, out.MemoryMib = min(seen.GetCores(), c.GetCores()), min(seen.GetMemoryMib(), c.GetMemoryMib())
+	return out
+}
+
 // letGo ends the operation and makes its machine a
 // foreign one: record, name, capacity and quota go, and what is seen of it counts
 // as foreign. seen is how a rack saw it just now, nil when it did not say.
@@ -121,7 +132,7 @@ func (c *change) letGo(ctx context.Context, next *storev1.StoredOperation, seen 
 			seen = rec.Value.GetObservation()
 		}
 		ledger.LetGo(tx, v, r.GetUid())
-		moveForeign(tx, v, host, seen, m.Value.GetCommitment().GetStorageBytes(), 1)
+		moveForeign(tx, v, host, committed(seen, m.Value.GetCommitment()), m.Value.GetCommitment().GetStorageBytes(), 1)
 	})
 }
 

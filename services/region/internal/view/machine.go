@@ -44,7 +44,7 @@ func Machine(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachin
 		if changed := Changed(m, o); len(changed) > 0 {
 			m.Conditions = append(m.Conditions, &vmhostv1.Condition{
 				Type: conditionChanged, Status: true, Message: "changed outside of vmhost: " + strings.Join(changed, "; "),
-				Hint: "change it back on the hypervisor; what vmhost decided, and the capacity it holds, stays as it was",
+				Hint: "change it back on the hypervisor; what vmhost decided, and the capacity it holds, stays as it was, and what it takes beyond that counts as foreign use of its host",
 			})
 		}
 	}
