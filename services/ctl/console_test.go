@@ -108,6 +108,33 @@ func TestAConsoleIsTakenOnlyByForce(t *testing.T) {
 	third.leaves(thirdTTY, 0)
 }
 
+// What is piped in ends before the machine has answered.
+func TestTheAnswerToWhatIsPipedIntoAConsoleIsShown(t *testing.T) {
+	for _, linger := range []string{"2s", "0"} {
+		t.Run(linger, func(t *testing.T) {
+			f := newFakeRegion(t, t.TempDir())
+			s := prepareSession(t, f, "machine", "console", "web-1", "--linger", linger)
+			s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = strings.NewReader("slow\n"), s.output, s.output
+			close(s.read)
+			if err := s.cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			s.expect("done at last")
+			if linger == "0" { // only the machine or the user ends it
+				if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+					t.Fatal(err)
+				}
+				s.ends(130)
+				return
+			}
+			s.ends(0)
+			if got := f.keys(); got != "slow\n" {
+				t.Errorf("typed %q", got)
+			}
+		})
+	}
+}
+
 func TestASignalLeavesNoRawTerminal(t *testing.T) {
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP, os.Interrupt} {
 		f := newFakeRegion(t, t.TempDir())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -212,6 +213,13 @@ func (f *fakeRegion) guest(s grpc.BidiStreamingServer[vmhostv1.AttachConsoleRequ
 			line = rest
 			if whole == "poweroff" {
 				return nil
+			}
+			if whole == "slow" { // the answer comes when nothing is typed any more, if somebody is there
+				answer := time.AfterFunc(300*time.Millisecond, func() {
+					_ = s.Send(&vmhostv1.AttachConsoleResponse{Message: &vmhostv1.AttachConsoleResponse_Data{Data: []byte("done at last\r\n")}})
+				})
+				defer answer.Stop()
+				continue
 			}
 			if err := s.Send(&vmhostv1.AttachConsoleResponse{Message: &vmhostv1.AttachConsoleResponse_Data{Data: []byte("\x1b[1m<" + whole + ">\x1b[0m\r\n")}}); err != nil {
 				return err

@@ -24,21 +24,28 @@ const (
 	// leaveTime is how long what was typed last may take to arrive once the
 	// console is left.
 	leaveTime = 2 * time.Second
+	// lingerTime is how long a machine may take to answer what was piped in.
+	lingerTime = 5 * time.Second
 )
 
-// errLeft is how reading the keyboard ends when the user leaves.
-var errLeft = errors.New("the console was left")
+// How reading what is typed ends: when the user leaves, and at the end of input
+// that is no terminal.
+var errLeft, errInputEnded = errors.New("the console was left"), errors.New("there is no more input")
 
 const consoleLong = `Attaches the terminal to a machine's serial console. Every key goes to the
 machine, also Ctrl-C; Ctrl-] leaves. What the machine writes goes to the
 terminal as it is.
 
-When standard input is no terminal, it is sent as it is, and the console is left
-at its end.`
+When standard input is no terminal, it is sent as it is. At its end what the
+machine writes is shown for as long as --linger says, since an answer takes its
+time: then the console is left.
+
+    echo reboot | vmhostctl machine console web-1 --linger 2m`
 
 func (a *app) machineConsole() *cobra.Command {
 	var which machineFlags
 	var force bool
+	var linger time.Duration
 	c := &cobra.Command{
 		Use: "console MACHINE", Short: "Attach to a machine's serial console", Args: takes(1), Long: consoleLong,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -53,17 +60,24 @@ func (a *app) machineConsole() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return fail(a.console(ctx, api, m, force), "attach to the console of machine %s", machineTitle(m))
+			return fail(a.console(ctx, api, m, consoleWish{force, linger}), "attach to the console of machine %s", machineTitle(m))
 		},
 	}
 	c.Flags().BoolVar(&force, "force", false, "take it away from whoever has it")
+	c.Flags().DurationVar(&linger, "linger", lingerTime, "go on for `DURATION` after the end of input that is no terminal; 0 means until the machine stops or Ctrl-C")
 	which.register(a, c)
 	return c
 }
 
+// consoleWish is how a console is to be attached to.
+type consoleWish struct {
+	force  bool
+	linger time.Duration
+}
+
 // console attaches until the user leaves, the machine stops, or what is between
 // them ends. The terminal is as it was before, however it ends.
-func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, force bool) error {
+func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, wish consoleWish) error {
 	// A process that is ended leaves no raw terminal behind.
 	signalled, release := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
 	defer release()
@@ -74,7 +88,7 @@ func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, for
 		return err
 	}
 	// What cannot be sent has its reason in the first answer.
-	_ = stream.Send(&vmhostv1.AttachConsoleRequest{Message: &vmhostv1.AttachConsoleRequest_Name{Name: m.GetName()}, Force: force})
+	_ = stream.Send(&vmhostv1.AttachConsoleRequest{Message: &vmhostv1.AttachConsoleRequest_Name{Name: m.GetName()}, Force: wish.force})
 	answer, err := stream.Recv()
 	if err != nil {
 		return unexpectedEnd(err)
@@ -91,7 +105,7 @@ func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, for
 	if raw {
 		fmt.Fprintf(a.stderr, "attached to the console of %s; Ctrl-] leaves it\r\n", name)
 	}
-	left, err := a.converse(stream, raw)
+	left, err := a.converse(stream, raw, wish.linger)
 	switch {
 	case signalled.Err() != nil && ctx.Err() == nil:
 		return errInterrupted
@@ -107,7 +121,7 @@ func (a *app) console(ctx context.Context, api *region, m *vmhostv1.Machine, for
 
 // converse carries keys one way and what the machine writes the other, and says
 // whether it was the user who ended it.
-func (a *app) converse(stream consoleStream, keys bool) (left bool, err error) {
+func (a *app) converse(stream consoleStream, keys bool, linger time.Duration) (left bool, err error) {
 	typed := make(chan error, 1)
 	go func() { typed <- sendTyped(a.stdin, stream, keys) }() // ends with standard input, or with the process
 	shown := make(chan error, 1)
@@ -117,12 +131,16 @@ func (a *app) converse(stream consoleStream, keys bool) (left bool, err error) {
 		return false, err
 	case err = <-typed:
 	}
-	if err != nil && !errors.Is(err, errLeft) {
-		return false, err
-	}
-	left = err != nil
-	if !left {
+	switch {
+	case errors.Is(err, errInputEnded):
+		if ended, err := outlast(shown, linger); ended {
+			return false, err
+		}
+		_ = stream.CloseSend() // what it said is shown already
+	case err == nil:
 		return false, <-shown
+	case !errors.Is(err, errLeft):
+		return false, err
 	}
 	// The last keys are to arrive; what refuses to end is let go of.
 	timer := time.NewTimer(leaveTime)
@@ -132,7 +150,23 @@ func (a *app) converse(stream consoleStream, keys bool) (left bool, err error) {
 	case err := <-shown:
 		_ = err // the user has left, whatever ended it now
 	}
-	return true, nil
+	return keys, nil
+}
+
+// outlast waits for the end of the console, at most for so long; 0 is as long as
+// it takes.
+func outlast(shown <-chan error, linger time.Duration) (ended bool, err error) {
+	if linger <= 0 {
+		return true, <-shown
+	}
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	select {
+	case err := <-shown:
+		return true, err
+	case <-timer.C:
+		return false, nil
+	}
 }
 
 func unexpectedEnd(err error) error {
@@ -180,7 +214,7 @@ func sendTyped(in io.Reader, stream consoleStream, keys bool) error {
 		case left:
 			return errors.Join(errLeft, stream.CloseSend())
 		case errors.Is(err, io.EOF):
-			return stream.CloseSend()
+			return errInputEnded // the answer is still to come
 		case err != nil:
 			return fmt.Errorf("read what is typed: %w", err)
 		}
