@@ -19,6 +19,8 @@ const (
 	MetricHosts = "vmhost_hosts"
 	// MetricMachines is how many machines have a record: phase.
 	MetricMachines = "vmhost_machines"
+	// MetricMachinesMissing is how many of them a host that is reached does not show.
+	MetricMachinesMissing = "vmhost_machines_missing"
 	// MetricOperations is how many operations have not ended: verb, phase.
 	MetricOperations = "vmhost_operations"
 	// MetricRacks is how many racks are enrolled: connected (true, false).

@@ -59,7 +59,7 @@ type Fleet struct {
 	store  *store.Store
 	ledger Ledger
 
-	hosts, machines, operations, racks, cores, memory, storage *prometheus.Desc
+	hosts, machines, missing, operations, racks, cores, memory, storage *prometheus.Desc
 
 	mu       sync.Mutex
 	revision int64
@@ -75,6 +75,7 @@ func Register(registry prometheus.Registerer, s *store.Store, ledger Ledger) {
 		store: s, ledger: ledger,
 		hosts:      desc(obs.MetricHosts, "Hosts of the fleet, by state.", "state"),
 		machines:   desc(obs.MetricMachines, "Machines that vmhost composed, by phase.", "phase"),
+		missing:    desc(obs.MetricMachinesMissing, "Machines with a record that a host which is reached does not show."),
 		operations: desc(obs.MetricOperations, "Operations that have not ended.", "verb", "phase"),
 		racks:      desc(obs.MetricRacks, "Racks that are enrolled.", "connected"),
 		cores:      desc(obs.MetricHostCores, "Cores of a host: the limit with its ratio, what is committed, what machines of others use.", "vm_host", "kind"),
@@ -87,7 +88,7 @@ func Register(registry prometheus.Registerer, s *store.Store, ledger Ledger) {
 
 // Describe says what there is.
 func (f *Fleet) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{f.hosts, f.machines, f.operations, f.racks, f.cores, f.memory, f.storage} {
+	for _, d := range []*prometheus.Desc{f.hosts, f.machines, f.missing, f.operations, f.racks, f.cores, f.memory, f.storage} {
 		to <- d
 	}
 }
@@ -138,6 +139,7 @@ func (f *Fleet) count(v *store.View, out *gauges) {
 			out.add(f.machines, float64(machines[phase]), lower(phase.String(), "MACHINE_PHASE_"))
 		}
 	}
+	out.add(f.missing, float64(view.CountMissing(v)))
 	type work struct {
 		verb  vmhostv1.OperationVerb
 		phase vmhostv1.OperationPhase

@@ -31,8 +31,8 @@ func commit(t *testing.T, s *store.Store, fill func(tx *store.Txn)) {
 	}
 }
 
-func machine(phase vmhostv1.MachinePhase) *storev1.StoredMachine {
-	return &storev1.StoredMachine{Resource: &vmhostv1.Machine{VmHost: "vmHosts/h", Phase: phase}}
+func machine(uuid string, phase vmhostv1.MachinePhase) *storev1.StoredMachine {
+	return &storev1.StoredMachine{Resource: &vmhostv1.Machine{VmHost: "vmHosts/h", HypervisorUuid: uuid, Phase: phase}}
 }
 
 // lines are the samples of some metrics, without those that are 0.
@@ -40,7 +40,8 @@ func lines(t *testing.T, registry *prometheus.Registry, names ...string) string 
 	t.Helper()
 	var out []string
 	for _, line := range samples(t, registry) {
-		if name, _, _ := strings.Cut(line, "{"); slices.Contains(names, name) && !strings.HasSuffix(line, " 0") {
+		name := line[:strings.IndexAny(line, "{ ")]
+		if slices.Contains(names, name) && !strings.HasSuffix(line, " 0") {
 			out = append(out, line)
 		}
 	}
@@ -70,9 +71,10 @@ func TestTheFleetIsToldAsItIsNow(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	metrics.Register(registry, s, ledger.New(s, slog.New(slog.DiscardHandler)))
 	// States of hosts, phases of machines, verbs of operations in three phases,
-	// racks connected or not, conflicts.
-	if n := len(samples(t, registry)); n != 6+6+14*3+2+1 {
-		t.Errorf("an empty fleet has %d samples; want a 0 of everything", n)
+	// racks connected or not, conflicts, machines that are missing.
+	states, phases, verbs := len(vmhostv1.VmHostState_name)-1, len(vmhostv1.MachinePhase_name)-1, len(vmhostv1.OperationVerb_name)-1
+	if n, want := len(samples(t, registry)), states+phases+verbs*3+2+1+1; n != want {
+		t.Errorf("an empty fleet has %d samples, want %d: a 0 of everything", n, want)
 	}
 
 	commit(t, s, func(tx *store.Txn) {
@@ -96,8 +98,10 @@ func TestTheFleetIsToldAsItIsNow(t *testing.T) {
 		for _, id := range []string{"r1", "r2"} {
 			store.Put(tx, store.Racks, &storev1.StoredRack{Resource: &vmhostv1.Rack{Name: "racks/" + id}}, id)
 		}
-		store.Put(tx, store.Machines, machine(vmhostv1.MachinePhase_MACHINE_PHASE_READY), "a")
-		store.Put(tx, store.Machines, machine(vmhostv1.MachinePhase_MACHINE_PHASE_FAILED), "b")
+		store.Put(tx, store.Machines, machine("a", vmhostv1.MachinePhase_MACHINE_PHASE_READY), "a") // is not seen
+		// Neither is this one, and need not be.
+		store.Put(tx, store.Machines, machine("c", vmhostv1.MachinePhase_MACHINE_PHASE_COMPOSING), "c")
+		store.Put(tx, store.Machines, machine("b", vmhostv1.MachinePhase_MACHINE_PHASE_FAILED), "b")
 		for uid, phase := range map[string]vmhostv1.OperationPhase{
 			"1": vmhostv1.OperationPhase_OPERATION_PHASE_RUNNING, "2": vmhostv1.OperationPhase_OPERATION_PHASE_SUCCEEDED,
 		} {
@@ -106,11 +110,13 @@ func TestTheFleetIsToldAsItIsNow(t *testing.T) {
 			}}, uid)
 		}
 	})
-	counts := []string{obs.MetricHosts, obs.MetricMachines, obs.MetricOperations, obs.MetricRacks}
+	counts := []string{obs.MetricHosts, obs.MetricMachines, obs.MetricMachinesMissing, obs.MetricOperations, obs.MetricRacks}
 	want(t, "counts", lines(t, registry, counts...), `vmhost_hosts{state="pending"} 1
 vmhost_hosts{state="ready"} 1
+vmhost_machines{phase="composing"} 1
 vmhost_machines{phase="failed"} 1
 vmhost_machines{phase="ready"} 1
+vmhost_machines_missing 1
 vmhost_operations{phase="running",verb="compose"} 1
 vmhost_racks{connected="false"} 1
 vmhost_racks{connected="true"} 1`)
@@ -124,9 +130,15 @@ vmhost_host_storage_pool_bytes{kind="committed",storage_pool="ssd",vm_host="h"} 
 vmhost_host_storage_pool_bytes{kind="foreign",storage_pool="ssd",vm_host="h"} 40
 vmhost_host_storage_pool_bytes{kind="limit",storage_pool="ssd",vm_host="h"} 1000`)
 
+	// It is back.
+	commit(t, s, func(tx *store.Txn) { store.Put(tx, store.Seen, &storev1.StoredSeenMachine{}, "h", "a") })
+	want(t, "missing, seen again", lines(t, registry, obs.MetricMachinesMissing), "")
+	// Of a host that is not reached nothing is known.
 	commit(t, s, func(tx *store.Txn) {
+		tx.Delete(store.Seen.Key("h", "a"))
+		tx.Delete(store.Machines.Key("c"))
 		tx.Delete(store.Sessions.Key("r1"))
-		store.Put(tx, store.Machines, machine(vmhostv1.MachinePhase_MACHINE_PHASE_READY), "b")
+		store.Put(tx, store.Machines, machine("b", vmhostv1.MachinePhase_MACHINE_PHASE_READY), "b")
 		tx.Delete(store.Operations.Key("1"))
 	})
 	want(t, "counts later", lines(t, registry, counts...), `vmhost_hosts{state="no_rack"} 2
