@@ -18,7 +18,7 @@ MAINS   := ./services/standalone/cmd/vmhost \
 export PATH := $(CURDIR)/.bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test bench soak feed cover compose-test lint lint-proto lint-go verify fmt tidy generate api-lock tools ci clean
+.PHONY: help up down build test test-long bench soak feed cover compose-test lint lint-proto lint-go verify fmt tidy generate api-lock tools ci clean
 
 help: ## show this list
 	@echo 'vmhost: libvirt and LXD machines as one fleet.  Usage: make <target>'
@@ -49,6 +49,9 @@ build: ## static binaries into bin/
 
 test: ## all tests under the race detector; installs what they need, lists what was skipped (ARGS='-run X ./pkg/...')
 	.ci/test $(ARGS)
+
+test-long: ## what `make test` leaves out: the LXD driver and a compose with real virtual machines, on an emulated machine
+	VMHOST_LONG=1 .ci/test $(ARGS)
 
 bench: build ## measure; one line per figure, and bench/latest.json (ARGS='-run json -reps 5', ARGS=-list)
 	go -C tests run ./bench/cmd/bench $(ARGS)

@@ -15,7 +15,8 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
-// patience is how long a healthy hypervisor may take for anything here.
+// patience is how long a healthy hypervisor may take for anything here, unless
+// the harness says otherwise.
 const patience = 60 * time.Second
 
 // Foreign is a machine that somebody made without vmhost.
@@ -43,6 +44,9 @@ type Harness struct {
 	Architecture string
 	// MemoryMiB and DiskBytes are the size of machines; 0 means 64 and 8 MiB.
 	MemoryMiB, DiskBytes int64
+	// Patience is how long the hypervisor may take for anything when it is in good
+	// health; 0 means a minute.
+	Patience time.Duration
 
 	// AddForeign defines a machine, off, without vmhost.
 	AddForeign func(t testing.TB, f Foreign)
@@ -115,6 +119,9 @@ func run(t *testing.T, h Harness, connection bool) {
 	if h.DiskBytes == 0 {
 		h.DiskBytes = 8 << 20
 	}
+	if h.Patience == 0 {
+		h.Patience = patience
+	}
 	s := &suite{h: h}
 	// What is marked with true depends on the connection.
 	for _, test := range []struct {
@@ -172,7 +179,7 @@ type suite struct{ h Harness }
 
 func (s *suite) ctx(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), s.h.Patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -213,7 +220,7 @@ func (s *suite) machine(t *testing.T, disks int) *rackv1.CreateMachine {
 		s.h.Machine(m)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), s.h.Patience)
 		defer cancel()
 		d, err := s.h.Opener.Open(ctx, s.h.Target)
 		if err != nil {

@@ -15,7 +15,7 @@ const prompt = 5 * time.Second
 
 func (s *suite) awaitEvent(t *testing.T, events <-chan hypervisor.Event, uuid, of string) {
 	t.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(s.h.Patience)
 	for {
 		select {
 		case e, ok := <-events:
@@ -63,7 +63,7 @@ func (s *suite) events(t *testing.T) {
 func (s *suite) eventsEnd(t *testing.T) {
 	ended := func(events <-chan hypervisor.Event, by string) {
 		t.Helper()
-		timeout := time.After(patience)
+		timeout := time.After(s.h.Patience)
 		for {
 			select {
 			case _, ok := <-events:

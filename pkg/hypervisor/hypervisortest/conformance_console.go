@@ -34,7 +34,7 @@ func (s *suite) guest(t *testing.T) (d hypervisor.Driver, uid string) {
 	defer w.close()
 	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
-	limit := time.After(patience)
+	limit := time.After(s.h.Patience)
 	for {
 		log, err := s.readLog(t, con, uid, 1<<20)
 		if err != nil && !errors.Is(err, hypervisor.ErrUnsupported) {
@@ -65,6 +65,8 @@ func (s *suite) readLog(t *testing.T, con hypervisor.Consoler, uid string, tail 
 // watched is an open console and what it has shown.
 type watched struct {
 	io.ReadWriteCloser
+	patience time.Duration
+
 	mu    sync.Mutex
 	text  bytes.Buffer
 	more  chan struct{}
@@ -77,7 +79,7 @@ func (s *suite) watch(t *testing.T, con hypervisor.Consoler, uid string, force b
 	if err != nil {
 		t.Fatalf("open console: %v", err)
 	}
-	w := &watched{ReadWriteCloser: c, more: make(chan struct{}, 1), ended: make(chan error, 1)}
+	w := &watched{ReadWriteCloser: c, patience: s.h.Patience, more: make(chan struct{}, 1), ended: make(chan error, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		b := make([]byte, 4096)
@@ -117,7 +119,7 @@ func (w *watched) await(t *testing.T, text string, typed ...string) {
 	t.Helper()
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
-	limit := time.After(patience)
+	limit := time.After(w.patience)
 	hit := func() {
 		for _, k := range typed {
 			if _, err := io.WriteString(w, k); err != nil {
@@ -145,7 +147,7 @@ func (w *watched) end(t *testing.T) error {
 	select {
 	case err := <-w.ended:
 		return err
-	case <-time.After(patience):
+	case <-time.After(w.patience):
 		t.Fatal("the console goes on")
 		return nil
 	}
@@ -195,7 +197,7 @@ func (s *suite) consoleTaken(t *testing.T, _ hypervisor.Driver, con hypervisor.C
 func (s *suite) softStop(t *testing.T, d hypervisor.Driver, con hypervisor.Consoler, uid string) {
 	w := s.watch(t, con, uid, true)
 	for range 2 { // stopped already is done
-		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stopSoft, patience/2)
+		got, err := d.SetPower(s.ctx(t), hypervisor.Ref{UID: uid}, stopSoft, s.h.Patience/2)
 		if err != nil || got.GetPowerState() != off {
 			t.Fatalf("the machine is %v, error %v; want off", got.GetPowerState(), err)
 		}

@@ -38,8 +38,16 @@ type Server struct {
 	// Password is its trust password.
 	Password string
 
-	conf string
+	conf     string
+	patience time.Duration
 }
+
+// How long LXD's client may take for one thing, and where the server itself is
+// emulated.
+const (
+	clientPatience = time.Minute
+	longPatience   = 10 * time.Minute
+)
 
 // Devhost is the server of that name. Without it the test is skipped, and listed
 // as such: exactly as tests of libvirt are without its hosts.
@@ -53,11 +61,25 @@ func Devhost(t testing.TB, name string) Server {
 		}
 		return v
 	}
+	patience := clientPatience
+	if name == "lxdvm" {
+		patience = longPatience
+	}
 	return Server{
 		Name: name, URL: env("URL"), IP: env("IP"), Socket: env("SOCKET"),
 		CertificateFile: env("CERTIFICATE"), Fingerprint: env("FINGERPRINT"), Password: env("PASSWORD"),
-		conf: t.TempDir(),
+		conf: t.TempDir(), patience: patience,
 	}
+}
+
+// LongDevhost is Devhost for a server that only the longer form of the tests
+// brings up, because it takes minutes and all cores.
+func LongDevhost(t testing.TB, name string) Server {
+	t.Helper()
+	if os.Getenv("VMHOST_LONG") == "" {
+		t.Skipf("needs %s, which is part of the longer form: make test-long", name)
+	}
+	return Devhost(t, name)
 }
 
 // Token is a new trust token, for one client, once. It ends with the test.
@@ -84,9 +106,9 @@ func (s Server) Lxc(t testing.TB, args ...string) string {
 }
 
 // TryLxc is Lxc for what may fail; the error has what the client said. It never
-// takes longer than a minute.
+// takes longer than a minute, ten where the server is emulated.
 func (s Server) TryLxc(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "lxc", append([]string{"--quiet"}, args...)...) //nolint:gosec // the arguments are those of a test
 	cmd.Env = append(os.Environ(), "LXD_DIR="+filepath.Dir(s.Socket), "LXD_CONF="+s.conf)

@@ -145,7 +145,7 @@ func everything(t *testing.T, s lxdtest.Server) string {
 func TestRealContainerLivesAndLeavesTheServerAsItWas(t *testing.T) {
 	s := lxdtest.Devhost(t, "lxd2")
 	d := openTarget(t, NewOpener(Config{}), targetOf(t, s))
-	outside{s, "default"}.add(t, "foreign-beside", map[string]string{"limits.cpu": "0-1", "limits.memory": "10%"})
+	outside{Server: s, project: "default"}.add(t, "foreign-beside", map[string]string{"limits.cpu": "0-1", "limits.memory": "10%"})
 	before := everything(t, s)
 	checkContainer(t, d, "lxdbr0")
 	if diff := cmp.Diff(before, everything(t, s)); diff != "" {

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type outside struct {
 	lxdtest.Server
 	project string
+	// vm: what is made is virtual machines without anything on their disks, not
+	// containers of the tiny image.
+	vm bool
 }
 
 func (o outside) query(t testing.TB, out any, path string) {
@@ -55,6 +58,9 @@ func (o outside) named(t testing.TB, uuid string) string {
 func (o outside) add(t testing.TB, name string, config map[string]string) {
 	t.Helper()
 	args := []string{"init", "tiny", name, "--project", o.project, "--storage", "default"}
+	if o.vm {
+		args = append([]string{"init", name, "--empty", "--vm"}, args[3:]...)
+	}
 	for k, v := range config {
 		args = append(args, "--config", k+"="+v)
 	}
@@ -80,7 +86,11 @@ func (o outside) state(t testing.TB, uuid string) string {
 func (o outside) addVolume(t testing.TB, pool, name string, size int64) {
 	t.Helper()
 	t.Cleanup(func() { _, _ = o.TryLxc("storage", "volume", "delete", pool, name, "--project", o.project) })
-	o.Lxc(t, "storage", "volume", "create", pool, name, "size="+strconv.FormatInt(size, 10), "--project", o.project)
+	kind := contentFilesystem
+	if o.vm {
+		kind = contentBlock
+	}
+	o.Lxc(t, "storage", "volume", "create", pool, name, "--type", kind, "size="+strconv.FormatInt(size, 10), "--project", o.project)
 }
 
 // volumes are the names of the volumes in a pool, root disks of ours by the names
@@ -110,7 +120,10 @@ func (o outside) volumes(t testing.TB, pool string) []string {
 // harness connects the conformance suite to a real server through a proxy.
 func harness(t *testing.T, s lxdtest.Server, p *hypervisortest.Proxy, target hypervisor.Target) hypervisortest.Harness {
 	t.Helper()
-	o := outside{s, projectOf(target.Project)}
+	return harnessOf(outside{Server: s, project: projectOf(target.Project)}, p, target)
+}
+
+func harnessOf(o outside, p *hypervisortest.Proxy, target hypervisor.Target) hypervisortest.Harness {
 	sockets := map[string]string{}
 	if target.Address.Transport == hypervisor.TransportUnix {
 		sockets["here"] = p.At()
