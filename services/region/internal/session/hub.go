@@ -25,11 +25,11 @@ func (h *Hub) Session(rack string) string {
 	return ""
 }
 
-// Send queues a step for the rack; false when it has no session here, or one
-// that does not keep up and is ended.
+// Send queues a step for the rack; false when it has no session here, or so much
+// waits for it already that this must be tried again a little later.
 func (h *Hub) Send(rack string, step *rackv1.Step) bool {
 	s := h.get(rack)
-	return s != nil && s.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Step{Step: step}})
+	return s != nil && s.offer(step)
 }
 
 func (h *Hub) get(rack string) *session {

@@ -9,8 +9,9 @@
 //   - Messages of a session are handled in the order in which they came: a
 //     machine that a result tells of is recorded before the result is.
 //   - A result is acknowledged only when it is recorded.
-//   - What is queued for a rack is bounded. A rack that does not keep up is
-//     disconnected, and gets what is under way again in its next session.
+//   - What is queued for a rack is bounded: steps beyond it wait where they come
+//     from. A rack that takes nothing is disconnected, and gets what is under way
+//     again in its next session.
 //   - A credential leaves the process only sealed to the rack that needs it (P8).
 //
 // Each session has three goroutines: the handler of the stream, which decides

@@ -425,12 +425,22 @@ func TestStepsGoToTheRackAndASlowOneIsDisconnected(t *testing.T) {
 	eventually(t, "the slow session", func() bool { s := r.hub.Session("r1"); return s != "" && s != old })
 	big := &rackv1.Step{Operation: strings.Repeat("x", 64<<10)}
 	sent := 0
+	alive := &rackv1.ConnectRequest{Message: &rackv1.ConnectRequest_Heartbeat{Heartbeat: &rackv1.Heartbeat{}}}
 	for r.hub.Send("r1", big) {
+		_ = slow.Send(alive)
 		if sent++; sent > 10*outboxSize {
 			t.Fatalf("%d steps queued for a rack that does not read", sent)
 		}
 	}
-	eventually(t, "no session", func() bool { return r.hub.Session("r1") == "" })
+	if r.hub.Session("r1") == "" {
+		t.Error("a rack that has more waiting for it than fits was disconnected at once")
+	}
+	// Heartbeats alone do not keep a session of a rack that takes nothing.
+	eventually(t, "no session", func() bool {
+		_ = slow.Send(alive)
+		r.hub.Send("r1", big)
+		return r.hub.Session("r1") == ""
+	})
 }
 
 func TestAHostGoesToAnotherRackWithANewEpoch_P7(t *testing.T) {

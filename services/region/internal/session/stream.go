@@ -27,6 +27,9 @@ const (
 	// outboxSize bounds what waits to be sent to one rack. Assignments are not in
 	// it, so that it holds steps and acknowledgements of work under way.
 	outboxSize = 256
+	// stepShare of the outbox may be steps, which can wait where they come from.
+	// The rest is for messages that cannot.
+	stepShare = outboxSize * 3 / 4
 	// farewell is how long the last message may take.
 	farewell = time.Second
 	// maxHello bounds the lists of a Hello.
@@ -50,7 +53,8 @@ type session struct {
 	mu    sync.Mutex
 	dirty map[string]bool // hosts to be looked at; the empty name means all
 
-	recorded atomic.Bool // its key is in the store
+	recorded atomic.Bool  // its key is in the store
+	sent     atomic.Int64 // when the rack last took something, in nanoseconds since 1970
 
 	once   sync.Once
 	ended  chan struct{}
@@ -82,6 +86,21 @@ func (ss *session) end(reason vmhostv1.ErrorReason, message string) {
 	})
 }
 
+// offer queues a step if there is room for one now. Having none is no fault of the
+// rack's: thousands of operations may wait for it. It is disconnected when it has
+// taken nothing for as long as it may be silent.
+func (ss *session) offer(step *rackv1.Step) bool {
+	if len(ss.outbox) < stepShare {
+		return ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Step{Step: step}})
+	}
+	if time.Since(time.Unix(0, ss.sent.Load())) > 3*ss.server.cfg.Heartbeat {
+		ss.end(vmhostv1.ErrorReason_CONFLICT, notKeptUp)
+	}
+	return false
+}
+
+const notKeptUp = "the rack does not keep up with what it is sent"
+
 // queue puts a message into the outbox without waiting. A rack that leaves it
 // full is disconnected.
 func (ss *session) queue(m *rackv1.ConnectResponse) bool {
@@ -94,7 +113,7 @@ func (ss *session) queue(m *rackv1.ConnectResponse) bool {
 	case ss.outbox <- m:
 		return true
 	default:
-		ss.end(vmhostv1.ErrorReason_CONFLICT, "the rack does not keep up with what it is sent")
+		ss.end(vmhostv1.ErrorReason_CONFLICT, notKeptUp)
 		return false
 	}
 }
@@ -241,6 +260,7 @@ func (ss *session) close(ctx context.Context) {
 // goroutine that sends once the Hello is out.
 func (ss *session) send(ctx context.Context) {
 	given := map[string]assigned{}
+	ss.sent.Store(time.Now().UnixNano())
 	for {
 		var err error
 		select {
@@ -261,6 +281,7 @@ func (ss *session) send(ctx context.Context) {
 			ss.end(vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the stream broke")
 			return
 		}
+		ss.sent.Store(time.Now().UnixNano())
 	}
 }
 
