@@ -15,6 +15,7 @@ type api interface {
 	storageCalls
 	networkCalls
 	streamCalls
+	migrationCalls
 }
 
 // streamCalls last as long as their stream and hold up all others of their
@@ -22,6 +23,21 @@ type api interface {
 type streamCalls interface {
 	DomainOpenConsoleBidirectional(dom lv.Domain, device lv.OptString, out io.Reader, in io.Writer, flags uint32) error
 	StorageVolDownload(vol lv.StorageVol, in io.Writer, offset, length uint64, flags lv.StorageVolDownloadFlags) error
+	StorageVolUpload(vol lv.StorageVol, out io.Reader, offset, length uint64, flags lv.StorageVolUploadFlags) error
+}
+
+// migrationCalls are the phases of a live migration that its client drives, by
+// version 3 of libvirt's protocol, and what forbids one.
+type migrationCalls interface {
+	DomainMigrateBegin3Params(dom lv.Domain, params []lv.TypedParam, flags uint32) (cookie []byte, xml string, err error)
+	DomainMigratePrepare3Params(params []lv.TypedParam, cookie []byte, flags uint32) (out []byte, uri lv.OptString, err error)
+	DomainMigratePerform3Params(dom lv.Domain, dconnuri lv.OptString, params []lv.TypedParam, cookie []byte, flags lv.DomainMigrateFlags) (out []byte, err error)
+	DomainMigrateFinish3Params(params []lv.TypedParam, cookie []byte, flags uint32, cancelled int32) (dom lv.Domain, out []byte, err error)
+	DomainMigrateConfirm3Params(dom lv.Domain, params []lv.TypedParam, cookie []byte, flags uint32, cancelled int32) error
+	DomainAbortJob(dom lv.Domain) error
+	DomainGetJobInfo(dom lv.Domain) (kind int32, elapsed, remaining, total, processed, left, memory, memoryProcessed, memoryLeft, file, fileProcessed, fileLeft uint64, err error)
+	DomainHasManagedSaveImage(dom lv.Domain, flags uint32) (int32, error)
+	DomainSnapshotNum(dom lv.Domain, flags uint32) (int32, error)
 }
 
 type nodeCalls interface {
@@ -69,6 +85,7 @@ type storageCalls interface {
 	StoragePoolRefresh(pool lv.StoragePool, flags uint32) error
 	StorageVolCreateXML(pool lv.StoragePool, xml string, flags lv.StorageVolCreateFlags) (lv.StorageVol, error)
 	StorageVolGetInfo(vol lv.StorageVol) (kind int8, capacity, allocation uint64, err error)
+	StorageVolGetInfoFlags(vol lv.StorageVol, flags uint32) (kind int8, capacity, allocation uint64, err error)
 	StorageVolGetPath(vol lv.StorageVol) (string, error)
 	StorageVolGetXMLDesc(vol lv.StorageVol, flags uint32) (string, error)
 	StorageVolDelete(vol lv.StorageVol, flags lv.StorageVolDeleteFlags) error

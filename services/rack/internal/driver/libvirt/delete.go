@@ -29,6 +29,12 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 		return err
 	}
 	defer unlock()
+	return d.remove(ctx, machine, id)
+}
+
+// remove is Delete for whoever has the machine to itself.
+func (d *Driver) remove(ctx context.Context, machine *vmhostv1.Machine, id lv.UUID) error {
+	ref := hypervisor.RefOf(machine)
 	one, err := d.own(ctx, id, ref.UID, opDelete)
 	if err != nil {
 		return err
@@ -45,7 +51,13 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 			return err
 		}
 	}
-	err = d.freeAddresses(ctx, machine)
+	return d.sweep(ctx, machine)
+}
+
+// sweep removes what there is of a machine that vmhost made, and that is no domain
+// any more: its volumes, its log, its addresses.
+func (d *Driver) sweep(ctx context.Context, machine *vmhostv1.Machine) error {
+	err := d.freeAddresses(ctx, machine)
 	if len(machine.GetDisks()) == 0 {
 		return err
 	}

@@ -39,6 +39,21 @@ func All(ctx context.Context, op string, cause error, steps []func(context.Conte
 	return cause
 }
 
+// Reserve is a context for work that must leave time to be taken back before the
+// deadline of ctx.
+func Reserve(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(limit, time.Until(deadline)/5)))
+}
+
+// Limit is a context for taking back, whether ctx has ended or not.
+func Limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
 // Unclassed keeps an error's words and hides its class, where another class now
 // holds.
 func Unclassed(err error) error { return errors.New(err.Error()) }
