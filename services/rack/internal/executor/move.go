@@ -18,13 +18,15 @@ const maxMoves = 4
 // it is, and whoever has the host then goes on.
 func (h *host) move(ctx context.Context, from hypervisor.Driver, move *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
 	to := move.GetDestination()
+	kind := h.assignment().GetType()
 	mover, ok := from.(hypervisor.Mover)
 	if !ok {
 		return nil, &hypervisor.Error{
-			Class: hypervisor.ErrUnsupported, Op: "move machine", Err: errors.New("this driver moves no machines"), Hint: "bring the rack to the region's version",
+			Class: hypervisor.ErrUnsupported, Op: "move machine", Err: fmt.Errorf("this rack moves no machines from hosts of type %s", kind),
+			Hint: "move it by the hypervisor's own means, and adopt it where it is then",
 		}
 	}
-	if kind := h.assignment().GetType(); to.GetType() != kind {
+	if to.GetType() != kind {
 		return nil, &hypervisor.Error{
 			Class: hypervisor.ErrRefused, Op: "move machine", Err: fmt.Errorf("the destination is %s and the source is %s", to.GetType(), kind),
 			Hint: "choose a destination of the source's kind",

@@ -33,7 +33,7 @@ func toMove(t *testing.T, from, to *Driver, change func(*vmhostv1.Machine)) *rac
 	t.Helper()
 	c := realMachine(t, from, "default", 1)
 	if change != nil {
-		change(c.Machine)
+		change(c.GetMachine())
 	}
 	if _, err := from.Create(timeout(t, time.Minute), c); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	"github.com/vmhost-project/vmhost/services/rack/internal/driver/undo"
@@ -51,4 +53,31 @@ func TestStepsAreTakenBackNewestFirstUnlessItIsNotKnownWhatIsLeft(t *testing.T) 
 			}
 		})
 	}
+}
+
+func TestTimeIsLeftForTakingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, test := range []struct{ all, work time.Duration }{{10 * time.Second, 8 * time.Second}, {time.Hour, time.Hour - 30*time.Second}} {
+			ctx, cancel := context.WithTimeout(t.Context(), test.all)
+			work, end := undo.Reserve(ctx)
+			began := time.Now()
+			<-work.Done()
+			if took := time.Since(began); took != test.work || ctx.Err() != nil {
+				t.Errorf("of %v the work got %v, the rest ended with %v", test.all, took, ctx.Err())
+			}
+			<-ctx.Done()
+			back, done := undo.Limit(ctx)
+			if back.Err() != nil {
+				t.Error("nothing can be taken back after the end")
+			}
+			done()
+			end()
+			cancel()
+		}
+		if work, end := undo.Reserve(t.Context()); work.Err() != nil {
+			t.Error("work without a deadline has ended")
+		} else {
+			end()
+		}
+	})
 }
