@@ -19,6 +19,7 @@ type fakePlacement struct {
 	explained vmhostv1.ExplainResponse
 	capacity  vmhostv1.CapacityResponse
 	outcome   vmhostv1.WhatIfResponse
+	proposal  vmhostv1.RebalanceResponse
 	policies  []*vmhostv1.PlacementPolicy
 	room      int32
 }
@@ -39,6 +40,8 @@ func (p *fakePlacement) set(key, value string) (known bool, err error) {
 		m = &p.capacity
 	case "outcome":
 		m = &p.outcome
+	case "proposal":
+		m = &p.proposal
 	case "room":
 		_, err := fmt.Sscan(value, &p.room)
 		return true, err
@@ -58,6 +61,10 @@ func (f *fakeRegion) Capacity(context.Context, *vmhostv1.CapacityRequest) (*vmho
 
 func (f *fakeRegion) WhatIf(context.Context, *vmhostv1.WhatIfRequest) (*vmhostv1.WhatIfResponse, error) {
 	return &f.place.outcome, nil
+}
+
+func (f *fakeRegion) Rebalance(context.Context, *vmhostv1.RebalanceRequest) (*vmhostv1.RebalanceResponse, error) {
+	return &f.place.proposal, nil
 }
 
 func (f *fakeRegion) ComposeMachines(ctx context.Context, r *vmhostv1.ComposeMachinesRequest) (*vmhostv1.ComposeMachinesResponse, error) {

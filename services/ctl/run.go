@@ -94,7 +94,7 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	add(fleet, a.vmHostCommand(), a.machineCommand(), a.operationCommand(), a.rackCommand(), a.zoneCommand(), a.poolCommand(),
-		a.policyCommand(), a.reservationCommand(), a.capacityCommand(), a.whatIfCommand(), a.eventCommand())
+		a.policyCommand(), a.reservationCommand(), a.capacityCommand(), a.whatIfCommand(), a.rebalanceCommand(), a.eventCommand())
 	add(here, a.contextCommand(), a.versionCommand())
 	root.SetHelpCommandGroupID(here)
 	root.SetCompletionCommandGroupID(here)

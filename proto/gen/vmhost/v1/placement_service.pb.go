@@ -794,7 +794,8 @@ type RebalanceRequest struct {
 	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
 	// At most so many moves, 1 to 1000. 0 means 10.
 	MaxMoves int32 `protobuf:"varint,3,opt,name=max_moves,json=maxMoves,proto3" json:"max_moves,omitempty"`
-	// Only moves that gain at least so much, 0 to 1. 0 means 0.001.
+	// Only moves that gain at least so much, 0 to 1. 0 means 0.01 divided by the
+	// number of hosts, as one move changes two of them, however many there are.
 	MinGain       float64 `protobuf:"fixed64,4,opt,name=min_gain,json=minGain,proto3" json:"min_gain,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -861,16 +862,17 @@ func (x *RebalanceRequest) GetMinGain() float64 {
 // What would improve it.
 type RebalanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The moves, each possible after those before it, the one that gains most
-	// first.
+	// The moves, each possible after those before it. Each is, in its turn, the one
+	// that gains most of those that were looked at.
 	Moves []*RebalanceMove `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
 	// How uneven the load of the hosts is now: the standard deviation of their
 	// loads (the larger of cores and memory against their limits), and what hosts
-	// are over their limits, added up.
+	// are over their limits, added up. Hosts that are cordoned or not ready do not
+	// count.
 	ImbalanceBefore float64 `protobuf:"fixed64,2,opt,name=imbalance_before,json=imbalanceBefore,proto3" json:"imbalance_before,omitempty"`
 	// How uneven it would be.
 	ImbalanceAfter float64 `protobuf:"fixed64,3,opt,name=imbalance_after,json=imbalanceAfter,proto3" json:"imbalance_after,omitempty"`
-	// Hosts looked at.
+	// Hosts that count.
 	Considered    int32 `protobuf:"varint,4,opt,name=considered,proto3" json:"considered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -11,6 +11,7 @@ type Planner interface {
 	Explain(ctx context.Context, req *vmhostv1.ExplainRequest) (*vmhostv1.ExplainResponse, error)
 	Capacity(ctx context.Context, req *vmhostv1.CapacityRequest) (*vmhostv1.CapacityResponse, error)
 	WhatIf(ctx context.Context, req *vmhostv1.WhatIfRequest) (*vmhostv1.WhatIfResponse, error)
+	Rebalance(ctx context.Context, req *vmhostv1.RebalanceRequest) (*vmhostv1.RebalanceResponse, error)
 }
 
 type placements struct {
@@ -31,6 +32,11 @@ func (s *placements) Capacity(ctx context.Context, req *vmhostv1.CapacityRequest
 // WhatIf says what would be if hosts were lost or ratios changed.
 func (s *placements) WhatIf(ctx context.Context, req *vmhostv1.WhatIfRequest) (*vmhostv1.WhatIfResponse, error) {
 	return s.planner.WhatIf(ctx, req)
+}
+
+// Rebalance proposes moves that would make the load of hosts more even.
+func (s *placements) Rebalance(ctx context.Context, req *vmhostv1.RebalanceRequest) (*vmhostv1.RebalanceResponse, error) {
+	return s.planner.Rebalance(ctx, req)
 }
 
 // ComposeMachines makes many machines.

@@ -23,8 +23,15 @@ func TestQuestionsAboutPlacementAreForViewersAndManyAreForComposers(t *testing.T
 	if out, err := f.ask.WhatIf(viewer, &vmhostv1.WhatIfRequest{LostVmHosts: []string{"vmHosts/h1"}, Machine: one}); err != nil || out.GetCapacityBefore() != 4 || out.GetCapacityAfter() != 0 {
 		t.Errorf("what if: %v, %v", out, err)
 	}
+	if out, err := f.ask.Rebalance(viewer, &vmhostv1.RebalanceRequest{}); err != nil || out.GetConsidered() != 1 || len(out.GetMoves()) != 0 {
+		t.Errorf("rebalance: %v, %v", out, err)
+	}
+	_, err := f.ask.Rebalance(viewer, &vmhostv1.RebalanceRequest{MaxMoves: 1001})
+	wantReason(t, "a thousand and one moves", err, codes.InvalidArgument, vmhostv1.ErrorReason_INVALID_FIELD, "max_moves")
+	_, err = f.ask.Rebalance(viewer, &vmhostv1.RebalanceRequest{MinGain: 2})
+	wantReason(t, "a gain of more than all", err, codes.InvalidArgument, vmhostv1.ErrorReason_INVALID_FIELD, "min_gain")
 	many := &vmhostv1.ComposeMachinesRequest{Machine: one, Count: 3}
-	_, err := f.mach.ComposeMachines(viewer, many)
+	_, err = f.mach.ComposeMachines(viewer, many)
 	wantReason(t, "many by a viewer", err, codes.PermissionDenied, vmhostv1.ErrorReason_PERMISSION_DENIED)
 	if out, err := f.mach.ComposeMachines(composer, many); err != nil || len(out.GetOperations()) != 3 {
 		t.Errorf("many: %v, %v", out, err)

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/vmhost-project/vmhost/pkg/apierror"
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
@@ -229,5 +231,125 @@ func TestADrainPlanKeepsWhatMachinesWereComposedWith(t *testing.T) {
 		if m.Machine.Name == bound && m.Plan.Host.ID != "h0002" || m.Machine.Name == web && m.Plan.Host.ID == "h0000" {
 			t.Errorf("%s goes to %s", m.Machine.Name, m.Plan.Host.ID)
 		}
+	}
+}
+
+// seen records what is seen of machines on a host, as an inventory would.
+func seen(t *testing.T, s *store.Store, host string, ours ...*storev1.StoredMachine) {
+	t.Helper()
+	tx := store.NewTxn()
+	for _, m := range ours {
+		uuid := m.GetResource().GetHypervisorUuid()
+		store.Put(tx, store.Seen, &storev1.StoredSeenMachine{Observation: &rackv1.MachineObservation{Uuid: uuid, Name: m.GetResource().GetHypervisorName()}}, host, uuid)
+	}
+	commit(t, s, tx)
+}
+
+func TestTheMachinesOfHostsAreAllThatAreRecordedThereSeenOrNot(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 4, 1)
+	if _, err := l.ComposeMany(t.Context(), "alice", manyOf(12, all, small())); err != nil { // 3 on each
+		t.Fatal(err)
+	}
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	byHost := map[string][]*storev1.StoredMachine{}
+	for _, m := range store.Machines.All(v) {
+		byHost[hostOf(m.Value)] = append(byHost[hostOf(m.Value)], m.Value)
+	}
+	seen(t, s, "h0000", byHost["h0000"]...)
+	seen(t, s, "h0001", byHost["h0001"][1:]...)
+	seen(t, s, "h0001", byHost["h0002"][0]) // a clone, under the uuid of another's
+	if v, err = s.View(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, complete := seenOn(v, "h0000"); !complete {
+		t.Error("all of h0000 are seen, and more was looked for")
+	}
+	for _, hosts := range [][]string{{"h0000"}, {"h0001"}, {"h0000", "h0001", "h0003"}, {"none"}, nil} {
+		got, want := map[string]bool{}, map[string]bool{}
+		for uid, m := range MachinesOn(v, hosts) {
+			if got[uid] || m.GetResource().GetUid() != uid {
+				t.Errorf("%s twice, or %v", uid, m)
+			}
+			got[uid] = true
+		}
+		for _, host := range hosts {
+			for _, m := range byHost[host] {
+				want[m.GetResource().GetUid()] = true
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%v: %s", hosts, diff)
+		}
+	}
+}
+
+func TestARebalanceIsOfMachinesThatNothingIsDoneTo(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	fleetOf(t, s, 2, 2)
+	var uids []string
+	for range 3 {
+		req := small()
+		req.VmHost = "vmHosts/h0000"
+		op, err := l.Compose(t.Context(), "alice", req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uids = append(uids, op.GetTarget()[len("machines/"):])
+	}
+	ask := func(r *vmhostv1.RebalanceRequest) *vmhostv1.RebalanceResponse {
+		t.Helper()
+		out, err := l.Rebalance(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if out := ask(&vmhostv1.RebalanceRequest{}); len(out.GetMoves()) != 0 || out.GetConsidered() != 2 || out.GetImbalanceBefore() != 0.375 || out.GetImbalanceAfter() != 0.375 {
+		t.Errorf("of machines that are being made: %v", out)
+	}
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx := store.NewTxn()
+	for i, uid := range uids[1:] {
+		m, _ := store.Machines.Get(v, uid)
+		next := proto.CloneOf(m.Value)
+		next.Resource.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
+		next.Resource.Operation = []string{"", "operations/1"}[i]
+		store.Put(tx, store.Machines, next, uid)
+	}
+	commit(t, s, tx)
+	out := ask(&vmhostv1.RebalanceRequest{})
+	want := &vmhostv1.RebalanceResponse{
+		Considered: 2, ImbalanceBefore: 0.375, ImbalanceAfter: 0.125,
+		Moves: []*vmhostv1.RebalanceMove{{
+			Machine: "machines/" + uids[1], From: "vmHosts/h0000", To: "vmHosts/h0001", Gain: 0.25, Why: "load of h0000 75% → 50%, of h0001 0% → 25%",
+		}},
+	}
+	if diff := cmp.Diff(want, out, protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	if out := ask(&vmhostv1.RebalanceRequest{MinGain: 0.3}); len(out.GetMoves()) != 0 {
+		t.Errorf("for less than is asked: %v", out)
+	}
+	if out := ask(&vmhostv1.RebalanceRequest{Zone: "zones/z0"}); len(out.GetMoves()) != 0 || out.GetConsidered() != 1 {
+		t.Errorf("of one zone: %v", out)
+	}
+	for field, r := range map[string]*vmhostv1.RebalanceRequest{
+		"zone": {Zone: "zones/none"}, "resource_pool": {ResourcePool: "resourcePools/none"},
+	} {
+		if _, err := l.Rebalance(t.Context(), r); reasonOf(err) != vmhostv1.ErrorReason_NOT_FOUND || apierror.FromStatus(err).Fields[0].GetField() != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := l.Rebalance(t.Context(), &vmhostv1.RebalanceRequest{Zone: "z0"}); reasonOf(err) != vmhostv1.ErrorReason_INVALID_FIELD {
+		t.Errorf("a zone of no form: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -208,10 +209,8 @@ func (l *Ledger) machinesOn(v *store.View, hosts, zones []string) []placement.Ma
 		}
 	}
 	var out []placement.Machine
-	for _, m := range store.Machines.All(v) {
-		if lost[hostOf(m.Value)] {
-			out = append(out, l.MachineOf(v, m.Value))
-		}
+	for _, m := range MachinesOn(v, slices.Sorted(maps.Keys(lost))) {
+		out = append(out, l.MachineOf(v, m))
 	}
 	return out
 }
