@@ -24,12 +24,18 @@ type index struct {
 	applied int64 // revision of what is in names and macs
 }
 
-func (x *index) run(ctx context.Context, s *store.Store) error {
+// run keeps the index. Of every change of an operation, also is told.
+func (x *index) run(ctx context.Context, s *store.Store, also func(store.Change)) error {
 	for {
 		sub := s.Subscribe(ctx)
 		x.rebuild(sub.View)
 		for batch := range sub.C {
 			x.apply(batch)
+			for _, c := range batch.Changes {
+				if c.Family == store.Operations.Name() {
+					also(c)
+				}
+			}
 		}
 		if err := sub.Err(); !errors.Is(err, store.ErrLagged) {
 			if ctx.Err() != nil {

@@ -17,8 +17,8 @@
 // under way at a time (two would overtake one another in etcd, see
 // docs/performance.md). That is for speed and against livelock within a process;
 // between processes the compares decide. The package starts no goroutine; Run
-// keeps an index of names and MACs that are in use on hypervisors until its
-// context ends.
+// keeps an index of names and MACs that are in use on hypervisors, and which hosts
+// refused composes of late, until its context ends.
 package ledger
 
 import (
@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -48,6 +49,7 @@ type Ledger struct {
 	fleets   fleets
 	policies *policy.Set
 	index    index
+	refusing refusing
 
 	conflicts atomic.Int64
 }
@@ -65,9 +67,12 @@ func New(s *store.Store, log *slog.Logger) *Ledger {
 	}
 }
 
-// Run keeps the index until ctx ends. Without it composes are as safe, but a name
-// or MAC that a foreign machine has is noticed only by the hypervisor.
-func (l *Ledger) Run(ctx context.Context) error { return l.index.run(ctx, l.store) }
+// Run keeps the index, and in mind which hosts refused composes, until ctx ends.
+// Without it composes are as safe, but a name or MAC that a foreign machine has is
+// noticed only by the hypervisor.
+func (l *Ledger) Run(ctx context.Context) error {
+	return l.index.run(ctx, l.store, func(c store.Change) { l.refusing.note(c, time.Now()) })
+}
 
 // Conflicts is how many transactions of composes failed because something they
 // were decided on had changed. Nobody is told: they are decided on again.

@@ -22,7 +22,9 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 	req := &out.Request
 	spec, _ := store.VmHosts.Get(v, out.Host)
 	req.HostType = spec.Value.GetResource().GetType()
-	req.Policy = l.policyOf(v, m)
+	p := l.policyOf(v, m)
+	req.Policy = preferenceOf(p, &policy.Machine{Cores: int64(req.Cores), MemoryMiB: req.MemoryMiB, Tags: m.GetResource().GetTags(), ResourcePool: req.ResourcePool})
+	l.judgeBy(req, p)
 	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
 	rules := req.Affinity[:0]
 	for i, r := range m.GetPlacement().GetAffinity() {
@@ -37,13 +39,12 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 }
 
 // policyOf is the policy that a machine was placed by, as it is now.
-func (l *Ledger) policyOf(v *store.View, m *storev1.StoredMachine) placement.Policy {
-	r := m.GetResource()
+func (l *Ledger) policyOf(v *store.View, m *storev1.StoredMachine) *policy.Policy {
 	p, err := l.policies.At(v, "placement_policy", m.GetPlacement().GetPlacementPolicy())
 	if err != nil {
-		p = &policy.Policy{ID: policy.Default, Weights: policy.Preset(policy.Default).GetWeights()}
+		return &policy.Policy{ID: policy.Default, Weights: policy.Preset(policy.Default).GetWeights()}
 	}
-	return preferenceOf(p, &policy.Machine{Cores: int64(r.GetCores()), MemoryMiB: r.GetMemoryMib(), Tags: r.GetTags(), ResourcePool: poolOf(m)})
+	return p
 }
 
 // whereabouts are the hosts of machines, those that are not there left out.

@@ -91,6 +91,7 @@ func (l *Ledger) resolve(v *store.View, w *want) error {
 	w.place.Policy = preferenceOf(p, &policy.Machine{
 		Cores: int64(w.place.Cores), MemoryMiB: w.place.MemoryMiB, Tags: w.req.GetTags(), ResourcePool: w.place.ResourcePool,
 	})
+	l.judgeBy(&w.place, p)
 	for i, r := range w.req.GetAffinity() {
 		hosts := make([]string, 0, len(r.GetMachines()))
 		for j, name := range r.GetMachines() {
