@@ -11,8 +11,8 @@ import (
 // MachinesOn are the recorded machines of hosts, those of one host after those of
 // another, in no order otherwise. Of a large fleet only few records are read:
 // those of what is seen on the hosts. Where that is not all of what a ledger
-// counts, as while a machine is composed, or missing, all records are gone
-// through once.
+// counts, as while a machine is composed, or missing, or a place is reserved, all
+// records are gone through once.
 func MachinesOn(v *store.View, hosts []string) iter.Seq2[string, *storev1.StoredMachine] {
 	return func(yield func(uid string, m *storev1.StoredMachine) bool) {
 		var rest map[string]bool

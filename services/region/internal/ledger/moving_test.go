@@ -326,6 +326,13 @@ func TestARebalanceIsOfMachinesThatNothingIsDoneTo(t *testing.T) {
 		store.Put(tx, store.Machines, next, uid)
 	}
 	commit(t, s, tx)
+	if out := ask(&vmhostv1.RebalanceRequest{}); len(out.GetMoves()) != 0 {
+		t.Errorf("of machines that are not seen: %v", out)
+	}
+	for _, uid := range uids {
+		m, _ := store.Machines.Get(s.Cached(), uid)
+		seen(t, s, "h0000", m.Value)
+	}
 	out := ask(&vmhostv1.RebalanceRequest{})
 	want := &vmhostv1.RebalanceResponse{
 		Considered: 2, ImbalanceBefore: 0.375, ImbalanceAfter: 0.125,

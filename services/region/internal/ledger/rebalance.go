@@ -3,6 +3,8 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -15,8 +17,8 @@ import (
 const defaultMoves = 10
 
 // Rebalance proposes moves that would make the load of hosts more even. Machines
-// that something is being done to are left where they are. Errors: INVALID_FIELD,
-// NOT_FOUND (pool, zone).
+// that something is being done to, or that are missing, are left where they are.
+// Errors: INVALID_FIELD, NOT_FOUND (pool, zone).
 func (l *Ledger) Rebalance(ctx context.Context, req *vmhostv1.RebalanceRequest) (*vmhostv1.RebalanceResponse, error) {
 	v, err := l.store.View(ctx)
 	if err != nil {
@@ -36,8 +38,10 @@ func (l *Ledger) Rebalance(ctx context.Context, req *vmhostv1.RebalanceRequest) 
 		return nil, apierror.NotFound(req.GetZone()).WithField("zone", "does not exist")
 	}
 	what.MachinesOn = func(host string) (out []placement.Machine) {
-		for _, m := range MachinesOn(v, []string{host}) {
-			if movable(m) {
+		// One that is not seen where it is recorded cannot be moved now.
+		found, _ := seenOn(v, host)
+		for _, uid := range slices.Sorted(maps.Keys(found)) {
+			if m := found[uid]; movable(m) {
 				out = append(out, l.MachineOf(v, m))
 			}
 		}
