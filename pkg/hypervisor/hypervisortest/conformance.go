@@ -109,7 +109,7 @@ func Run(t *testing.T, h Harness) { run(t, h, false) }
 // driver that passes Run by another way.
 func RunConnection(t *testing.T, h Harness) { run(t, h, true) }
 
-func run(t *testing.T, h Harness, connection bool) {
+func (h Harness) withDefaults() Harness {
 	if h.Architecture == "" {
 		h.Architecture = "x86_64"
 	}
@@ -122,7 +122,11 @@ func run(t *testing.T, h Harness, connection bool) {
 	if h.Patience == 0 {
 		h.Patience = patience
 	}
-	s := &suite{h: h}
+	return h
+}
+
+func run(t *testing.T, h Harness, connection bool) {
+	s := &suite{h: h.withDefaults()}
 	// What is marked with true depends on the connection.
 	for _, test := range []struct {
 		name       string

@@ -37,17 +37,7 @@ type Moving struct {
 
 // RunMoves tests the rules of hypervisor.Mover.
 func RunMoves(t *testing.T, m Moving) {
-	for _, h := range []*Harness{&m.From, &m.To} {
-		if h.Architecture == "" {
-			h.Architecture = "x86_64"
-		}
-		if h.MemoryMiB == 0 {
-			h.MemoryMiB = 64
-		}
-		if h.DiskBytes == 0 {
-			h.DiskBytes = 8 << 20
-		}
-	}
+	m.From, m.To = m.From.withDefaults(), m.To.withDefaults()
 	s := &moving{Moving: m, from: &suite{h: m.From}, to: &suite{h: m.To}}
 	for _, test := range []struct {
 		name  string
@@ -124,7 +114,7 @@ func (s *moving) moveOf(t *testing.T, m *vmhostv1.Machine) *rackv1.MoveMachine {
 		i.Source = s.To.Network
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), s.To.Patience)
 		defer cancel()
 		d, err := s.To.Opener.Open(ctx, s.To.Target)
 		if err != nil {
@@ -379,7 +369,7 @@ func (s *moving) hangs(t *testing.T) {
 	_, err := mover.Move(ctx, to, move, "operations/move")
 	release()
 	classed(t, err, hypervisor.ErrTimeout, hypervisor.ErrUnreachable)
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > s.To.Patience/2 {
 		t.Errorf("the move took %v with a context of a second", took)
 	}
 	if got := s.read(t, from, move); !proto.Equal(was, got) {
