@@ -38,7 +38,7 @@ func (l *Ledger) bind(d *decision) bool {
 	v := d.view
 	for host, base := range d.base {
 		now := l.ledgerAt(v, host)
-		if now.value != base {
+		if now.value != base || now.revision == underway {
 			return false
 		}
 		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)

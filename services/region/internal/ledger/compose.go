@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
-	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -44,15 +43,16 @@ type pending struct {
 	done      chan struct{}
 	op        *vmhostv1.Operation
 	err       error
-	revision  int64 // of the commit; 0 when nothing was committed for it
-	refused   bool  // by what this process had seen
+	revision  int64          // of the commit; 0 when nothing was committed for it
+	refused   bool           // by what this process had seen
+	lanes     placement.Lane // that may have a host for it; none: to be decided on over all hosts
 
 	queued bool          // under the ledger's lock: in the queue, in no batch
 	again  chan struct{} // holds a token when it was put back into the queue
 }
 
 func newPending(w *want) *pending {
-	return &pending{want: w, done: make(chan struct{}), again: make(chan struct{}, 1)}
+	return &pending{want: w, lanes: placement.EvenLane | placement.OddLane, done: make(chan struct{}), again: make(chan struct{}, 1)}
 }
 
 func (p *pending) finish(op *vmhostv1.Operation, err error) {
@@ -87,6 +87,8 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 		return l.composeAlone(ctx, w)
 	}
 	p := newPending(w)
+	l.inside.Add(1)
+	defer l.inside.Add(-1)
 	if !l.enqueue(p) {
 		return nil, apierror.New(codes.Aborted, vmhostv1.ErrorReason_CONFLICT, "%d composes are waiting already", maxQueue).
 			WithHint("try again in a second")
@@ -125,18 +127,20 @@ func (l *Ledger) Compose(ctx context.Context, principal string, req *vmhostv1.Co
 func (l *Ledger) lead(ctx context.Context) {
 	endTurn := sync.OnceFunc(func() { <-l.turn })
 	defer endTurn()
-	batch := l.take(maxBatch)
-	if len(batch) == 0 {
+	first := l.first()
+	if first == nil {
 		return
 	}
+	v := l.store.Cached()
+	lane := l.laneOf(v, first)
+	batch := l.take(lane, maxBatch)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
 	defer cancel()
 	// The first look is at what this process has seen and is about to do. Whoever
 	// would be refused by that is decided on again on a linearizable view.
-	v := l.store.Cached()
 	final := slices.ContainsFunc(batch, func(p *pending) bool { return p.refused })
 	if final {
-		endLine := l.getInLine(nil)
+		endLine := l.getInLine(lane, nil)
 		defer endLine()
 		var err error
 		if v, err = l.store.View(ctx); err != nil {
@@ -146,12 +150,14 @@ func (l *Ledger) lead(ctx context.Context) {
 			return
 		}
 	}
-	d := l.newDecision(v)
+	d := l.newDecision(v, lane)
 	l.decide(d, batch)
 	if !final && len(d.placed) > 0 {
 		// Whoever comes while the one before is under way is in time for this one.
-		endLine := l.getInLine(func() { l.decide(d, l.take(maxBatch-len(d.placed))) })
+		more := func() { l.decide(d, l.take(lane, maxBatch-len(d.placed))) }
+		endLine := l.getInLine(lane, more)
 		defer endLine()
+		l.fill(d, more)
 	}
 	l.back(d.refuse(final))
 	if len(d.placed) == 0 {
@@ -217,93 +223,16 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 	return again
 }
 
-// decision is what was decided on one view, not yet committed.
-type decision struct {
-	view  *store.View
-	fleet *placement.Draft // as it will be
-	taken claims
-
-	tx        *store.Txn
-	placed    []placed
-	refused   []refusal
-	postponed []*pending
-	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
-	ledgers   map[string]*storev1.StoredLedger // as they will be
-	taking    map[string]*taking               // by pool with a quota
-}
-
-// refuse answers those whose refusal is true whatever becomes of the decision,
-// and is left with those who were refused beside others of it: they are answered
-// when it is committed. Who must be decided on again is returned.
-func (d *decision) refuse(final bool) (again []*pending) {
-	again = d.postponed
-	var beside []refusal
-	for _, r := range d.refused {
-		switch {
-		case !final:
-			r.refused = true
-			again = append(again, r.pending)
-		case r.placed == 0:
-			r.finish(nil, r.err)
-		default:
-			beside = append(beside, r)
-		}
-	}
-	d.refused = beside
-	return again
-}
-
-// pending are those who have no answer yet: first the refused, so that next time
-// nothing is placed before them.
-func (d *decision) pending() []*pending {
-	out := make([]*pending, 0, len(d.refused)+len(d.placed))
-	for _, r := range d.refused {
-		out = append(out, r.pending)
-	}
-	for _, p := range d.placed {
-		out = append(out, p.pending)
-	}
-	return out
-}
-
-type placed struct {
-	*pending
-	machine   *storev1.StoredMachine
-	operation *vmhostv1.Operation
-}
-
-type refusal struct {
-	*pending
-
-	err    error
-	placed int // how many of the decision had been placed before
-}
-
-// claims is what earlier composes of the same batch take.
-type claims struct {
-	names    map[string]bool // keys of names
-	requests map[string]bool // keys of requests
-	macs     map[string]bool
-	pools    map[string]bool
-}
-
-// newDecision begins with nobody.
-func (l *Ledger) newDecision(v *store.View) *decision {
-	l.index.prune(v)
-	tx := store.NewTxn()
-	tx.Grow(maxBatch * writesPerCompose)
-	return &decision{
-		view: v, fleet: l.draft(v), tx: tx,
-		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
-		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
-	}
-}
-
 // decide adds composes to a decision.
 func (l *Ledger) decide(d *decision, batch []*pending) {
 	v, taken := d.view, &d.taken
 	for _, p := range batch {
 		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		if d.lane != placement.AllLanes && indivisible(v, p.want) {
+			p.lanes = 0
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -325,7 +254,12 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 		var hostname string
 		err = l.within(v, d, p.want)
 		if err == nil {
-			plan, hostname, err = l.place(v, d.fleet, p.want, taken.names)
+			plan, hostname, err = l.place(v, d.fleet, p.want, d.lane, taken.names)
+		}
+		if err == nil && plan.Host == nil && d.lane != placement.AllLanes {
+			p.passOn(d.lane)
+			d.postponed = append(d.postponed, p)
+			continue
 		}
 		if err == nil && plan.Host == nil {
 			err = noCapacity(plan)
@@ -346,7 +280,7 @@ type chooser interface {
 
 // place checks what the request names and chooses a host and, if none was asked
 // for, a hostname.
-func (l *Ledger) place(v *store.View, fleet chooser, w *want, names map[string]bool) (*placement.Plan, string, error) {
+func (l *Ledger) place(v *store.View, fleet chooser, w *want, lane placement.Lane, names map[string]bool) (*placement.Plan, string, error) {
 	pool := w.place.ResourcePool
 	if err := named(v, w); err != nil {
 		return nil, "", err
@@ -365,6 +299,7 @@ func (l *Ledger) place(v *store.View, fleet chooser, w *want, names map[string]b
 		return nil, "", hostnameTaken(pool, hostname)
 	}
 	req := w.requestAs(hostname)
+	req.Lane = lane
 	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
 	plan := fleet.Choose(&req)
 	if err := addressTaken(&plan, &req); err != nil {

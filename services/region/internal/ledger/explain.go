@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -37,7 +38,7 @@ func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) 
 		}
 	}
 	w.place.Explain = true
-	plan, hostname, err := l.place(v, l.fleets.at(v), w, nil)
+	plan, hostname, err := l.place(v, l.fleets.at(v), w, placement.AllLanes, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -13,12 +13,12 @@
 //
 // Composes that wait at the same time share a transaction: whoever has the turn
 // decides for those in the queue, and for those who come while it waits, on what
-// this process has seen and on what it is about to commit; one transaction is
-// under way at a time (two would overtake one another in etcd, see
-// docs/performance.md). That is for speed and against livelock within a process;
-// between processes the compares decide. The package starts no goroutine; Run
-// keeps an index of names and MACs that are in use on hypervisors, and which hosts
-// refused composes of late, until its context ends.
+// this process has seen and on what it is about to commit. One transaction is under
+// way at a time, or, when many wait, two on different hosts (lanes.go): of two on the
+// same the second could overtake the first. That is for speed and against livelock
+// within a process; between processes the compares decide. The package starts no
+// goroutine; Run keeps an index of names and MACs that are in use on hypervisors, and
+// which hosts refused composes of late, until its context ends.
 package ledger
 
 import (
@@ -28,6 +28,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -38,13 +39,15 @@ type Ledger struct {
 	log   *slog.Logger
 
 	turn   chan struct{} // holds one token while somebody decides
-	line   chan struct{} // holds one token while somebody submits; taken after turn
 	mu     sync.Mutex
 	ahead  map[string]committed // by host id
 	queue  []*pending
 	usages usages
 
-	arrived chan struct{} // holds a token when the queue has grown
+	lines   lines          // taken after turn
+	lane    placement.Lane // that was decided on last
+	inside  atomic.Int64   // how many callers of Compose there are
+	arrived chan struct{}  // holds a token when the queue has grown
 
 	fleets   fleets
 	policies *policy.Set
@@ -60,8 +63,9 @@ func New(s *store.Store, log *slog.Logger) *Ledger {
 		store:    s,
 		log:      log.With("component", "ledger"),
 		turn:     make(chan struct{}, 1),
-		line:     make(chan struct{}, 1),
+		lines:    newLines(),
 		ahead:    map[string]committed{},
+		lane:     placement.OddLane,
 		arrived:  make(chan struct{}, 1),
 		policies: policy.NewSet(),
 	}
@@ -87,6 +91,6 @@ func (l *Ledger) WithTurn(ctx context.Context, fn func() error) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-l.turn }()
-	defer l.getInLine(nil)()
+	defer l.getInLine(placement.AllLanes, nil)()
 	return fn()
 }

@@ -237,7 +237,7 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 	if err := named(v, first); err != nil {
 		return nil, below(field, err)
 	}
-	d := &manyDecision{decision: l.newDecision(v)}
+	d := &manyDecision{decision: l.newDecision(v, placement.AllLanes)}
 	draft := d.fleet
 	names := l.names(v, m, d)
 	for i, w := range m.wants {

@@ -1,6 +1,10 @@
 package ledger
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
+)
 
 // maxQueue bounds the composes that wait for the turn.
 const maxQueue = 4096
@@ -39,16 +43,34 @@ func (l *Ledger) waits(p *pending) bool {
 	return p.queued
 }
 
-// take removes the first of the queue, at most so many.
-func (l *Ledger) take(most int) []*pending {
+// first is who has waited longest; nil when nobody waits.
+func (l *Ledger) first() *pending {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := min(len(l.queue), most)
-	batch := slices.Clone(l.queue[:n])
-	l.queue = slices.Delete(l.queue, 0, n)
-	for _, p := range batch {
-		p.queued = false
+	if len(l.queue) == 0 {
+		return nil
 	}
+	return l.queue[0]
+}
+
+// take removes the first of the queue that may be decided on in a lane, at most so
+// many.
+func (l *Ledger) take(lane placement.Lane, most int) []*pending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	batch := make([]*pending, 0, min(len(l.queue), most))
+	stay, seen := 0, 0
+	for ; seen < len(l.queue) && len(batch) < most; seen++ {
+		p := l.queue[seen]
+		if p.goesTo(lane) {
+			p.queued = false
+			batch = append(batch, p)
+			continue
+		}
+		l.queue[stay] = p
+		stay++
+	}
+	l.queue = slices.Delete(l.queue, stay, seen)
 	return batch
 }
 
@@ -63,23 +85,6 @@ func (l *Ledger) back(again []*pending) {
 		select {
 		case p.again <- struct{}{}:
 		default:
-		}
-	}
-}
-
-// getInLine waits until nothing is being submitted. Whenever the queue has grown
-// meanwhile, more is called; it may be nil.
-func (l *Ledger) getInLine(more func()) (end func()) {
-	arrived := l.arrived
-	if more == nil {
-		arrived = nil
-	}
-	for {
-		select {
-		case l.line <- struct{}{}:
-			return func() { <-l.line }
-		case <-arrived:
-			more()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 )
 
 // A bubble comes to rest only when nobody in it runs: with callers that take
@@ -26,7 +27,7 @@ func TestWhoseBatchIsUnderWayWaitsWithoutTakingTurns(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		batch := l.take(callers)
+		batch := l.take(placement.AllLanes, callers)
 		<-l.turn // as when a batch is submitted
 		synctest.Wait()
 
@@ -37,7 +38,7 @@ func TestWhoseBatchIsUnderWayWaitsWithoutTakingTurns(t *testing.T) {
 			t.Error("what was put back does not wait")
 		}
 		synctest.Wait()
-		again := l.take(callers)
+		again := l.take(placement.AllLanes, callers)
 		<-l.turn
 		synctest.Wait()
 		if len(again) != callers {

@@ -18,6 +18,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -201,7 +202,7 @@ func (l *Ledger) decideReserve(v *store.View, w *want, n int) (*manyDecision, *s
 	if err := l.resolve(v, w); err != nil {
 		return nil, nil, below("machine.", err)
 	}
-	d := &manyDecision{decision: l.newDecision(v)}
+	d := &manyDecision{decision: l.newDecision(v, placement.AllLanes)}
 	if err := l.within(v, d.decision, w); err != nil {
 		return nil, nil, err
 	}

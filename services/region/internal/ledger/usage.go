@@ -107,7 +107,7 @@ func (l *Ledger) bindUsage(v *store.View, d *decision) bool {
 		now := l.usageAt(v, pool)
 		switch {
 		case !t.taken:
-		case now.value != t.base:
+		case now.value != t.base || now.revision == underway:
 			return false
 		default:
 			d.tx.IfRevision(store.PoolUsage.Key(pool), now.revision)

@@ -14,7 +14,7 @@ func (f *Fleet) Choose(req *Request) Plan {
 	if p, found := q.best(); found {
 		q.fill(&plan, p)
 	}
-	if plan.Host == nil || req.Explain {
+	if req.Explain || plan.Host == nil && req.Lane == AllLanes {
 		refused := q.refusals()
 		plan.RefusedCounts = refused.counts()
 		plan.Refusals = refused.first(maxRefusals)
@@ -119,7 +119,7 @@ func (q *query) scan(s *search, k int) {
 // only is the host that was asked for, if it fits.
 func (q *query) only() (position, bool) {
 	p, found := q.fleet.find(q.req.VMHost)
-	if !found {
+	if !found || q.req.Lane.rows()&(1<<p.row()) == 0 {
 		return 0, false
 	}
 	_, ok := check(q.fleet.at(p), q.req, q.near, &q.fit)

@@ -208,7 +208,7 @@ func (s *step) passes(b *block, q *query) uint64 {
 // able is the hosts of a block that pass every filter that is a mask: all but
 // images, the policy, networks, the hostname, and what there must be room for.
 func (q *query) able(k int, b *block) uint64 {
-	m := b.all &^ q.left(k)
+	m := b.all & q.req.Lane.rows() &^ q.left(k)
 	for i := range q.steps {
 		if m &= q.steps[i].passes(b, q); m == 0 {
 			return 0

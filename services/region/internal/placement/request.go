@@ -70,6 +70,9 @@ type Request struct {
 	Refusing map[string]int
 	// Seed breaks ties between hosts of the same score; 0: the first id wins.
 	Seed uint64
+	// Lane is the part of the hosts to choose from. Unless it is AllLanes nobody is
+	// told why no host was found: it says nothing of the other hosts.
+	Lane Lane
 	// Explain asks for the refusals also when a host was found.
 	Explain bool
 }

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -96,6 +97,7 @@ func Follow(ctx context.Context, client *store.Client, until <-chan int64, fn fu
 type Meddler struct {
 	clientv3.KV
 
+	mu     sync.Mutex
 	before func()
 }
 
@@ -108,14 +110,21 @@ func Meddle(tb testing.TB, client *store.Client) (*store.Client, *Meddler) {
 	return out, m
 }
 
-// Before sets what is called before the next transaction, once. Not for use while
-// one is sent.
-func (m *Meddler) Before(fn func()) { m.before = fn }
+// Before sets what is called before the next transaction, once. What is called may
+// set the next.
+func (m *Meddler) Before(fn func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = fn
+}
 
 // Txn begins a transaction.
 func (m *Meddler) Txn(ctx context.Context) clientv3.Txn {
-	if before := m.before; before != nil {
-		m.before = nil
+	m.mu.Lock()
+	before := m.before
+	m.before = nil
+	m.mu.Unlock()
+	if before != nil {
 		before()
 	}
 	return m.KV.Txn(ctx)
