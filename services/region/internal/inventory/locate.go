@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 
 	"github.com/google/uuid"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/place"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -21,18 +21,9 @@ import (
 type locations struct {
 	mu       sync.Mutex
 	revision int64 // the state it is of; 0: of none
-	byUID    map[uuid.UUID]location
-	hosts    map[string]hostUID // by id
+	byUID    place.Index
+	hosts    map[string]string // uids by id
 }
-
-type location struct {
-	host   string
-	domain uuid.UUID
-}
-
-// hostUID is a host as it is known: its id, the one string that all its machines
-// share, and its uid.
-type hostUID struct{ id, uid string }
 
 // Locate is where a machine was seen that is discovered with the uid: the host
 // and the hypervisor's uuid, empty when it was not. Sure is false when the view
@@ -41,11 +32,12 @@ func (i *Inventory) Locate(v *store.View, uid uuid.UUID) (host, domain string, s
 	x := &i.locations
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	at, ok := x.byUID[uid]
-	if !ok {
-		return "", "", x.revision != 0 && x.revision >= v.Revision
+	for at := range x.byUID.Find(uid.String()) {
+		if view.DiscoveredUID(x.hosts[at.Host], at.Domain) == uid.String() {
+			return at.Host, at.Domain, true
+		}
 	}
-	return at.host, at.domain.String(), true
+	return "", "", x.revision != 0 && x.revision >= v.Revision
 }
 
 func (x *locations) run(ctx context.Context, s *store.Store) error {
@@ -67,10 +59,11 @@ func (x *locations) run(ctx context.Context, s *store.Store) error {
 func (x *locations) rebuild(v *store.View) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.byUID, x.hosts = map[uuid.UUID]location{}, map[string]hostUID{}
+	x.byUID, x.hosts = place.Index{}, map[string]string{}
 	for host, r := range store.VmHosts.All(v) {
-		x.addHost(v, host, r.Value.GetResource().GetUid())
+		x.addHost(v, host, strings.Clone(r.Value.GetResource().GetUid()))
 	}
+	x.byUID.Pack()
 	x.revision = v.Revision
 }
 
@@ -83,10 +76,10 @@ func (x *locations) apply(v *store.View, batch store.Batch) {
 			host := store.VmHosts.ID(c.Key)
 			is, _ := c.New.(*storev1.StoredVmHost)
 			uid := is.GetResource().GetUid()
-			if x.hosts[host].uid == uid && is != nil {
+			if known, ok := x.hosts[host]; ok && known == uid && is != nil {
 				continue
 			}
-			maps.DeleteFunc(x.byUID, func(_ uuid.UUID, at location) bool { return at.host == host })
+			x.byUID.DropHost(host)
 			delete(x.hosts, host)
 			if is != nil {
 				x.addHost(v, host, uid)
@@ -95,8 +88,8 @@ func (x *locations) apply(v *store.View, batch store.Batch) {
 			host, domain, _ := strings.Cut(store.Seen.ID(c.Key), "/")
 			if c.New != nil {
 				x.add(host, domain)
-			} else if uid, _, ok := x.of(host, domain); ok {
-				delete(x.byUID, uid)
+			} else if uid, ok := x.hosts[host]; ok {
+				x.byUID.Drop(place.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
 			}
 		default:
 		}
@@ -105,24 +98,14 @@ func (x *locations) apply(v *store.View, batch store.Batch) {
 }
 
 func (x *locations) addHost(v *store.View, host, uid string) {
-	x.hosts[host] = hostUID{host, uid}
+	x.hosts[host] = uid
 	for domain := range store.Seen.IDs(v, host) {
 		x.add(host, domain)
 	}
 }
 
 func (x *locations) add(host, domain string) {
-	if uid, at, ok := x.of(host, domain); ok {
-		x.byUID[uid] = at
+	if uid, ok := x.hosts[host]; ok {
+		x.byUID.Add(place.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
 	}
-}
-
-func (x *locations) of(host, domain string) (uuid.UUID, location, bool) {
-	h, ok := x.hosts[host]
-	if !ok {
-		return uuid.Nil, location{}, false
-	}
-	uid, err := uuid.Parse(view.DiscoveredUID(h.uid, domain))
-	parsed, wrong := uuid.Parse(domain)
-	return uid, location{h.id, parsed}, err == nil && wrong == nil
 }

@@ -9,6 +9,7 @@ import (
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/place"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -16,8 +17,8 @@ import (
 // little behind the store, so what it finds is looked up in a view.
 type index struct {
 	mu    sync.Mutex
-	names map[string]map[string]string // host, name on the hypervisor: uuid
-	macs  map[string]string            // MAC: key of the record that has it
+	names place.Index // what was seen, by host and name on the hypervisor
+	macs  place.Index // records, and what was seen, by MAC
 	// claimed are MACs of machines that are being committed, or were and are not
 	// in every view yet.
 	claimed map[string]claimedMAC
@@ -50,13 +51,15 @@ func (x *index) rebuild(v *store.View) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.applied = v.Revision
-	x.names, x.macs = map[string]map[string]string{}, map[string]string{}
+	x.names, x.macs = place.Index{}, place.Index{}
 	for uid, m := range store.Machines.All(v) {
-		x.putMachine(store.Machines.Key(uid), m.Value)
+		x.putMACs(place.Place{Domain: uid}, m.Value.GetResource().GetInterfaces())
 	}
 	for id, m := range store.Seen.All(v) {
 		x.putSeen(id, m.Value)
 	}
+	x.names.Pack()
+	x.macs.Pack()
 }
 
 func (x *index) apply(batch store.Batch) {
@@ -66,20 +69,19 @@ func (x *index) apply(batch store.Batch) {
 	for _, c := range batch.Changes {
 		switch c.Family {
 		case store.Machines.Name():
+			at := place.Place{Domain: store.Machines.ID(c.Key)}
 			if old, ok := c.Old().(*storev1.StoredMachine); ok {
-				x.dropMACs(c.Key, old.GetResource().GetInterfaces())
+				x.dropMACs(at, old.GetResource().GetInterfaces())
 			}
 			if m, ok := c.New.(*storev1.StoredMachine); ok {
-				x.putMachine(c.Key, m)
+				x.putMACs(at, m.GetResource().GetInterfaces())
 			}
 		case store.Seen.Name():
 			id := store.Seen.ID(c.Key)
 			if old, ok := c.Old().(*storev1.StoredSeenMachine); ok {
-				x.dropMACs(c.Key, old.GetObservation().GetInterfaces())
-				host, uuid := splitSeen(id)
-				if name := old.GetObservation().GetName(); x.names[host][name] == uuid {
-					delete(x.names[host], name)
-				}
+				at := placeOf(id)
+				x.dropMACs(at, old.GetObservation().GetInterfaces())
+				x.names.Drop(at, at.Host, old.GetObservation().GetName())
 			}
 			if m, ok := c.New.(*storev1.StoredSeenMachine); ok {
 				x.putSeen(id, m)
@@ -89,44 +91,42 @@ func (x *index) apply(batch store.Batch) {
 	}
 }
 
-func (x *index) putMachine(key string, m *storev1.StoredMachine) {
-	for _, i := range m.GetResource().GetInterfaces() {
-		x.macs[i.GetMac()] = key
-	}
-}
-
 func (x *index) putSeen(id string, m *storev1.StoredSeenMachine) {
+	at := placeOf(id)
+	x.names.Add(at, at.Host, m.GetObservation().GetName())
+	x.putMACs(at, m.GetObservation().GetInterfaces())
+}
+
+// placeOf is the place of what was seen.
+func placeOf(id string) place.Place {
 	host, uuid := splitSeen(id)
-	if x.names[host] == nil {
-		x.names[host] = map[string]string{}
-	}
-	x.names[host][m.GetObservation().GetName()] = uuid
-	for _, i := range m.GetObservation().GetInterfaces() {
-		// The record of a machine of ours comes first: it says whose MAC it is.
-		if _, known := x.macs[i.GetMac()]; !known && i.GetMac() != "" {
-			x.macs[i.GetMac()] = store.Seen.Key(id)
+	return place.Place{Host: host, Domain: uuid}
+}
+
+func (x *index) putMACs(at place.Place, interfaces []*vmhostv1.MachineInterface) {
+	for _, i := range interfaces {
+		if i.GetMac() != "" {
+			x.macs.Add(at, i.GetMac())
 		}
 	}
 }
 
-func (x *index) dropMACs(key string, interfaces []*vmhostv1.MachineInterface) {
+func (x *index) dropMACs(at place.Place, interfaces []*vmhostv1.MachineInterface) {
 	for _, i := range interfaces {
-		if x.macs[i.GetMac()] == key {
-			delete(x.macs, i.GetMac())
-		}
+		x.macs.Drop(at, i.GetMac())
 	}
 }
 
 // nameTaken says whether something on the host has the name now.
 func (x *index) nameTaken(v *store.View, host, name string) bool {
 	x.mu.Lock()
-	uuid, ok := x.names[host][name]
-	x.mu.Unlock()
-	if !ok {
-		return false
+	defer x.mu.Unlock()
+	for at := range x.names.Find(host, name) {
+		if seen, ok := store.Seen.Get(v, at.Host, at.Domain); ok && at.Host == host && seen.Value.GetObservation().GetName() == name {
+			return true
+		}
 	}
-	seen, ok := store.Seen.Get(v, host, uuid)
-	return ok && seen.Value.GetObservation().GetName() == name
+	return false
 }
 
 // macOwner is the key of the record that has the MAC; empty when none has.
@@ -143,20 +143,18 @@ func (x *index) macOwner(v *store.View, mac string) string {
 		}
 		delete(x.claimed, mac)
 	}
-	key := x.macs[mac]
-	if key == "" {
-		return ""
-	}
-	if uid := store.Machines.ID(key); uid != key {
-		if m, ok := store.Machines.Get(v, uid); ok && has(m.Value.GetResource().GetInterfaces(), mac) {
-			return key
+	owner := ""
+	for at := range x.macs.Find(mac) {
+		if at.Host == "" {
+			if m, ok := store.Machines.Get(v, at.Domain); ok && has(m.Value.GetResource().GetInterfaces(), mac) {
+				// The record of a machine of ours comes first: it says whose MAC it is.
+				return store.Machines.Key(at.Domain)
+			}
+		} else if m, ok := store.Seen.Get(v, at.Host, at.Domain); ok && has(m.Value.GetObservation().GetInterfaces(), mac) {
+			owner = store.Seen.Key(at.Host, at.Domain)
 		}
-		return ""
 	}
-	if m, ok := store.Seen.Get(v, store.Seen.ID(key)); ok && has(m.Value.GetObservation().GetInterfaces(), mac) {
-		return key
-	}
-	return ""
+	return owner
 }
 
 func has(interfaces []*vmhostv1.MachineInterface, mac string) bool {

@@ -364,9 +364,7 @@ func TestBadRequestsAreRefusedWithTheirField(t *testing.T) {
 	}}, "h", "u1")
 	commit(t, s, tx)
 	eventually(t, func() bool {
-		l.index.mu.Lock()
-		defer l.index.mu.Unlock()
-		return len(l.index.macs) > 0
+		return l.index.macOwner(s.Cached(), "52:54:00:00:00:01") != ""
 	})
 	for _, tt := range []struct {
 		name   string

@@ -25,11 +25,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tidwall/btree"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 )
 
 // Root is the prefix of every key.
@@ -69,7 +65,7 @@ func New(client *clientv3.Client, log *slog.Logger) *Store {
 		advanced: make(chan struct{}),
 		subs:     map[*Subscription]struct{}{},
 	}
-	s.current.Store(&View{tree: btree.NewMap[string, *entry](treeDegree)})
+	s.current.Store(&View{tree: &tree{}})
 	s.readIndex.read = s.serverRevision
 	return s
 }
@@ -182,153 +178,6 @@ func (s *Store) listAndWatch(ctx context.Context) error {
 	return errors.New("watch: channel closed")
 }
 
-// list reads everything at one revision and delivers the difference. While a page
-// is being taken in the next one is under way.
-func (s *Store) list(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var pages errgroup.Group
-	defer func() { _ = pages.Wait() }() // its error is known by then, or is of cancel
-	arrived := make(chan *clientv3.GetResponse)
-	pages.Go(func() error {
-		defer close(arrived)
-		return s.pages(ctx, arrived)
-	})
-	old := s.current.Load()
-	l := listing{store: s, old: old, first: old.tree.Len() == 0, next: old.tree.Copy()}
-	for page := range arrived {
-		if l.revision == 0 {
-			l.revision = page.Header.Revision
-		}
-		for _, kv := range page.Kvs {
-			l.take(kv)
-		}
-	}
-	if err := pages.Wait(); err != nil {
-		return 0, err
-	}
-	l.finish()
-	return l.revision, nil
-}
-
-// pages reads everything under Root, at one revision. For each page etcd goes
-// through all keys that are left, to count them; so pages are large.
-func (s *Store) pages(ctx context.Context, to chan<- *clientv3.GetResponse) error {
-	end := clientv3.GetPrefixRangeEnd(Root)
-	limit := int64(firstPage)
-	var revision int64
-	for key := Root; ; {
-		resp, err := s.client.Get(ctx, key, clientv3.WithRange(end), clientv3.WithLimit(limit), clientv3.WithRev(revision))
-		if err != nil {
-			return err
-		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		select {
-		case to <- resp:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if !resp.More {
-			return nil
-		}
-		key = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
-		size := 0
-		for _, kv := range resp.Kvs {
-			size += len(kv.Key) + len(kv.Value)
-		}
-		limit = min(max(pageBytes*int64(len(resp.Kvs))/int64(max(size, 1)), firstPage), maxPage)
-	}
-}
-
-// listing is a list on its way into the copy.
-type listing struct {
-	store    *Store
-	old      *View
-	first    bool // the copy was empty, and most likely nobody has to be told
-	next     *tree
-	revision int64
-	seen     map[string]struct{}
-	changes  []Change
-}
-
-// take takes in a key.
-func (l *listing) take(kv *mvccpb.KeyValue) {
-	e, value := l.store.read(kv, nil)
-	if e == nil {
-		return
-	}
-	if l.first {
-		l.next.Load(string(kv.Key), e) // in order, so that the tree is packed
-		return
-	}
-	if l.seen == nil {
-		l.seen = make(map[string]struct{}, l.old.tree.Len())
-	}
-	key := string(kv.Key)
-	l.seen[key] = struct{}{}
-	was, ok := l.old.tree.Get(key)
-	if ok && was.modRevision == e.modRevision {
-		return
-	}
-	l.next.Set(key, e)
-	l.changes = append(l.changes, change(key, was, e, value))
-}
-
-// finish makes what was listed the copy and delivers what differs from the copy
-// before.
-func (l *listing) finish() {
-	l.old.tree.Scan(func(key string, e *entry) bool {
-		if _, ok := l.seen[key]; !ok {
-			l.next.Delete(key)
-			l.changes = append(l.changes, change(key, e, nil, nil))
-		}
-		return true
-	})
-	s := l.store
-	s.gifts.clear()
-	if l.first {
-		s.advanceUntold(&View{tree: l.next, Revision: l.revision})
-	} else {
-		s.advance(&View{tree: l.next, Revision: l.revision}, l.changes)
-	}
-	select {
-	case <-s.ready:
-	default:
-		close(s.ready)
-	}
-}
-
-// advanceUntold is advance for changes that nobody has made a list of: whoever
-// subscribed already has to begin anew.
-func (s *Store) advanceUntold(v *View) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for sub := range s.subs {
-		sub.end(ErrLagged)
-	}
-	s.move(v)
-}
-
-// read makes an entry of a key and its value, which is decoded if it is not known
-// already; nil, and a line in the log, for one that is not understood: it must not
-// take the region down.
-func (s *Store) read(kv *mvccpb.KeyValue, known proto.Message) (*entry, proto.Message) {
-	key := string(kv.Key)
-	f := familyOf(key)
-	if f == nil {
-		s.log.Warn("key of no known family", "key", key)
-		return nil, nil
-	}
-	e, value, err := newEntry(f, kv, known)
-	if err != nil {
-		s.log.Error("value cannot be read", "key", key, "error", err)
-		return nil, nil
-	}
-	return e, value
-}
-
 // applyEvents applies one watch response; it can hold several revisions, and a
 // revision is never split over two responses.
 func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
@@ -339,7 +188,7 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		}
 		return nil
 	}
-	next := old.tree.Copy()
+	next := old.tree.edit()
 	changes := make([]Change, 0, len(events))
 	revision := old.Revision
 	for _, ev := range events {
@@ -349,17 +198,17 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		revision = max(revision, ev.Kv.ModRevision)
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypeDelete {
-			if was, ok := next.Delete(key); ok {
-				changes = append(changes, change(key, was, nil, nil))
+			if was, ok := next.delete(key); ok {
+				changes = append(changes, change(key, familyOf(key), &was, nil, nil))
 			}
 			continue
 		}
-		if e, value := s.read(ev.Kv, s.gifts.take(ev.Kv)); e != nil {
-			was, _ := next.Set(key, e)
-			changes = append(changes, change(key, was, e, value))
+		if e, f, value := s.read(ev.Kv, s.gifts.take(ev.Kv)); f != nil {
+			was, _ := next.set(key, e)
+			changes = append(changes, change(key, f, &was, &e, value))
 		}
 	}
-	s.advance(&View{tree: next, Revision: revision}, changes)
+	s.advance(&View{tree: next.done(), Revision: revision}, changes)
 	return nil
 }
 

@@ -25,11 +25,17 @@ type Change struct {
 	// ModRevision is the key's revision; 0 when it was removed.
 	ModRevision int64
 
-	was *entry
+	family *kind
+	was    entry
 }
 
 // Old is the value before, nil when there was none.
-func (c Change) Old() proto.Message { return c.was.value() }
+func (c Change) Old() proto.Message {
+	if c.was.modRevision == 0 {
+		return nil
+	}
+	return c.was.value(c.family)
+}
 
 // Batch is all that changed up to one revision since the batch before.
 type Batch struct {

@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/tidwall/btree"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -18,13 +17,6 @@ type View struct {
 	tree    *tree
 	history *history
 }
-
-// tree has the keys in order. A copy shares all nodes with its original until one
-// of them is changed: views are never changed, and a copy of the newest becomes
-// the next. A key costs some 40 bytes in it.
-type tree = btree.Map[string, *entry]
-
-const treeDegree = 32
 
 // Record is one value with its revisions.
 type Record[T proto.Message] struct {
@@ -39,8 +31,7 @@ type Record[T proto.Message] struct {
 // Family is one kind of record: a prefix and a message type.
 type Family[T proto.Message] struct {
 	prefix string
-	// many says that there are so many that they are kept packed, see entry.
-	many bool
+	keep   keeping
 }
 
 // Name is how Change calls the family, for example `hosts`.
@@ -63,11 +54,11 @@ func (f Family[T]) ID(key string) string { return strings.TrimPrefix(key, Root+f
 
 // Get is one record; false when there is none.
 func (f Family[T]) Get(v *View, parts ...string) (Record[T], bool) {
-	e, ok := v.tree.Get(f.Key(parts...))
-	if !ok {
+	e := v.tree.get(f.Key(parts...))
+	if e == nil {
 		return Record[T]{}, false
 	}
-	return record[T](e), true
+	return f.record(e), true
 }
 
 // All are the records of the family, below parts, in the order of their keys.
@@ -83,12 +74,8 @@ func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[st
 
 // IDs are the ids of All. It reads only keys.
 func (f Family[T]) IDs(v *View, parts ...string) iter.Seq[string] {
-	prefix := f.Prefix(parts...)
 	return func(yield func(string) bool) {
-		v.tree.Ascend(prefix, func(key string, _ *entry) bool {
-			id, in := strings.CutPrefix(key, prefix)
-			return in && yield(id)
-		})
+		v.tree.below(f.Prefix(parts...), "", func(id string, _ *entry) bool { return yield(id) })
 	}
 }
 
@@ -106,21 +93,35 @@ func (f Family[T]) Count(v *View, limit int, parts ...string) int {
 }
 
 func (f Family[T]) after(v *View, after string, parts ...string) iter.Seq2[string, Record[T]] {
-	prefix := f.Prefix(parts...)
 	return func(yield func(string, Record[T]) bool) {
-		from := prefix
-		if after != "" {
-			from += after + "\x00"
-		}
-		v.tree.Ascend(from, func(key string, e *entry) bool {
-			id, in := strings.CutPrefix(key, prefix)
-			return in && yield(id, record[T](e))
-		})
+		v.tree.below(f.Prefix(parts...), after, func(id string, e *entry) bool { return yield(id, f.record(e)) })
 	}
 }
 
-func record[T proto.Message](e *entry) Record[T] {
-	return Record[T]{Value: e.value().(T), Revision: e.modRevision, CreateRevision: e.createRevision} //nolint:forcetypeassert // of the key's family
+// below goes through the entries whose keys have a prefix, behind the one that
+// goes on with after. Id is what follows the prefix.
+func (t *tree) below(prefix, after string, yield func(id string, e *entry) bool) {
+	from := prefix
+	if after != "" {
+		from += after + "\x00"
+	}
+	t.ascend(from, func(head, tail string, e *entry) bool {
+		if rest, in := strings.CutPrefix(head, prefix); in {
+			return yield(rest+tail, e)
+		}
+		// The prefix ends in the tail, if at all.
+		rest, in := strings.CutPrefix(prefix, head)
+		if !in {
+			return false
+		}
+		id, in := strings.CutPrefix(tail, rest)
+		// Not a part of a leaf's keys, which would keep all of them in memory.
+		return in && yield(strings.Clone(id), e)
+	})
+}
+
+func (f Family[T]) record(e *entry) Record[T] {
+	return Record[T]{Value: e.value(f).(T), Revision: e.modRevision, CreateRevision: e.createRevision} //nolint:forcetypeassert // of the key's family
 }
 
 // EscapeID makes any text usable as one part of a key.

@@ -1,6 +1,6 @@
 // Package fleetload writes a large fleet into etcd in batches, as a region and
-// racks would have left it there: hosts that were added and reported, each with
-// machines that were composed and are seen. It is for benchmarks that need a
+// racks would have left it there: racks that are connected, hosts that were added
+// and reported, each with machines that were composed and are seen. It is for benchmarks that need a
 // fleet and not how it came about. The same seed makes the same fleet.
 //
 // The package starts goroutines for as long as Load runs.
@@ -34,8 +34,9 @@ type Fleet struct {
 }
 
 const (
-	batchOps = 120 // etcd takes 128
-	writers  = 8
+	batchOps     = 120 // etcd takes 128
+	writers      = 8
+	hostsPerRack = 10
 )
 
 // loader collects puts and writes them in batches.
@@ -126,6 +127,13 @@ func (l *loader) flush(ctx context.Context) error {
 	}
 }
 
+// rack writes a rack with a session at another region: its hosts are reached, and
+// the region that is measured has nothing to do for them.
+func (l *loader) rack(ctx context.Context, id string) {
+	put(ctx, l, store.Racks, &storev1.StoredRack{Resource: &vmhostv1.Rack{Name: "racks/" + id, Uid: l.uuid(), CreateTime: l.now, Zone: "zones/default"}}, id)
+	put(ctx, l, store.Sessions, &storev1.StoredSession{Region: "elsewhere", Session: l.uuid(), ConnectTime: l.now, Drivers: []string{"fake"}}, id)
+}
+
 // host writes a host and its machines.
 func (l *loader) host(ctx context.Context, i, machines int) error {
 	id, uid := HostID(i), l.uuid()
@@ -138,7 +146,11 @@ func (l *loader) host(ctx context.Context, i, machines int) error {
 	for _, kind := range []string{"zones", "pools"} {
 		put(ctx, l, store.References, &storev1.StoredReference{}, kind, "default", "vmHosts", id)
 	}
-	put(ctx, l, store.Assignments, &storev1.StoredAssignment{Rack: fmt.Sprintf("rack-%05d", i/10), VmHostUid: uid}, id)
+	rack := fmt.Sprintf("rack-%05d", i/hostsPerRack)
+	if i%hostsPerRack == 0 {
+		l.rack(ctx, rack)
+	}
+	put(ctx, l, store.Assignments, &storev1.StoredAssignment{Rack: rack, VmHostUid: uid}, id)
 	fleet := fake.NewFleet()
 	h := fleet.AddHost(fake.HostSpec{Name: id, Cores: 64, MemoryMiB: 256 << 10})
 	total := &storev1.Commitment{StorageBytes: map[string]int64{}}
