@@ -247,7 +247,11 @@ func (r *Region) apiCertificate(own certificate) (certificate, error) {
 // rackServer is the listener of racks. Its certificate is always of the
 // deployment's authority, which racks have pinned.
 func (r *Region) rackServer(chain interceptor.Interceptors, own certificate, enrolment *enroll.Server) *server {
-	g := grpc.NewServer(serverOptions(chain, rackTLS(own, r.deployment.Authority))...)
+	opts := serverOptions(chain, rackTLS(own, r.deployment.Authority))
+	// A rack says little, and there are a thousand: TLS holds what has come already,
+	// and a second buffer of 32 KiB for each would be half of what a session takes.
+	opts = append(opts, grpc.ReadBufferSize(0))
+	g := grpc.NewServer(opts...)
 	enrolment.Register(g, r.sessions, r.consoles)
 	return &server{name: "racks", grpc: g, listener: r.rackListener, drain: r.cfg.DrainTimeout, log: r.log, draining: r.drainRacks}
 }

@@ -75,12 +75,13 @@ func answerSorted[T proto.Message](ctx context.Context, b *base, method string, 
 	return typed[T](method, messages, next)
 }
 
-// itemsAfter are the resources of one family behind a name, in order.
+// itemsAfter are the resources of one family behind a name, in order. The record
+// that show gets is read for it alone.
 func itemsAfter[T proto.Message](f store.Family[T], collection string, show func(v *store.View, r store.Record[T]) proto.Message) func(*store.View, string) iter.Seq[query.Item] {
 	return func(v *store.View, after string) iter.Seq[query.Item] {
 		return func(yield func(query.Item) bool) {
-			for id, r := range f.AllAfter(v, strings.TrimPrefix(after, collection)) {
-				if !yield(query.Item{Name: collection + id, Build: func() proto.Message { return show(v, r) }}) {
+			for id, read := range f.EachAfter(v, strings.TrimPrefix(after, collection)) {
+				if !yield(query.Item{Name: collection + id, Build: func() proto.Message { return show(v, read()) }}) {
 					return
 				}
 			}

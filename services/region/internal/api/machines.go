@@ -131,7 +131,7 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 // their names.
 func (s *machines) items(v *store.View, after string) iter.Seq[query.Item] {
 	ours := itemsAfter(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message {
-		return view.Machine(v, s.seen, r)
+		return view.OwnMachine(v, s.seen, r)
 	})
 	return inOrder(ours(v, after), s.discovered.items(after, func(p place) proto.Message {
 		host, ok := store.VmHosts.Get(v, p.host)

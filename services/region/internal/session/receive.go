@@ -39,7 +39,10 @@ func (ss *session) receive(ctx context.Context) {
 			ss.end(vmhostv1.ErrorReason_INVALID_FIELD, "a session begins with one Hello and has no other")
 			return
 		}
-		err = ss.handle(ctx, parts, m)
+		if m.GetHeartbeat() != nil {
+			continue
+		}
+		err = ss.apart(func() error { return ss.handle(ctx, parts, m) })
 		if err != nil && ctx.Err() == nil && ss.again(ctx, m, err) {
 			continue
 		}
@@ -52,6 +55,15 @@ func (ss *session) receive(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// apart does something in a goroutine of its own, which has ended when it answers.
+// What reads and writes the store needs a deep stack for a moment; the session's
+// goroutines wait for hours, and a stack that has grown hardly shrinks.
+func (ss *session) apart(do func() error) error {
+	done := make(chan error, 1)
+	ss.server.workers.Go(func() { done <- do() })
+	return <-done
 }
 
 // handle does one message. Its error means that the state store did not take it.
@@ -70,7 +82,7 @@ func (ss *session) handle(ctx context.Context, parts *inventory.Assembler, m *ra
 		ss.log.DebugContext(ctx, "step accepted", "step", clip(m.StepAccepted.GetId()))
 	case *rackv1.ConnectRequest_StepResult:
 		return ss.result(ctx, m.StepResult)
-	default: // a heartbeat, or something of a newer version
+	default: // something of a newer version
 	}
 	return nil
 }

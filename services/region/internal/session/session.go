@@ -15,7 +15,8 @@
 //   - A credential leaves the process only sealed to the rack that needs it (P8).
 //
 // Each session has three goroutines: the handler of the stream, which decides
-// when it ends, one that sends and one that receives. Run owns one that follows
+// when it ends, one that sends and one that receives; what they do with the store
+// they do in another for as long as it takes. Run owns one that follows
 // the store and one that assigns hosts to racks, and waits for all of them.
 package session
 

@@ -129,7 +129,7 @@ func (ss *session) run(ctx context.Context, lease *store.Lease) error {
 	defer silence.Stop()
 	select {
 	case hello := <-ss.hello:
-		if err := ss.begin(ctx, lease, hello); err != nil {
+		if err := ss.apart(func() error { return ss.begin(ctx, lease, hello) }); err != nil {
 			return err
 		}
 	case <-silence.C:

@@ -118,7 +118,7 @@ func (l *listing) takeFirst(kv *mvccpb.KeyValue) error {
 	e, err := newEntryUntold(f, kv, &l.slab)
 	if err != nil {
 		l.store.unreadable(key, err)
-		return nil //nolint:nilerr // one value that cannot be read must not take the region down
+		return nil // one value that cannot be read must not take the region down
 	}
 	if !l.load.add(key, e) {
 		return fmt.Errorf("etcd's list has %s out of order", key)

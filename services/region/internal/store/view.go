@@ -26,6 +26,17 @@ type Record[T proto.Message] struct {
 	Revision int64
 	// CreateRevision is the revision that made the key.
 	CreateRevision int64
+
+	fresh bool // decoded for this reader alone
+}
+
+// Own is the value for a reader who changes it, and reads the record no more. It
+// is a copy, unless the value was decoded for him alone.
+func (r Record[T]) Own() T {
+	if r.fresh {
+		return r.Value
+	}
+	return proto.CloneOf(r.Value)
 }
 
 // Family is one kind of record: a prefix and a message type.
@@ -70,6 +81,16 @@ func (f Family[T]) All(v *View, parts ...string) iter.Seq2[string, Record[T]] {
 // AllAfter is All, beginning behind the given id: for paging.
 func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[string, Record[T]] {
 	return f.after(v, after, parts...)
+}
+
+// EachAfter is AllAfter for a reader who does not read all of them, or not in this
+// goroutine: a record is read when it is asked for, and each time anew.
+func (f Family[T]) EachAfter(v *View, after string, parts ...string) iter.Seq2[string, func() Record[T]] {
+	return func(yield func(string, func() Record[T]) bool) {
+		v.tree.below(f.Prefix(parts...), after, func(id string, e *entry) bool {
+			return yield(id, func() Record[T] { return f.record(e) })
+		})
+	}
 }
 
 // IDs are the ids of All. It reads only keys.
@@ -121,7 +142,10 @@ func (t *tree) below(prefix, after string, yield func(id string, e *entry) bool)
 }
 
 func (f Family[T]) record(e *entry) Record[T] {
-	return Record[T]{Value: e.value(f).(T), Revision: e.modRevision, CreateRevision: e.createRevision} //nolint:forcetypeassert // of the key's family
+	return Record[T]{
+		Value:    e.value(f).(T), //nolint:forcetypeassert // of the key's family
+		Revision: e.modRevision, CreateRevision: e.createRevision, fresh: e.kept == nil,
+	}
 }
 
 // EscapeID makes any text usable as one part of a key.

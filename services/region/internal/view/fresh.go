@@ -5,8 +5,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
 // LastSeen knows when hosts were last reported, by their ids. What changes
@@ -20,8 +20,8 @@ type LastSeen interface {
 
 // observeTime is when a host was last read from its hypervisor; nil when it
 // never was.
-func observeTime(v *store.View, seen LastSeen, h *vmhostv1.VmHost) *timestamppb.Timestamp {
-	stored := observationOf(v, h).GetObservation().GetObserveTime()
+func observeTime(observed *storev1.StoredVmHostObservation, seen LastSeen, h *vmhostv1.VmHost) *timestamppb.Timestamp {
+	stored := observed.GetObservation().GetObserveTime()
 	if seen != nil && stored != nil {
 		if t := seen.LastSeen(id(h.GetName())); t.After(stored.AsTime()) {
 			return timestamppb.New(t)

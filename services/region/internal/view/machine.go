@@ -27,7 +27,16 @@ const (
 // Machine is a machine of ours as the API shows it: every decision made,
 // merged with what its host shows.
 func Machine(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachine]) *vmhostv1.Machine {
-	m := proto.CloneOf(r.Value.GetResource())
+	return shown(v, fresh, r, proto.CloneOf(r.Value.GetResource()))
+}
+
+// OwnMachine is Machine of a record that is not read any more after it.
+func OwnMachine(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachine]) *vmhostv1.Machine {
+	return shown(v, fresh, r, r.Own().GetResource())
+}
+
+// shown makes of a record's resource, which is changed, what is shown.
+func shown(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachine], m *vmhostv1.Machine) *vmhostv1.Machine {
 	m.Etag = Etag(r.Revision)
 	hostID := id(m.GetVmHost())
 	host, ok := store.VmHosts.Get(v, hostID)
@@ -100,13 +109,14 @@ func unreadable(m *vmhostv1.Machine, o *rackv1.MachineObservation) {
 // judge says how far what is shown can be believed. What is seen is nil for a
 // machine that its host does not show.
 func judge(m *vmhostv1.Machine, v *store.View, fresh LastSeen, host *vmhostv1.VmHost, seen *storev1.StoredSeenMachine) {
-	at := observeTime(v, fresh, host)
+	observed := observationOf(v, host)
+	at := observeTime(observed, fresh, host)
 	if seen != nil {
 		// The host was read whole, or this machine alone since.
 		m.ObserveTime = proto.CloneOf(later(at, seen.GetChangeTime()))
 	}
 	switch {
-	case !hostReady(v, host):
+	case !hostReady(v, host, observed):
 		m.PowerState = vmhostv1.PowerState_POWER_STATE_UNSPECIFIED
 		m.Conditions = append(m.Conditions, &vmhostv1.Condition{
 			Type: conditionObserved, Reason: vmhostv1.ErrorReason_HOST_UNREACHABLE.String(),

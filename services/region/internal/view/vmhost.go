@@ -32,7 +32,7 @@ func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]
 	h.Usage.HeldMachines = heldOn(v, host)
 	h.Usage.Machines -= h.GetUsage().GetHeldMachines()
 	h.Observation = proto.CloneOf(observed.GetObservation())
-	at := observeTime(v, fresh, h)
+	at := observeTime(observed, fresh, h)
 	if h.GetObservation() != nil {
 		h.Observation.ObserveTime = proto.CloneOf(at)
 	}
@@ -113,8 +113,8 @@ func hasSessions(v *store.View) bool {
 }
 
 // hostReady says whether what is known of a host's machines is known now.
-func hostReady(v *store.View, h *vmhostv1.VmHost) bool {
-	return observationOf(v, h).GetState() == vmhostv1.VmHostState_VM_HOST_STATE_READY && connected(v, driverOf(v, h))
+func hostReady(v *store.View, h *vmhostv1.VmHost, observed *storev1.StoredVmHostObservation) bool {
+	return observed.GetState() == vmhostv1.VmHostState_VM_HOST_STATE_READY && connected(v, driverOf(v, h))
 }
 
 // Etag is the version of a record, from its mod revision.

@@ -138,36 +138,36 @@ func (l *List) After() (name string, byName bool) {
 // Cut is Page for a list by name: items come in the order of their names, behind
 // After, and no more of them are taken than the page needs.
 func (l *List) Cut(items iter.Seq[Item]) ([]proto.Message, string) {
-	next, stop := iter.Pull(items)
-	defer stop()
 	var (
 		page []proto.Message
-		last cursor
+		last string
 	)
-	for {
-		// One more than there is room for tells whether another page follows.
-		chunk := make([]entry, 0, l.size+1)
-		for len(chunk) < l.size+1-len(page) {
-			item, more := next()
-			if !more {
-				break
-			}
-			chunk = append(chunk, entry{cursor: cursor{Keys: l.order.nameKeys(item.Name), Name: item.Name}, item: item})
-		}
-		if len(chunk) == 0 {
-			return page, ""
-		}
+	// One more than there is room for tells whether another page follows.
+	chunk := make([]entry, 0, l.size+1)
+	full := func() bool {
 		l.build(chunk)
 		for _, e := range chunk {
 			if e.message == nil {
 				continue
 			}
 			if len(page) == l.size {
-				return page, l.sign(last)
+				return true
 			}
-			page, last = append(page, e.message), e.cursor
+			page, last = append(page, e.message), e.item.Name
+		}
+		chunk = chunk[:0]
+		return false
+	}
+	for item := range items {
+		chunk = append(chunk, entry{item: item})
+		if len(chunk) == l.size+1-len(page) && full() {
+			return page, l.sign(cursor{Keys: l.order.nameKeys(last), Name: last})
 		}
 	}
+	if full() {
+		return page, l.sign(cursor{Keys: l.order.nameKeys(last), Name: last})
+	}
+	return page, ""
 }
 
 // buildApart is how many resources are built by one goroutine at least.
