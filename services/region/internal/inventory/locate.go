@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/place"
+	"github.com/vmhost-project/vmhost/services/region/internal/places"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -21,7 +21,7 @@ import (
 type locations struct {
 	mu       sync.Mutex
 	revision int64 // the state it is of; 0: of none
-	byUID    place.Index
+	byUID    places.Index
 	hosts    map[string]string // uids by id
 }
 
@@ -59,7 +59,7 @@ func (x *locations) run(ctx context.Context, s *store.Store) error {
 func (x *locations) rebuild(v *store.View) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.byUID, x.hosts = place.Index{}, map[string]string{}
+	x.byUID, x.hosts = places.Index{}, map[string]string{}
 	for host, r := range store.VmHosts.All(v) {
 		x.addHost(v, host, strings.Clone(r.Value.GetResource().GetUid()))
 	}
@@ -89,7 +89,7 @@ func (x *locations) apply(v *store.View, batch store.Batch) {
 			if c.New != nil {
 				x.add(host, domain)
 			} else if uid, ok := x.hosts[host]; ok {
-				x.byUID.Drop(place.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
+				x.byUID.Drop(places.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
 			}
 		default:
 		}
@@ -106,6 +106,6 @@ func (x *locations) addHost(v *store.View, host, uid string) {
 
 func (x *locations) add(host, domain string) {
 	if uid, ok := x.hosts[host]; ok {
-		x.byUID.Add(place.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
+		x.byUID.Add(places.Place{Host: host, Domain: domain}, view.DiscoveredUID(uid, domain))
 	}
 }

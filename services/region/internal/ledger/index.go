@@ -9,7 +9,7 @@ import (
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/place"
+	"github.com/vmhost-project/vmhost/services/region/internal/places"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -17,8 +17,8 @@ import (
 // little behind the store, so what it finds is looked up in a view.
 type index struct {
 	mu    sync.Mutex
-	names place.Index // what was seen, by host and name on the hypervisor
-	macs  place.Index // records, and what was seen, by MAC
+	names places.Index // what was seen, by host and name on the hypervisor
+	macs  places.Index // records, and what was seen, by MAC
 	// claimed are MACs of machines that are being committed, or were and are not
 	// in every view yet.
 	claimed map[string]claimedMAC
@@ -51,9 +51,9 @@ func (x *index) rebuild(v *store.View) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.applied = v.Revision
-	x.names, x.macs = place.Index{}, place.Index{}
+	x.names, x.macs = places.Index{}, places.Index{}
 	for uid, m := range store.Machines.All(v) {
-		x.putMACs(place.Place{Domain: uid}, m.Value.GetResource().GetInterfaces())
+		x.putMACs(places.Place{Domain: uid}, m.Value.GetResource().GetInterfaces())
 	}
 	for id, m := range store.Seen.All(v) {
 		x.putSeen(id, m.Value)
@@ -69,7 +69,7 @@ func (x *index) apply(batch store.Batch) {
 	for _, c := range batch.Changes {
 		switch c.Family {
 		case store.Machines.Name():
-			at := place.Place{Domain: store.Machines.ID(c.Key)}
+			at := places.Place{Domain: store.Machines.ID(c.Key)}
 			if old, ok := c.Old().(*storev1.StoredMachine); ok {
 				x.dropMACs(at, old.GetResource().GetInterfaces())
 			}
@@ -98,12 +98,12 @@ func (x *index) putSeen(id string, m *storev1.StoredSeenMachine) {
 }
 
 // placeOf is the place of what was seen.
-func placeOf(id string) place.Place {
+func placeOf(id string) places.Place {
 	host, uuid := splitSeen(id)
-	return place.Place{Host: host, Domain: uuid}
+	return places.Place{Host: host, Domain: uuid}
 }
 
-func (x *index) putMACs(at place.Place, interfaces []*vmhostv1.MachineInterface) {
+func (x *index) putMACs(at places.Place, interfaces []*vmhostv1.MachineInterface) {
 	for _, i := range interfaces {
 		if i.GetMac() != "" {
 			x.macs.Add(at, i.GetMac())
@@ -111,7 +111,7 @@ func (x *index) putMACs(at place.Place, interfaces []*vmhostv1.MachineInterface)
 	}
 }
 
-func (x *index) dropMACs(at place.Place, interfaces []*vmhostv1.MachineInterface) {
+func (x *index) dropMACs(at places.Place, interfaces []*vmhostv1.MachineInterface) {
 	for _, i := range interfaces {
 		x.macs.Drop(at, i.GetMac())
 	}

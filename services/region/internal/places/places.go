@@ -1,10 +1,10 @@
-// Package place finds where machines are by something that does not say it: a
+// Package places finds where machines are by something that does not say it: a
 // name, a MAC, a uid. An Index is made for a hundred thousand of them and keeps
 // no text: what it finds are candidates, a few at most, and whoever asks looks
 // them up in a view. None that was added is missing from them.
 //
 // An Index starts no goroutine, and is for one at a time.
-package place
+package places
 
 import (
 	"hash/maphash"
