@@ -10,7 +10,7 @@ import (
 func CountMissing(v *store.View) int {
 	reached := map[string]bool{}
 	for host, r := range store.VmHosts.All(v) {
-		reached[host] = hostReady(v, r.Value.GetResource())
+		reached[host] = hostReady(v, r.Value.GetResource(), observationOf(v, r.Value.GetResource()))
 	}
 	missing := 0
 	for _, r := range store.Machines.All(v) {
