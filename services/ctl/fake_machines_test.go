@@ -80,10 +80,6 @@ func (f *fakeRegion) DeleteMachine(_ context.Context, r *vmhostv1.DeleteMachineR
 	return f.act(vmhostv1.OperationVerb_OPERATION_VERB_DELETE, r.GetName(), r.GetRequestId(), 0)
 }
 
-func (f *fakeRegion) MoveMachine(_ context.Context, r *vmhostv1.MoveMachineRequest) (*vmhostv1.Operation, error) {
-	return f.act(vmhostv1.OperationVerb_OPERATION_VERB_MOVE, r.GetName(), r.GetRequestId(), 0)
-}
-
 func (f *fakeRegion) ListZones(_ context.Context, r *vmhostv1.ListZonesRequest) (*vmhostv1.ListZonesResponse, error) {
 	items, next, err := page(f, f.zones, r)
 	return &vmhostv1.ListZonesResponse{Zones: items, NextPageToken: next}, err

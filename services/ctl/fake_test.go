@@ -202,7 +202,7 @@ func (f *fakeRegion) end(op *vmhostv1.Operation) {
 		op.Phase = vmhostv1.OperationPhase_OPERATION_PHASE_CANCELLED
 	case f.failing != nil:
 		op.Phase, op.Error = vmhostv1.OperationPhase_OPERATION_PHASE_FAILED, f.failing
-		if op.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_REMOVE {
+		if op.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_REMOVE || op.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_DRAIN {
 			op.Response = anyOf(f.responses[op.GetName()])
 		}
 	default:

@@ -11,10 +11,10 @@ import (
 )
 
 func (a *app) machineCommand() *cobra.Command {
-	return noun("machine", "Compose, power and delete machines",
+	return noun("machine", "Compose, power, move and delete machines",
 		"A machine is what runs on a VM host. It is named by its hostname (in --pool, if\nthat is needed to tell two apart), its uid, or the beginning of that.",
 		a.machineCompose(), a.machineList(), a.machineGet(), a.machineStart(), a.machineStop(), a.machineReset(), a.machineCycle(),
-		a.machinePause(), a.machineResume(), a.machineQueryPower(), a.machineConsole(), a.machineConsoleLog(),
+		a.machinePause(), a.machineResume(), a.machineMove(), a.machineQueryPower(), a.machineConsole(), a.machineConsoleLog(),
 		a.machineAdopt(), a.machineRelease(), a.machineDelete())
 }
 

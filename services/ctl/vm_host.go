@@ -13,7 +13,7 @@ func (a *app) vmHostCommand() *cobra.Command {
 	c := noun("vm-host", "Add, look at and remove VM hosts",
 		"A VM host is a machine with a hypervisor that vmhost manages. Adding, reading\nor removing one never touches a machine on it.",
 		a.vmHostList(), a.vmHostGet(), a.vmHostAdd(), a.vmHostUpdate(), a.vmHostRemove(), a.vmHostRefresh(),
-		a.vmHostCordon(), a.vmHostUncordon(), a.vmHostCheck(), a.vmHostParameters(), a.vmHostAddClusterMembers())
+		a.vmHostCordon(), a.vmHostUncordon(), a.vmHostDrain(), a.vmHostCheck(), a.vmHostParameters(), a.vmHostAddClusterMembers())
 	c.Aliases = []string{"vmhost"}
 	return c
 }

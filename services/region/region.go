@@ -179,7 +179,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	hub := session.NewHub()
 	seen := inventory.New(r.store, r.log)
 	engine := operation.New(operation.Config{
-		Store: r.store, Seen: seen, Sender: hub, Turn: composer, Secrets: secrets, Log: r.log, TakeOut: api.TakeOut, Ended: metrics.NewOperations(r.registry).Ended,
+		Store: r.store, Seen: seen, Sender: hub, Turn: composer, Places: composer, Secrets: secrets, Log: r.log, TakeOut: api.TakeOut, Ended: metrics.NewOperations(r.registry).Ended,
 	})
 	metrics.Register(r.registry, r.store, composer)
 	// Racks.

@@ -12,6 +12,7 @@ import (
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/api/query"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -151,7 +152,10 @@ func (x *discovered) apply(v *store.View, batch store.Batch) {
 			for _, value := range []proto.Message{c.Old(), c.New} {
 				if m, ok := value.(*storev1.StoredMachine); ok {
 					domain := view.Domain(m.GetResource())
-					for _, p := range append(slices.Clone(x.others[domain]), place{idOf(m.GetResource().GetVmHost()), domain}) {
+					for _, host := range ledger.HostsOf(m) {
+						x.judge(v, place{host, domain})
+					}
+					for _, p := range slices.Clone(x.others[domain]) {
 						x.judge(v, p)
 					}
 				}

@@ -101,7 +101,7 @@ func start(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	composer := ledger.New(f.store, log)
-	engine := operation.New(operation.Config{Store: f.store, Sender: noRacks{}, Turn: composer, Secrets: f.secrets, Log: log, TakeOut: api.TakeOut})
+	engine := operation.New(operation.Config{Store: f.store, Sender: noRacks{}, Turn: composer, Places: composer, Secrets: f.secrets, Log: log, TakeOut: api.TakeOut})
 	f.api = api.New(api.Config{
 		Store: f.store, Secrets: f.secrets, Composer: composer, Operations: engine, Key: key,
 		RackEndpoints: []string{"127.0.0.1:1"}, CASPKI: "pin", Log: log,

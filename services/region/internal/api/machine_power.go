@@ -71,6 +71,11 @@ func (s *machines) BatchChangePower(ctx context.Context, req *vmhostv1.BatchChan
 	})
 }
 
+// MoveMachine brings a machine to another host.
+func (s *machines) MoveMachine(ctx context.Context, req *vmhostv1.MoveMachineRequest) (*vmhostv1.Operation, error) {
+	return s.operations.Move(ctx, principal(ctx), req)
+}
+
 // AdoptMachine takes a discovered machine over.
 func (s *machines) AdoptMachine(ctx context.Context, req *vmhostv1.AdoptMachineRequest) (*vmhostv1.Operation, error) {
 	return s.operations.Adopt(ctx, principal(ctx), req)

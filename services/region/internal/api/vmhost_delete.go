@@ -42,11 +42,15 @@ func (s *vmHosts) DeleteVmHost(ctx context.Context, req *vmhostv1.DeleteVmHostRe
 				return nil, err
 			}
 		}
-		found, held := machinesOn(v, name), ledger.ReservationsOn(v, id)
+		found, coming := machinesOn(v, name)
+		held := ledger.ReservationsOn(v, id)
 		if err := deletable(name, found, held, req); err != nil {
 			return nil, err
 		}
-		if len(found)+len(held) > 0 && !req.GetValidateOnly() {
+		if err := notComing(name, coming, req); err != nil {
+			return nil, err
+		}
+		if len(found)+len(coming)+len(held) > 0 && !req.GetValidateOnly() {
 			return nil, store.ErrConflict // one was composed while others were forgotten
 		}
 		if err := TakeOut(v, tx, id); err != nil {
@@ -86,6 +90,11 @@ func TakeOut(v *store.View, tx *store.Txn, id string) error {
 	return nil
 }
 
+// DrainVmHost brings the machines of a host to others.
+func (s *vmHosts) DrainVmHost(ctx context.Context, req *vmhostv1.DrainVmHostRequest) (*vmhostv1.Operation, error) {
+	return s.operations.Drain(ctx, principal(ctx), req)
+}
+
 // RemoveVmHost takes a host and its machines out of the fleet.
 func (s *vmHosts) RemoveVmHost(ctx context.Context, req *vmhostv1.RemoveVmHostRequest) (*vmhostv1.Operation, error) {
 	return s.operations.Remove(ctx, principal(ctx), req)
@@ -97,14 +106,16 @@ type hostMachine struct {
 	record store.Record[*storev1.StoredMachine]
 }
 
-func machinesOn(v *store.View, host string) []hostMachine {
-	var found []hostMachine
+// machinesOn are the machines on a host, and those that are being moved to it.
+func machinesOn(v *store.View, host string) (found, coming []hostMachine) {
 	for uid, m := range store.Machines.All(v) {
 		if m.Value.GetResource().GetVmHost() == host {
 			found = append(found, hostMachine{uid, m})
+		} else if m.Value.GetMove().GetVmHost() == idOf(host) {
+			coming = append(coming, hostMachine{uid, m})
 		}
 	}
-	return found
+	return found, coming
 }
 
 // deletable refuses to take out a host whose machines would be lost sight of
@@ -116,6 +127,11 @@ func deletable(name string, found []hostMachine, held []string, req *vmhostv1.De
 		if resource := m.record.Value.GetResource(); resource.GetOperation() != "" && req.GetForget() {
 			return busy(resource)
 		}
+		if to := m.record.Value.GetMove(); to != nil && req.GetForget() {
+			// What it has on the other host would be nobody's.
+			return inUse(name, names[len(names)-1:], "a move of it to vmHosts/"+to.GetVmHost()+" ended without it being known where it is; "+
+				"move it again or delete it, or, if vmHosts/"+to.GetVmHost()+" is lost as well, remove that with --abandon first")
+		}
 	}
 	if len(found) > 0 && !req.GetForget() {
 		return inUse(name, names, "say what becomes of them: `vmhostctl vm-host remove "+strings.TrimPrefix(name, "vmHosts/")+
@@ -124,6 +140,22 @@ func deletable(name string, found []hostMachine, held []string, req *vmhostv1.De
 	if len(held) > 0 && !req.GetForget() {
 		return inUse(name, held, "delete the reservations, wait until they have expired, or take the host out with `vmhostctl vm-host remove "+strings.TrimPrefix(name, "vmHosts/")+" --forget"+
 			"`, by which they lose their places there")
+	}
+	return nil
+}
+
+// notComing refuses to take out a host that a machine is being moved to, or may be
+// on since a move to it ended.
+func notComing(name string, coming []hostMachine, req *vmhostv1.DeleteVmHostRequest) error {
+	for _, m := range coming {
+		resource := m.record.Value.GetResource()
+		switch {
+		case resource.GetOperation() != "":
+			return busy(resource)
+		case !req.GetForget():
+			return inUse(name, []string{resource.GetName()}, "a move of it to this host ended without it being known where it is; move it again or delete it, "+
+				"or, if this host is lost, remove it with --abandon")
+		}
 	}
 	return nil
 }
@@ -173,11 +205,14 @@ func forgetSome(v *store.View, tx *store.Txn, req *vmhostv1.DeleteVmHostRequest,
 			return 0, err
 		}
 	}
-	found := machinesOn(v, req.GetName())
+	found, coming := machinesOn(v, req.GetName())
 	if err := deletable(req.GetName(), found, nil, req); err != nil {
 		return 0, err
 	}
-	if len(found) == 0 {
+	if err := notComing(req.GetName(), coming, req); err != nil {
+		return 0, err
+	}
+	if len(found)+len(coming) == 0 {
 		return 0, nil
 	}
 	tx.IfRevision(store.VmHosts.Key(id), host.Revision)
@@ -186,11 +221,15 @@ func forgetSome(v *store.View, tx *store.Txn, req *vmhostv1.DeleteVmHostRequest,
 		cordoned.Resource.Cordoned = true
 		store.Put(tx, store.VmHosts, cordoned, id)
 	}
-	batch := found[:min(len(found), forgetBatch)]
+	forget, batch := ledger.Release, found
+	if len(coming) > 0 {
+		forget, batch = ledger.UndoMove, coming // they stay where their records say
+	}
+	batch = batch[:min(len(batch), forgetBatch)]
 	uids := make([]string, 0, len(batch))
 	for _, m := range batch {
 		uids = append(uids, m.uid)
 	}
-	ledger.Release(tx, v, uids...)
-	return len(found) - len(batch), nil
+	forget(tx, v, uids...)
+	return len(found) + len(coming) - len(batch), nil
 }

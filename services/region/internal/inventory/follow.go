@@ -51,6 +51,9 @@ func strayRecord(v *store.View, h *vmhostv1.VmHost, m *rackv1.MachineObservation
 	if !ok || view.Domain(r.Value.GetResource()) != m.GetUuid() {
 		return none, false // a clone, or of another deployment
 	}
+	if r.Value.GetMove() != nil {
+		return none, false // we are moving it: it goes where that says
+	}
 	at, ok := store.VmHosts.Get(v, strings.TrimPrefix(r.Value.GetResource().GetVmHost(), "vmHosts/"))
 	return r, ok && siblings(h, at.Value.GetResource())
 }

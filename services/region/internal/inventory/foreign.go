@@ -162,6 +162,9 @@ func takes(v *store.View, h *vmhostv1.VmHost, m *rackv1.MachineObservation) *tak
 		return nil
 	}
 	if r, ours := view.Ours(v, h, m); ours {
+		if r.Value.GetResource().GetVmHost() != h.GetName() { // it is being moved here
+			return beyond(r.Value.GetMove().GetCommitment(), m)
+		}
 		return beyond(r.Value.GetCommitment(), m)
 	}
 	return byOthers(m)

@@ -98,7 +98,11 @@ func (w *writer) machine(ctx context.Context, old *storev1.StoredSeenMachine, m 
 	record, ours := s.of(m)
 	w.swaps = append(w.swaps, swap{before: takes(s.view, s.resource, before), after: takes(s.view, s.resource, m)})
 	stray := !ours && w.note(m)
-	w.tell(before, m, record, stray, found)
+	if s.moves(record) {
+		w.tellMoving(before, m, record)
+	} else {
+		w.tell(before, m, record, stray, found)
+	}
 	return w.flush(ctx)
 }
 
@@ -141,6 +145,14 @@ func (w *writer) tell(before, m *rackv1.MachineObservation, record *vmhostv1.Mac
 	}
 }
 
+// tellMoving adds the events of a machine that is being moved: that it comes to its
+// destination, and how it is there before it runs, is told of by the move's end.
+func (w *writer) tellMoving(before, m *rackv1.MachineObservation, record *vmhostv1.Machine) {
+	if before != nil && before.GetPowerState() != m.GetPowerState() && record.GetVmHost() == w.scope.resource.GetName() {
+		w.event("machine.power_changed", m, record, m.GetName()+" is "+powerWord(m.GetPowerState()))
+	}
+}
+
 func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenMachine, lost *int) error {
 	s, before := w.scope, old.GetObservation()
 	w.tx.Delete(store.Seen.Key(s.host, uuid))
@@ -152,6 +164,7 @@ func (w *writer) gone(ctx context.Context, uuid string, old *storev1.StoredSeenM
 		if *lost++; *lost <= maxEvents {
 			w.event("machine.vanished", before, nil, before.GetName()+" is not on "+s.host+" any more")
 		}
+	case s.moves(record): // the move's end says where it is
 	case len(elsewhere(s.view, s.resource, uuid)) > 0:
 		w.leaving = append(w.leaving, uuid)
 	case settledPhase(record.GetPhase()): // one that is being made or removed does not go missing

@@ -181,6 +181,12 @@ func (s *scope) of(m *rackv1.MachineObservation) (*vmhostv1.Machine, bool) {
 	return r.Value.GetResource(), ok
 }
 
+// moves says whether a machine of ours is being moved, to the host or away from it.
+func (s *scope) moves(m *vmhostv1.Machine) bool {
+	r, ok := store.Machines.Get(s.view, m.GetUid())
+	return m != nil && ok && r.Value.GetMove() != nil
+}
+
 func (i *Inventory) followAll(ctx context.Context, host string, uuids []string) error {
 	var all error
 	for _, uuid := range uuids {

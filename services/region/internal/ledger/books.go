@@ -51,12 +51,15 @@ func (b *Books) Take(m *storev1.StoredMachine) error {
 	return nil
 }
 
-// GiveBack gives back what the machine committed.
+// GiveBack gives back what the machine committed, also where it is being moved.
 func (b *Books) GiveBack(m *storev1.StoredMachine) {
 	if used := b.pool(poolOf(m)); used != nil {
-		charge(used, minus(amountOf(m.GetCommitment())))
+		charge(used, minus(heldBy(m)))
 	}
 	subtract(b.ledger(hostOf(m)), m.GetCommitment())
+	if to := m.GetMove(); to != nil {
+		subtract(b.ledger(to.GetVmHost()), to.GetCommitment())
+	}
 }
 
 // Move takes what the machine commits off its host and puts it on another, past
@@ -106,8 +109,8 @@ func (b *Books) pool(pool string) *storev1.StoredPoolUsage {
 }
 
 // Release adds to a transaction that machines give everything back: capacity,
-// quota, name, record and what was seen of them. Call it only when the hypervisor
-// was seen without them (P4), or when their host is forgotten. The transaction
+// quota, name, record and what was seen of them. Call it only when their
+// hypervisors were seen without them (P4), or when their host is forgotten. The transaction
 // holds only if neither the machines nor the books changed since the view; run it
 // by WithTurn. The answer is how many of the machines the view has.
 func Release(tx *store.Txn, v *store.View, uids ...string) int {
@@ -116,7 +119,9 @@ func Release(tx *store.Txn, v *store.View, uids ...string) int {
 	for _, uid := range uids {
 		if m := b.forget(uid); m != nil {
 			released++
-			tx.Delete(store.Seen.Key(hostOf(m), m.GetResource().GetHypervisorUuid()))
+			for _, host := range HostsOf(m) {
+				tx.Delete(store.Seen.Key(host, m.GetResource().GetHypervisorUuid()))
+			}
 		}
 	}
 	b.Close()
@@ -180,6 +185,9 @@ func Recount(v *store.View, host string) *storev1.StoredLedger {
 	for _, m := range store.Machines.All(v) {
 		if hostOf(m.Value) == host {
 			add(out, m.Value.GetCommitment())
+		}
+		if to := m.Value.GetMove(); to.GetVmHost() == host {
+			add(out, to.GetCommitment())
 		}
 	}
 	addHeld(out, v, host)

@@ -99,7 +99,7 @@ func held(v *store.View, pool string) *vmhostv1.ResourceAmount {
 	out := heldOf(v, pool)
 	for _, name := range store.Names.All(v, pool) {
 		if m, ok := store.Machines.Get(v, name.Value.GetUid()); ok {
-			out = sum(out, amountOf(m.Value.GetCommitment()))
+			out = sum(out, heldBy(m.Value))
 		}
 	}
 	return out

@@ -71,9 +71,9 @@ func (e *Engine) adoptable(v *store.View, tx *store.Txn, req *vmhostv1.AdoptMach
 	if err := mayAdopt(found, seen, host.Value.GetResource()); err != nil {
 		return nil, nil, err
 	}
-	// What becomes ours while a host is removed would be released or deleted with
-	// the rest.
-	if err := notRemoving(v, host.Value.GetResource()); err != nil {
+	// What becomes ours while a host is removed or drained would be released,
+	// deleted or moved with the rest.
+	if err := notClearing(v, host.Value.GetResource()); err != nil {
 		return nil, nil, err
 	}
 	tx.IfRevision(store.VmHosts.Key(idOf(found.GetVmHost())), host.Revision)
@@ -144,18 +144,20 @@ func (e *Engine) Release(ctx context.Context, principal string, req *vmhostv1.Re
 			if err := checkEtag(m, req.GetEtag()); err != nil {
 				return err
 			}
-			return claim(v, tx, op, m, func(r *vmhostv1.Machine) error {
-				if err := needReady(r); err != nil {
+			return claimRecord(v, tx, op, m, func(m *storev1.StoredMachine) error {
+				if err := needReady(m.GetResource()); err != nil {
 					return err
 				}
-				planRelease(op, r)
+				planRelease(op, m)
 				return nil
 			})
 		},
 	})
 }
 
-func planRelease(op *storev1.StoredOperation, r *vmhostv1.Machine) {
-	r.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_RELEASING
-	addStep(op, "release", metadataTimeout, &rackv1.Step{Action: &rackv1.Step_ReleaseMachine{ReleaseMachine: &rackv1.ReleaseMachine{Machine: wireMachine(r)}}})
+func planRelease(op *storev1.StoredOperation, m *storev1.StoredMachine) {
+	m.GetResource().Phase = vmhostv1.MachinePhase_MACHINE_PHASE_RELEASING
+	onEach(op, m, func(r *vmhostv1.Machine) {
+		addStep(op, "release", metadataTimeout, &rackv1.Step{Action: &rackv1.Step_ReleaseMachine{ReleaseMachine: &rackv1.ReleaseMachine{Machine: wireMachine(r)}}})
+	})
 }

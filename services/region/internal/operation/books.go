@@ -127,12 +127,18 @@ func (c *change) letGo(ctx context.Context, next *storev1.StoredOperation, seen 
 			return
 		}
 		r := m.Value.GetResource()
-		host := idOf(r.GetVmHost())
-		if rec, ok := store.Seen.Get(v, host, r.GetHypervisorUuid()); ok {
-			seen = rec.Value.GetObservation()
-		}
 		ledger.LetGo(tx, v, r.GetUid())
-		moveForeign(tx, v, host, committed(seen, m.Value.GetCommitment()), m.Value.GetCommitment().GetStorageBytes(), 1)
+		seenOn := func(host string, otherwise *rackv1.MachineObservation) *rackv1.MachineObservation {
+			if rec, ok := store.Seen.Get(v, host, r.GetHypervisorUuid()); ok {
+				return rec.Value.GetObservation()
+			}
+			return otherwise
+		}
+		host := idOf(r.GetVmHost())
+		moveForeign(tx, v, host, committed(seenOn(host, seen), m.Value.GetCommitment()), m.Value.GetCommitment().GetStorageBytes(), 1)
+		if to := m.Value.GetMove(); to != nil {
+			moveForeign(tx, v, to.GetVmHost(), committed(seenOn(to.GetVmHost(), nil), to.GetCommitment()), to.GetCommitment().GetStorageBytes(), 1)
+		}
 	})
 }
 

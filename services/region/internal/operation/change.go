@@ -134,6 +134,8 @@ func (c *change) giveUp(ctx context.Context) error {
 		phase = vmhostv1.MachinePhase_MACHINE_PHASE_FAILED
 	case vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
 		phase = c.restPhase()
+	case vmhostv1.OperationVerb_OPERATION_VERB_MOVE:
+		return c.endMove(ctx, failed, late(c.op))
 	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
 		// It stays on its host and is counted there whatever became of the step.
 		return c.letGo(ctx, c.finished(failed, late(c.op)), nil)
@@ -157,6 +159,8 @@ func (c *change) cancel(ctx context.Context) error {
 		return c.compensate(ctx, proto.CloneOf(c.op), cancelledByUser())
 	case vmhostv1.OperationVerb_OPERATION_VERB_DELETE, vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
 		return c.end(ctx, c.finished(cancelled, cancelledByUser()), c.restPhase())
+	case vmhostv1.OperationVerb_OPERATION_VERB_MOVE:
+		return c.endMove(ctx, cancelled, cancelledByUser())
 	case vmhostv1.OperationVerb_OPERATION_VERB_ADOPT:
 		return c.letGo(ctx, c.finished(cancelled, cancelledByUser()), nil)
 	default:
@@ -184,8 +188,15 @@ func (c *change) event(tx *store.Txn, next *storev1.StoredOperation) {
 	if _, hostname := c.subject(r); hostname != "" {
 		attributes["hostname"] = hostname
 	}
+	host := r.GetVmHost()
+	if to := destination(next); to != "" {
+		attributes["from"], attributes["to"] = host, to
+		if r.GetPhase() == succeeded {
+			host = to // as of a machine that its cluster moved
+		}
+	}
 	store.AddEvent(tx, &vmhostv1.Event{
-		Type: eventType(r), Resource: r.GetTarget(), VmHost: r.GetVmHost(), Operation: r.GetName(), Principal: r.GetPrincipal(),
+		Type: eventType(r), Resource: r.GetTarget(), VmHost: host, Operation: r.GetName(), Principal: r.GetPrincipal(),
 		Message: c.told(r), Attributes: attributes,
 	})
 }
@@ -207,6 +218,9 @@ func (c *change) told(r *vmhostv1.Operation) string {
 	switch r.GetPhase() {
 	case succeeded:
 		_, done, _ := strings.Cut(eventType(r), ".")
+		if to := destination(c.op); to != "" {
+			return name + " moved from " + idOf(r.GetVmHost()) + " to " + idOf(to)
+		}
 		return done + " " + name
 	case cancelled:
 		return verb + " of " + name + " was cancelled"
@@ -238,6 +252,8 @@ func eventType(r *vmhostv1.Operation) string {
 		done = "adopted"
 	case vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
 		done = "released"
+	case vmhostv1.OperationVerb_OPERATION_VERB_MOVE:
+		done = "moved"
 	case vmhostv1.OperationVerb_OPERATION_VERB_QUERY_POWER:
 		done = "queried"
 	case vmhostv1.OperationVerb_OPERATION_VERB_REFRESH:
@@ -246,6 +262,8 @@ func eventType(r *vmhostv1.Operation) string {
 		subject, done = "vm_host", "checked"
 	case vmhostv1.OperationVerb_OPERATION_VERB_REMOVE:
 		subject, done = "vm_host", "removed"
+	case vmhostv1.OperationVerb_OPERATION_VERB_DRAIN:
+		subject, done = "vm_host", "drained"
 	default:
 	}
 	switch r.GetPhase() {

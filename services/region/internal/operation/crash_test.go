@@ -45,7 +45,7 @@ func stories() []story {
 	})
 	adopt := func(w *world) string {
 		name := w.legacy(found("legacy", 3), found("other", 5))[0]
-		op, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log}).Adopt(w.t.Context(), "alice", &vmhostv1.AdoptMachineRequest{Name: name, RequestId: uuid.NewString()})
+		op, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Log: w.log}).Adopt(w.t.Context(), "alice", &vmhostv1.AdoptMachineRequest{Name: name, RequestId: uuid.NewString()})
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func stories() []story {
 		{"compose without capacity", failing("create", rackv1.ErrorClass_ERROR_CLASS_CAPACITY, always), start(true), failed, false},
 		{"compose that is cancelled", failing("start", rackv1.ErrorClass_ERROR_CLASS_BUSY, always), func(w *world) string {
 			name := w.compose(true).GetName()
-			if _, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log}).Cancel(w.t.Context(), name); err != nil {
+			if _, err := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Log: w.log}).Cancel(w.t.Context(), name); err != nil {
 				w.t.Fatal(err)
 			}
 			return name
@@ -217,7 +217,7 @@ func TestTwoRegionsDoNotBothAdvanceAnOperation_P7(t *testing.T) {
 func TestOfTwoTransitionsDecidedOnOneRevisionOneHolds_P7(t *testing.T) {
 	w := newWorld(t)
 	w.rack.session = ""
-	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log})
+	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Log: w.log})
 	op := w.compose(false)
 	rec, _ := store.Operations.Get(w.store.Cached(), uidOf(op.GetName()))
 	decide := func() *change {

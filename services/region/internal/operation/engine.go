@@ -16,8 +16,10 @@
 //     is assigned to the host, with the assignment's epoch (P7).
 //   - Capacity is given back in the transaction that ends the operation, after a
 //     delete succeeded, which means that the hypervisor was seen without the
-//     machine (P4). The one exception: a compose cancelled before its first step
-//     was recorded cannot have left anything anywhere.
+//     machine (P4). The one exception: what was cancelled before its first step was
+//     recorded cannot have left anything anywhere.
+//   - A machine that is being moved holds capacity on both hosts until it is known
+//     where it is. A move that ends before that leaves it so (move.go).
 //
 // Run owns one goroutine that follows the store and a fixed number of workers,
 // and ends them with its context.
@@ -34,6 +36,8 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -54,6 +58,13 @@ type Turn interface {
 	WithTurn(ctx context.Context, fn func() error) error
 }
 
+// Places chooses destinations of machines that are moved, see ledger.Ledger.
+type Places interface {
+	ChooseMove(v *store.View, m *storev1.StoredMachine, q ledger.MoveQuery) ledger.MoveChoice
+	TakeMove(tx *store.Txn, v *store.View, m *storev1.StoredMachine, c ledger.MoveChoice) error
+	DrainPlan(v *store.View, host string, machines []*storev1.StoredMachine, not map[string]string) ([]placement.Move, []placement.Stranded)
+}
+
 // Secrets encrypts and decrypts what is kept in the store under a key.
 type Secrets interface {
 	Encrypt(key string, plaintext []byte) ([]byte, error)
@@ -70,7 +81,10 @@ type Config struct {
 	Sender Sender
 	// Turn keeps composes from starving what gives capacity back.
 	Turn Turn
-	// Secrets is for the credentials of checks.
+	// Places chooses where machines are moved to.
+	Places Places
+	// Secrets is for the credentials of checks, and of hosts that machines are moved
+	// to.
 	Secrets Secrets
 	// Log gets what no caller is told.
 	Log *slog.Logger
@@ -101,9 +115,11 @@ type Deadlines struct {
 	Power time.Duration
 	// Look is for query, refresh and check; 0 means 2 min.
 	Look time.Duration
-	// Remove is for a host with all its machines; 0 means 24 h. Machines that were
-	// begun with have their own deadlines.
-	Remove time.Duration
+	// Move of a machine, in addition to the time its disks take; 0 means 2 h.
+	Move time.Duration
+	// Remove and Drain are for a host with all its machines; 0 means 24 h. Machines
+	// that were begun with have their own deadlines.
+	Remove, Drain time.Duration
 }
 
 // Engine makes and drives operations.
@@ -114,11 +130,11 @@ type Engine struct {
 	queue  *queue
 	commit func(context.Context, *store.Txn) (int64, error)
 
-	mu       sync.Mutex
-	active   map[string]subject       // operations that have not ended, by uid
-	drives   map[string]*drive        // what this process remembers of them
-	removals map[string]*removal      // the same, of removals of hosts
-	waiters  map[string]chan struct{} // closed when the operation has ended
+	mu        sync.Mutex
+	active    map[string]subject       // operations that have not ended, by uid
+	drives    map[string]*drive        // what this process remembers of them
+	clearings map[string]*clearing     // the same, of removals and drains of hosts
+	waiters   map[string]chan struct{} // closed when the operation has ended
 }
 
 // subject is what an operation depends on.
@@ -132,7 +148,9 @@ func New(cfg Config) *Engine {
 	setDefault(&cfg.Deadlines.Delete, 30*time.Minute)
 	setDefault(&cfg.Deadlines.Power, 10*time.Minute)
 	setDefault(&cfg.Deadlines.Look, 2*time.Minute)
+	setDefault(&cfg.Deadlines.Move, 2*time.Hour)
 	setDefault(&cfg.Deadlines.Remove, 24*time.Hour)
+	setDefault(&cfg.Deadlines.Drain, 24*time.Hour)
 	if cfg.Workers == 0 {
 		cfg.Workers = 8
 	}
@@ -140,15 +158,15 @@ func New(cfg Config) *Engine {
 		cfg.Ended = func(*vmhostv1.Operation) {}
 	}
 	return &Engine{
-		cfg:      cfg,
-		store:    cfg.Store,
-		log:      cfg.Log.With("component", "operation"),
-		queue:    newQueue(),
-		commit:   cfg.Store.Commit,
-		active:   map[string]subject{},
-		drives:   map[string]*drive{},
-		removals: map[string]*removal{},
-		waiters:  map[string]chan struct{}{},
+		cfg:       cfg,
+		store:     cfg.Store,
+		log:       cfg.Log.With("component", "operation"),
+		queue:     newQueue(),
+		commit:    cfg.Store.Commit,
+		active:    map[string]subject{},
+		drives:    map[string]*drive{},
+		clearings: map[string]*clearing{},
+		waiters:   map[string]chan struct{}{},
 	}
 }
 
@@ -246,13 +264,13 @@ func (e *Engine) note(c store.Change) {
 		if op, ok := c.New.(*storev1.StoredOperation); ok && !ended(op) {
 			e.track(uid, op)
 			if op.GetParent() != "" && op.GetStepId() == "" {
-				e.wakeRemoval(hostOf(op)) // a try of it has ended
+				e.wakeClearing(hostOf(op)) // a try of it has ended
 			}
 			return
 		}
 		e.forget(uid)
 		if op, ok := c.New.(*storev1.StoredOperation); ok {
-			e.wakeRemoval(hostOf(op))
+			e.wakeClearing(hostOf(op))
 		}
 	case store.Sessions.Name():
 		rack := store.Sessions.ID(c.Key)
@@ -279,8 +297,8 @@ func (e *Engine) note(c store.Change) {
 func (e *Engine) track(uid string, op *storev1.StoredOperation) {
 	e.mu.Lock()
 	e.active[uid] = subject{host: hostOf(op), rack: op.GetRack()}
-	if op.GetRemoval() != nil && e.removals[uid] == nil {
-		e.removals[uid] = &removal{host: hostOf(op)}
+	if clears(op) && e.clearings[uid] == nil {
+		e.clearings[uid] = &clearing{host: hostOf(op)}
 	}
 	e.mu.Unlock()
 	e.queue.add(uid)
@@ -291,7 +309,7 @@ func (e *Engine) forget(uid string) {
 	defer e.mu.Unlock()
 	delete(e.active, uid)
 	delete(e.drives, uid)
-	delete(e.removals, uid)
+	delete(e.clearings, uid)
 	e.queue.cancel(uid)
 	if c, ok := e.waiters[uid]; ok {
 		delete(e.waiters, uid)

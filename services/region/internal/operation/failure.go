@@ -85,6 +85,9 @@ func why(op *storev1.StoredOperation, e *rackv1.StepError) *vmhostv1.OperationEr
 		code = codes.FailedPrecondition
 	default:
 	}
+	if destination(op) != "" {
+		reason, hint = whyNotMoved(e.GetClass(), reason, hint)
+	}
 	if e.GetHint() != "" {
 		hint = e.GetHint()
 	}
@@ -93,6 +96,9 @@ func why(op *storev1.StoredOperation, e *rackv1.StepError) *vmhostv1.OperationEr
 	}
 	if h := op.GetResource().GetVmHost(); h != "" {
 		out.Metadata["vm_host"] = h
+	}
+	if to := destination(op); to != "" {
+		out.Metadata["destination"] = to
 	}
 	if k := e.GetPresentedHostKey(); k != "" {
 		out.Metadata["presented_host_key"] = clip(k)
@@ -121,7 +127,7 @@ func late(op *storev1.StoredOperation) *vmhostv1.OperationError {
 		out.Metadata["cause"] = vmhostv1.ErrorReason_NO_RACK.String()
 		out.Hint = "look at the racks; a rack that can reach the host must be connected"
 	}
-	if c := op.GetCause(); c != nil {
+	if c := op.GetCause(); c != nil && op.GetResource().GetVerb() != vmhostv1.OperationVerb_OPERATION_VERB_MOVE {
 		out.Message += "; it was being undone because of: " + c.GetMessage()
 		maps.Copy(out.GetMetadata(), c.GetMetadata())
 	}

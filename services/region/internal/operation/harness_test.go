@@ -49,7 +49,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	s := storetest.New(t)
 	w := &world{t: t, store: s, log: slog.New(slog.DiscardHandler), ledger: ledger.New(s, slog.New(slog.DiscardHandler))}
-	w.rack = &fakeRack{world: w, session: "s1", domains: map[string]bool{}, journal: map[string]*rackv1.StepResult{}, tried: map[string]int{}}
+	w.rack = &fakeRack{world: w, session: "s1", domains: map[string]bool{}, moved: map[string]bool{}, journal: map[string]*rackv1.StepResult{}, tried: map[string]int{}}
 	tx := store.NewTxn()
 	store.Put(tx, store.Zones, &storev1.StoredZone{Resource: &vmhostv1.Zone{Name: "zones/default"}}, "default")
 	store.Put(tx, store.ResourcePools, &storev1.StoredResourcePool{Resource: &vmhostv1.ResourcePool{Name: "resourcePools/default"}}, "default")
@@ -97,7 +97,7 @@ func (w *world) connect(session string) {
 func (w *world) run(hook func(n int) (before, after bool)) *Engine {
 	w.t.Helper()
 	e := New(Config{
-		Store: w.store, Sender: w.rack, Turn: w.ledger, Secrets: plainSecrets{}, Log: slog.New(slog.DiscardHandler),
+		Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Secrets: plainSecrets{}, Log: slog.New(slog.DiscardHandler),
 		Ended: w.told, TakeOut: api.TakeOut, FullPass: 200 * time.Millisecond, RetryMin: time.Millisecond, RetryMax: 5 * time.Millisecond, Workers: 2,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -222,9 +222,11 @@ func (w *world) checkBooks() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	led, _ := store.Ledgers.Get(v, "h")
-	if diff := cmp.Diff(ledger.Recount(v, "h"), led.Value, protocmp.Transform()); diff != "" && led.Value != nil {
-		w.t.Errorf("ledger differs from machines (-machines +ledger):\n%s", diff)
+	for host := range store.VmHosts.All(v) {
+		led, _ := store.Ledgers.Get(v, host)
+		if diff := cmp.Diff(ledger.Recount(v, host), led.Value, protocmp.Transform()); diff != "" && led.Value != nil {
+			w.t.Errorf("ledger of %s differs from machines (-machines +ledger):\n%s", host, diff)
+		}
 	}
 	w.rack.mu.Lock()
 	defer w.rack.mu.Unlock()
@@ -235,6 +237,9 @@ func (w *world) checkBooks() {
 	}
 	for uid, m := range store.Machines.All(v) {
 		_, there := w.rack.domains[uid]
+		if m.Value.GetResource().GetVmHost() == "vmHosts/h2" {
+			_, there = w.rack.moved[uid]
+		}
 		if m.Value.GetResource().GetPhase() == vmhostv1.MachinePhase_MACHINE_PHASE_READY && !there {
 			w.t.Errorf("machine %s is ready and not there", uid)
 		}
@@ -301,6 +306,10 @@ type fakeRack struct {
 	lose     func(step *rackv1.Step, n int) loss
 	received int
 	hold     chan struct{} // no step is begun before it is closed
+	// moved are the domains on the other host; left is what a move that the script
+	// fails leaves there.
+	moved map[string]bool
+	left  bool
 }
 
 // loss is where a rack is killed while it does a step.
@@ -353,6 +362,8 @@ func verbOf(step *rackv1.Step) string {
 		return "query"
 	case *rackv1.Step_RefreshHost:
 		return "refresh"
+	case *rackv1.Step_MoveMachine:
+		return "move"
 	default:
 		return "check"
 	}
@@ -395,6 +406,9 @@ func (r *fakeRack) execute(step *rackv1.Step) *rackv1.StepResult {
 	res := &rackv1.StepResult{Id: step.GetId()}
 	if r.script != nil {
 		if res.Error = r.script(step, r.tried[verb]); res.GetError() != nil {
+			if move := step.GetMoveMachine(); move != nil && r.left {
+				r.moved[move.GetMachine().GetUid()] = false
+			}
 			return res
 		}
 	}
@@ -405,7 +419,19 @@ func (r *fakeRack) execute(step *rackv1.Step) *rackv1.StepResult {
 			r.domains[uid] = false
 		}
 	case *rackv1.Step_DeleteMachine:
+		if step.GetVmHost() == "vmHosts/h2" {
+			delete(r.moved, a.DeleteMachine.GetMachine().GetUid())
+			break
+		}
 		delete(r.domains, a.DeleteMachine.GetMachine().GetUid())
+	case *rackv1.Step_MoveMachine:
+		uid := a.MoveMachine.GetMachine().GetUid()
+		if running, here := r.domains[uid]; here {
+			r.moved[uid] = running
+			delete(r.domains, uid)
+		} else if _, there := r.moved[uid]; !there {
+			res.Error = &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_NOT_FOUND, Message: "on neither"}
+		}
 	case *rackv1.Step_AdoptMachine:
 		r.domains[a.AdoptMachine.GetMachine().GetUid()] = true // ours from now on
 	case *rackv1.Step_ReleaseMachine:

@@ -13,7 +13,7 @@ import (
 // being removed, of some at a time, before any machine of it is begun with: nobody
 // shall compose one there that would be removed at once. False when there are
 // none.
-func (c *change) dropHeld(ctx context.Context, w *removal) (dropped bool, err error) {
+func (c *change) dropHeld(ctx context.Context, w *clearing) (dropped bool, err error) {
 	if len(ledger.ReservationsOn(c.view, w.host)) == 0 {
 		return false, nil
 	}

@@ -32,8 +32,8 @@ func (e *Engine) look(ctx context.Context, uid string) (time.Duration, error) {
 			return 0, c.hostGone(ctx)
 		}
 	}
-	if rec.Value.GetRemoval() != nil {
-		return e.remove(ctx, c)
+	if clears(rec.Value) {
+		return e.clear(ctx, c)
 	}
 	left := time.Until(rec.Value.GetResource().GetDeadlineTime().AsTime())
 	if left <= 0 {
@@ -88,6 +88,9 @@ func (e *Engine) drive(ctx context.Context, c *change) (time.Duration, error) {
 	if r.GetAttempt() > 1 {
 		r.Message += fmt.Sprintf(", attempt %d after: %s", r.GetAttempt(), s.GetError())
 	}
+	if p := planned(next); p.GetMoveMachine() != nil {
+		p.Epoch = epoch // to tell whether another rack had it after this one
+	}
 	tx := c.begin(next)
 	if host := hostOf(op); host != "" {
 		tx.IfRevision(store.Assignments.Key(host), epoch)
@@ -124,6 +127,9 @@ func (e *Engine) send(ctx context.Context, c *change, to link) (time.Duration, e
 func (e *Engine) step(c *change, rack string, epoch int64) (*rackv1.Step, error) {
 	step := proto.CloneOf(planned(c.op))
 	step.Id, step.Epoch = c.op.GetStepId(), epoch
+	if move := step.GetMoveMachine(); move != nil {
+		return step, e.address(c.view, rack, step.GetOperation(), move.GetDestination())
+	}
 	check := step.GetCheckHost()
 	if check == nil || len(c.op.GetEncryptedCredential()) == 0 {
 		return step, nil
@@ -132,14 +138,43 @@ func (e *Engine) step(c *change, rack string, epoch int64) (*rackv1.Step, error)
 	if err != nil {
 		return nil, fmt.Errorf("read the credential to check: %w", err)
 	}
-	r, ok := store.Racks.Get(c.view, rack)
+	check.SealedCredential, err = seal(c.view, rack, "check/"+step.GetOperation(), plain)
+	return step, err
+}
+
+// address completes where a machine is brought to: as the host is reached now,
+// with the credential sealed to the rack that does it (P8).
+func (e *Engine) address(v *store.View, rack, operation string, to *rackv1.MoveDestination) error {
+	host := idOf(to.GetVmHost())
+	spec, ok := store.VmHosts.Get(v, host)
+	r := spec.Value.GetResource()
+	if !ok || r.GetUid() != to.GetUid() {
+		return fmt.Errorf("address the destination: %s is not there any more", to.GetVmHost())
+	}
+	to.Type, to.Address, to.HostKey, to.Project, to.ClusterMember = r.GetType(), r.GetAddress(), r.GetHostKey(), r.GetProject(), r.GetClusterMember()
+	secret, ok := store.Secrets.Get(v, "vmHosts", host)
+	if !ok {
+		return nil // a local socket needs none
+	}
+	plain, err := e.cfg.Secrets.Decrypt(store.Secrets.Key("vmHosts", host), secret.Value.GetCiphertext())
+	if err != nil {
+		return fmt.Errorf("read the destination's credential: %w", err)
+	}
+	to.SealedCredential, err = seal(v, rack, "move/"+operation, plain)
+	return err
+}
+
+// seal encrypts a credential so that only the rack can read it.
+func seal(v *store.View, rack, data string, plain []byte) ([]byte, error) {
+	r, ok := store.Racks.Get(v, rack)
 	if !ok {
 		return nil, fmt.Errorf("seal the credential: rack %s is not enrolled", rack)
 	}
-	if check.SealedCredential, err = pki.Seal(r.Value.GetHpkePublicKey(), []byte("check/"+step.GetOperation()), plain); err != nil {
+	sealed, err := pki.Seal(r.Value.GetHpkePublicKey(), []byte(data), plain)
+	if err != nil {
 		return nil, fmt.Errorf("seal the credential: %w", err)
 	}
-	return step, nil
+	return sealed, nil
 }
 
 // rackOf is the rack that drives the operation, and the epoch to drive it with;
@@ -179,10 +214,13 @@ func hostUID(op *storev1.StoredOperation) string {
 	if r := op.GetRemoval(); r != nil {
 		return r.GetVmHostUid()
 	}
+	if d := op.GetDrain(); d != nil {
+		return d.GetVmHostUid()
+	}
 	if len(op.GetPlan()) == 0 {
 		return ""
 	}
-	return op.GetPlan()[0].GetVmHostUid()
+	return planned(op).GetVmHostUid()
 }
 
 // planned is the step under way without what changes from one sending to the

@@ -53,7 +53,7 @@ func (w *world) other() (name string) {
 
 func (w *world) begin(mode vmhostv1.RemoveMode) string {
 	w.t.Helper()
-	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log})
+	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Log: w.log})
 	op, err := e.Remove(w.t.Context(), "alice", &vmhostv1.RemoveVmHostRequest{Name: "vmHosts/h", Mode: mode})
 	if err != nil {
 		w.t.Fatal(err)
@@ -398,7 +398,7 @@ func TestTheResultOfManyMachinesFitsIntoARecord(t *testing.T) {
 		Name: "machines/left", Uid: "left", VmHost: "vmHosts/h", Operation: "operations/none",
 	}}, "left")
 	w.put(tx)
-	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Log: w.log})
+	e := New(Config{Store: w.store, Sender: w.rack, Turn: w.ledger, Places: w.ledger, Log: w.log})
 	rec, _ := store.Operations.Get(w.store.Cached(), uidOf(name))
 	c := &change{engine: e, view: w.store.Cached(), uid: uidOf(name), revision: rec.Revision, op: rec.Value}
 	if err := c.removed(t.Context(), nil); err != nil {

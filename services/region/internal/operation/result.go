@@ -67,16 +67,19 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 	if r.GetPhase() == compensating {
 		return c.undone(ctx, next)
 	}
-	compose := r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE
+	compose, last := r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_COMPOSE, int(next.GetStep()) >= len(next.GetPlan())
 	switch {
 	case compose && r.GetCancelRequested():
 		return c.compensate(ctx, next, cancelledByUser())
-	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_DELETE:
+	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_MOVE:
+		return c.moved(ctx, next)
+	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_DELETE && last:
 		c.op = next
 		return c.release(ctx, c.finished(succeeded, nil))
-	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_RELEASE:
+	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_RELEASE && last:
 		return c.released(ctx, next, res)
-	case int(next.GetStep()) < len(next.GetPlan()):
+	case !last:
+		r.VmHost = next.GetPlan()[next.GetStep()].GetVmHost() // another one for a machine that may be on two
 		tx := c.begin(next)
 		if compose {
 			c.machine(tx, func(m *vmhostv1.Machine) { m.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY })
@@ -84,10 +87,10 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 		return c.commit(ctx, tx)
 	}
 	c.op = next
-	last := c.finished(succeeded, nil)
+	end := c.finished(succeeded, nil)
 	if response := c.response(rack, res); response != nil {
 		var err error
-		if last.Resource.Response, err = packed(response); err != nil {
+		if end.Resource.Response, err = packed(response); err != nil {
 			return err
 		}
 	}
@@ -95,7 +98,7 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 	if compose || r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_ADOPT {
 		phase = vmhostv1.MachinePhase_MACHINE_PHASE_READY
 	}
-	return c.end(ctx, last, phase)
+	return c.end(ctx, end, phase)
 }
 
 // released ends a release: our metadata is off the machine. The response is the
@@ -183,6 +186,9 @@ func (c *change) failure(ctx context.Context, stepErr *rackv1.StepError) error {
 		s.Error = cause.GetReason()
 	}
 	verb := r.GetVerb()
+	if verb == vmhostv1.OperationVerb_OPERATION_VERB_MOVE {
+		return c.moveFailed(ctx, next, cause, stepErr.GetClass())
+	}
 	if passing(c.op, stepErr.GetClass()) {
 		return c.again(ctx, next)
 	}

@@ -17,6 +17,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
@@ -130,17 +131,35 @@ func (e *Engine) Delete(ctx context.Context, principal string, req *vmhostv1.Del
 			if err := checkEtag(m, req.GetEtag()); err != nil {
 				return err
 			}
-			return claim(v, tx, op, m, func(r *vmhostv1.Machine) error {
-				planDelete(v, op, r)
+			return claimRecord(v, tx, op, m, func(m *storev1.StoredMachine) error {
+				planDelete(v, op, m)
 				return nil
 			})
 		},
 	})
 }
 
-func planDelete(v *store.View, op *storev1.StoredOperation, r *vmhostv1.Machine) {
-	r.Phase = vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
-	addStep(op, "delete", deleteTimeout, &rackv1.Step{Action: &rackv1.Step_DeleteMachine{DeleteMachine: &rackv1.DeleteMachine{Machine: toDelete(v, r)}}})
+func planDelete(v *store.View, op *storev1.StoredOperation, m *storev1.StoredMachine) {
+	m.GetResource().Phase = vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
+	onEach(op, m, func(r *vmhostv1.Machine) {
+		addStep(op, "delete", deleteTimeout, &rackv1.Step{Action: &rackv1.Step_DeleteMachine{DeleteMachine: &rackv1.DeleteMachine{Machine: toDelete(v, r)}}})
+	})
+}
+
+// onEach plans what is done to a machine wherever it can be: a move of it may have
+// ended without it being known where it is. Its destination comes first, so that
+// the operation ends on the host that the record names.
+func onEach(op *storev1.StoredOperation, m *storev1.StoredMachine, plan func(r *vmhostv1.Machine)) {
+	r := m.GetResource()
+	if to := m.GetMove(); to != nil {
+		there := proto.CloneOf(to.GetMoved())
+		there.Operation, there.Phase = r.GetOperation(), r.GetPhase()
+		op.Resource.VmHost = there.GetVmHost()
+		plan(there)
+		op.Resource.VmHost = r.GetVmHost()
+	}
+	plan(r)
+	op.Resource.VmHost = op.GetPlan()[0].GetVmHost()
 }
 
 // Query begins to ask the hypervisor whether a machine runs, one of ours or not.
@@ -184,8 +203,19 @@ func (e *Engine) Refresh(ctx context.Context, principal string, req *vmhostv1.Re
 }
 
 // claim makes the operation the one that works on a machine of ours. set
-// decides on the machine's record and adds the steps.
+// decides on the machine's record and adds the steps. A machine is refused of
+// which it is not known where it is: started where it was it could run twice (P3).
 func claim(v *store.View, tx *store.Txn, op *storev1.StoredOperation, m store.Record[*storev1.StoredMachine], set func(r *vmhostv1.Machine) error) error {
+	return claimRecord(v, tx, op, m, func(next *storev1.StoredMachine) error {
+		if next.GetMove() != nil {
+			return moveOpen(next)
+		}
+		return set(next.GetResource())
+	})
+}
+
+// claimRecord is claim for what can deal with a machine that may be on two hosts.
+func claimRecord(v *store.View, tx *store.Txn, op *storev1.StoredOperation, m store.Record[*storev1.StoredMachine], set func(m *storev1.StoredMachine) error) error {
 	r := m.Value.GetResource()
 	if err := notBusy(v, r); err != nil {
 		return err
@@ -194,15 +224,20 @@ func claim(v *store.View, tx *store.Txn, op *storev1.StoredOperation, m store.Re
 	op.Resource.Target, op.Resource.VmHost = r.GetName(), r.GetVmHost()
 	next := proto.CloneOf(m.Value)
 	next.Resource.Operation, next.Resource.UpdateTime = op.GetResource().GetName(), op.GetResource().GetCreateTime()
-	if err := set(next.GetResource()); err != nil {
+	if err := set(next); err != nil {
 		return err
 	}
 	tx.IfRevision(store.Machines.Key(r.GetUid()), m.Revision)
 	store.Put(tx, store.Machines, next, r.GetUid())
-	return onHost(v, tx, op, strings.TrimPrefix(r.GetVmHost(), "vmHosts/"))
+	for _, host := range ledger.HostsOf(m.Value) {
+		if err := onHost(v, tx, op, host); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// onHost binds the operation's steps to the host that has the id now.
+// onHost binds the operation's steps on a host to the one that has the id now.
 func onHost(v *store.View, tx *store.Txn, op *storev1.StoredOperation, host string) error {
 	h, ok := store.VmHosts.Get(v, host)
 	if !ok {
@@ -210,7 +245,9 @@ func onHost(v *store.View, tx *store.Txn, op *storev1.StoredOperation, host stri
 	}
 	tx.IfPresent(store.VmHosts.Key(host))
 	for _, s := range op.GetPlan() {
-		s.VmHostUid = h.Value.GetResource().GetUid()
+		if s.GetVmHost() == h.Value.GetResource().GetName() {
+			s.VmHostUid = h.Value.GetResource().GetUid()
+		}
 	}
 	return nil
 }

@@ -139,3 +139,21 @@ func TestAConsoleIsAskedOfItsRackWhoeverHoldsTheSession(t *testing.T) {
 		return nil
 	})
 }
+
+// A machine that was moved is seen at its destination, whatever host the step was
+// for.
+func TestTheResultOfAMoveTellsOfTheDestination(t *testing.T) {
+	op := &storev1.StoredOperation{
+		Resource: &vmhostv1.Operation{VmHost: "vmHosts/a"},
+		Plan: []*rackv1.Step{{Action: &rackv1.Step_MoveMachine{MoveMachine: &rackv1.MoveMachine{
+			Destination: &rackv1.MoveDestination{VmHost: "vmHosts/b"},
+		}}}},
+	}
+	if got := observedOn(op); got != "vmHosts/b" {
+		t.Errorf("it is recorded on %s", got)
+	}
+	op.Plan[0].Action = &rackv1.Step_DeleteMachine{}
+	if got := observedOn(op); got != "vmHosts/a" {
+		t.Errorf("another step is recorded on %s", got)
+	}
+}

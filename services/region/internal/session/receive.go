@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/inventory"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -124,7 +125,7 @@ func (ss *session) result(ctx context.Context, res *rackv1.StepResult) error {
 		if res.GetMachine() != nil {
 			uid, _, _ := strings.Cut(res.GetId(), "/")
 			if op, ok := store.Operations.Get(ss.server.store.Cached(), uid); ok && op.Value.GetResource().GetVmHost() != "" {
-				if err := ss.server.cfg.Inventory.Observe(ctx, ss.rack, op.Value.GetResource().GetVmHost(), res.GetMachine()); err != nil {
+				if err := ss.server.cfg.Inventory.Observe(ctx, ss.rack, observedOn(op.Value), res.GetMachine()); err != nil {
 					return err
 				}
 			}
@@ -136,6 +137,17 @@ func (ss *session) result(ctx context.Context, res *rackv1.StepResult) error {
 	}
 	ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_StepResultAck{StepResultAck: &rackv1.StepResultAck{Id: res.GetId()}}})
 	return nil
+}
+
+// observedOn is the host that the result of the operation's step tells of: a
+// machine that was moved is seen at its destination.
+func observedOn(op *storev1.StoredOperation) string {
+	if i := int(op.GetStep()); i < len(op.GetPlan()) {
+		if to := op.GetPlan()[i].GetMoveMachine().GetDestination(); to != nil {
+			return to.GetVmHost()
+		}
+	}
+	return op.GetResource().GetVmHost()
 }
 
 // persist tries a write a few times: a store that changes its leader is back in

@@ -22,6 +22,10 @@ const (
 	conditionChanged = "Changed"
 	// conditionReadable: the hypervisor could not tell all of it.
 	conditionReadable = "Readable"
+	// conditionMoving: it is being brought to another host.
+	conditionMoving = "Moving"
+	// conditionMoveOpen: a move of it ended, and it is not known where it is.
+	conditionMoveOpen = "MoveOpen"
 )
 
 // Machine is a machine of ours as the API shows it: every decision made,
@@ -46,11 +50,18 @@ func shown(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachine]
 	spec := host.Value.GetResource()
 	m.Zone = spec.GetZone()
 	seen, isSeen := store.Seen.Get(v, hostID, Domain(m))
+	to := r.Value.GetMove()
+	if to != nil {
+		if !isSeen {
+			seen, isSeen = store.Seen.Get(v, to.GetVmHost(), Domain(m)) // it is there by now
+		}
+		m.Conditions = append(m.Conditions, moving(v, m, to))
+	}
 	if isSeen {
 		o := seen.Value.GetObservation()
 		observe(m, o)
 		unreadable(m, o)
-		if changed := Changed(m, o); len(changed) > 0 {
+		if changed := Changed(m, o); len(changed) > 0 && to == nil {
 			m.Conditions = append(m.Conditions, &vmhostv1.Condition{
 				Type: conditionChanged, Status: true, Message: "changed outside of vmhost: " + strings.Join(changed, "; "),
 				Hint: "change it back on the hypervisor; what vmhost decided, and the capacity it holds, stays as it was, and what it takes beyond that counts as foreign use of its host",
@@ -58,7 +69,26 @@ func shown(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredMachine]
 		}
 	}
 	judge(m, v, fresh, spec, seen.Value)
+	if to != nil && !isSeen {
+		// Between two hosts: neither may show it for a moment.
+		m.Conditions = slices.DeleteFunc(m.GetConditions(), func(c *vmhostv1.Condition) bool { return c.GetType() == conditionMissing })
+	}
 	return m
+}
+
+// moving is the condition of a machine that holds room on two hosts.
+func moving(v *store.View, m *vmhostv1.Machine, to *storev1.StoredMove) *vmhostv1.Condition {
+	name := "vmHosts/" + to.GetVmHost()
+	if op, ok := store.Operations.Get(v, id(m.GetOperation())); ok && op.Value.GetResource().GetEndTime() == nil {
+		return &vmhostv1.Condition{
+			Type: conditionMoving, Status: true, Message: "it is being moved to " + name + ", and holds room on both hosts (" + m.GetOperation() + ")",
+		}
+	}
+	return &vmhostv1.Condition{
+		Type: conditionMoveOpen, Status: true, Reason: vmhostv1.ErrorReason_WRONG_STATE.String(),
+		Message: "a move to " + name + " ended without it being known whether the machine is there or on " + m.GetVmHost() + "; it holds room on both",
+		Hint:    "move it again, which goes on from there: `vmhostctl machine move " + m.GetHostname() + "`; or delete it, which cleans up both",
+	}
 }
 
 // observe takes over what only the host knows.

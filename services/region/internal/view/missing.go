@@ -16,7 +16,7 @@ func CountMissing(v *store.View) int {
 	for _, r := range store.Machines.All(v) {
 		m := r.Value.GetResource()
 		host := id(m.GetVmHost())
-		if m.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY || !reached[host] {
+		if m.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY || !reached[host] || r.Value.GetMove() != nil { // what is moved may be on either host
 			continue
 		}
 		if _, seen := store.Seen.Get(v, host, Domain(m)); !seen {

@@ -14,8 +14,9 @@ import (
 )
 
 // Ours is the record of a machine that was seen on a host: the one that is on
-// that host and has the hypervisor's uuid of it. What has none is of others,
-// whatever metadata it carries: a clone of one of our machines carries ours.
+// that host, or is being moved there, and has the hypervisor's uuid of it. What
+// has none is of others, whatever metadata it carries: a clone of one of our
+// machines carries ours.
 func Ours(v *store.View, host *vmhostv1.VmHost, o *rackv1.MachineObservation) (store.Record[*storev1.StoredMachine], bool) {
 	// Where its record can be: composed machines have one uid everywhere, adopted
 	// ones the uid that they were discovered with, unless they moved since.
@@ -27,11 +28,17 @@ func Ours(v *store.View, host *vmhostv1.VmHost, o *rackv1.MachineObservation) (s
 			continue
 		}
 		m, ok := store.Machines.Get(v, uid)
-		if r := m.Value.GetResource(); ok && r.GetVmHost() == host.GetName() && Domain(r) == o.GetUuid() {
+		if r := m.Value.GetResource(); ok && (r.GetVmHost() == host.GetName() || goesTo(m.Value, host)) && Domain(r) == o.GetUuid() {
 			return m, true
 		}
 	}
 	return store.Record[*storev1.StoredMachine]{}, false
+}
+
+// goesTo says whether a machine is being moved to a host.
+func goesTo(m *storev1.StoredMachine, host *vmhostv1.VmHost) bool {
+	to := m.GetMove()
+	return to != nil && to.GetVmHost() == id(host.GetName()) && to.GetVmHostUid() == host.GetUid()
 }
 
 // Domain is the hypervisor's uuid of a machine of ours.

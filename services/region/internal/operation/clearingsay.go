@@ -9,13 +9,14 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
-// describe says how far the removal is, with so many machines more under way, and
+// describe says how far it is, with so many machines more under way, and
 // what it waits for.
-func (w *removal) describe(v *store.View, r *vmhostv1.Operation, more int) {
+func (w *clearing) describe(v *store.View, r *vmhostv1.Operation, more int) {
 	all := w.ended + len(w.active) + len(w.todo) + more
 	r.Phase = running
 	r.Message = fmt.Sprintf("%d of %d machines ended, %d under way", w.ended, all, len(w.active)+more)
@@ -28,10 +29,10 @@ func (w *removal) describe(v *store.View, r *vmhostv1.Operation, more int) {
 	}
 }
 
-// waitsFor is what holds the removal up, empty when nothing does: the host, one
-// of its machines that could not be removed at the first try, or one that
+// waitsFor is what holds it up, empty when nothing does: the host, one
+// of its machines that did not go at the first try, or one that
 // somebody else works on.
-func (w *removal) waitsFor(v *store.View, r *vmhostv1.Operation) string {
+func (w *clearing) waitsFor(v *store.View, r *vmhostv1.Operation) string {
 	if len(w.todo) > 0 && !r.GetCancelRequested() && !seenReady(v, w.host) {
 		return "waiting for vmHosts/" + w.host + " to be reached"
 	}
@@ -56,6 +57,10 @@ func (w *removal) waitsFor(v *store.View, r *vmhostv1.Operation) string {
 		if busy := m.Value.GetResource().GetOperation(); busy != "" {
 			return "waiting for " + hostnameOf(v, w.todo[0]) + ", on which " + busy + " works"
 		}
+	case len(w.active)+len(w.todo) == 0 && !r.GetCancelRequested():
+		if uid := arriving(v, w.host); uid != "" {
+			return "waiting for " + hostnameOf(v, uid) + ", which is being moved to vmHosts/" + w.host
+		}
 	}
 	return ""
 }
@@ -68,8 +73,8 @@ func hostnameOf(v *store.View, uid string) string {
 	return "machines/" + uid
 }
 
-// say records how far the removal is, if that is not what was said last.
-func (c *change) say(ctx context.Context, w *removal) error {
+// say records how far it is, if that is not what was said last.
+func (c *change) say(ctx context.Context, w *clearing) error {
 	next := proto.CloneOf(c.op)
 	w.describe(c.engine.store.Cached(), next.GetResource(), 0)
 	if proto.Equal(next, c.op) {
@@ -83,10 +88,16 @@ func (c *change) say(ctx context.Context, w *removal) error {
 }
 
 // cancelAll asks the operations on single machines to end: those that wait for
-// another try do so at once, those whose step is with a rack when that ends.
-func (e *Engine) cancelAll(ctx context.Context, w *removal) error {
+// another try do so at once, those whose step is with a rack when that ends. A
+// move goes on once a rack had it: ended early it would leave its machine where
+// nobody knows.
+func (e *Engine) cancelAll(ctx context.Context, op *storev1.StoredOperation, w *clearing) error {
 	var all error
 	for _, uid := range slices.Sorted(maps.Keys(w.active)) {
+		child, _ := store.Operations.Get(e.store.Cached(), uid)
+		if op.GetDrain() != nil && (child.Value.GetStepId() != "" || child.Value.GetCause() != nil) {
+			continue
+		}
 		if _, err := e.Cancel(ctx, "operations/"+uid); err != nil {
 			all = errors.Join(all, fmt.Errorf("cancel operations/%s: %w", uid, err))
 		}
