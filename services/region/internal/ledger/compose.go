@@ -241,7 +241,7 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 			p.finish(before, err)
 			continue
 		}
-		if err := p.chooseMACs(v, &l.index); err != nil {
+		if err := p.chooseMACs(v, &l.index, taken.macs); err != nil {
 			d.refused = append(d.refused, refusal{p, err, len(d.placed)})
 			continue
 		}

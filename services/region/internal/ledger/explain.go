@@ -26,7 +26,7 @@ func (l *Ledger) Plan(ctx context.Context, req *vmhostv1.ComposeMachineRequest) 
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if err := w.chooseMACs(v, &l.index); err != nil {
+	if err := w.chooseMACs(v, &l.index, nil); err != nil {
 		return nil, err
 	}
 	out := &vmhostv1.ComposePlan{}

@@ -244,11 +244,11 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 		if err := l.resolve(v, w); err != nil {
 			return nil, below(field, err)
 		}
-		if err := w.chooseMACs(v, &l.index); err != nil {
+		if err := w.chooseMACs(v, &l.index, d.taken.macs); err != nil {
 			return nil, below(field, err)
 		}
 		if d.taken.hasMAC(w.macs) {
-			return nil, store.ErrConflict // two drew the same; decided again
+			return nil, store.ErrConflict // one that the request names; decided again
 		}
 		hostname, err := names(w)
 		if err != nil {

@@ -364,3 +364,28 @@ func TestNoZoneGetsMoreOfAGroupThanItMayFromTwoRegions(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Of a thousand machines two draw the same MAC in one call of thirty. The later
+// one draws again.
+func TestAMACThatTheSameDecisionTakesIsDrawnAgain(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	v, err := s.View(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := small()
+	req.Interfaces = []*vmhostv1.InterfaceRequest{{}, {}}
+	w, err := newWant("alice", req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const drawn = "52:54:00:00:00:01"
+	w.macs = []string{drawn, drawn}
+	if err := w.chooseMACs(v, &l.index, map[string]bool{drawn: true}); err != nil {
+		t.Fatal(err)
+	}
+	if w.macs[0] == drawn || w.macs[1] == drawn || w.macs[0] == w.macs[1] {
+		t.Errorf("the machine has %v", w.macs)
+	}
+}

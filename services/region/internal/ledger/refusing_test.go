@@ -56,6 +56,11 @@ func TestAHostThatRefusedIsAvoidedByAPolicyThatSaysSo(t *testing.T) {
 		store.Put(tx, store.Operations, next, uid)
 		commit(t, s, tx)
 	}
+	eventually(t, func() bool { // only what happens while the ledger follows the store is counted
+		l.index.mu.Lock()
+		defer l.index.mu.Unlock()
+		return l.index.applied > 0
+	})
 	fails(vmhostv1.OperationPhase_OPERATION_PHASE_COMPENSATING, func(op *vmhostv1.Operation) { op.CancelRequested = true })
 	fails(vmhostv1.OperationPhase_OPERATION_PHASE_SUCCEEDED, func(*vmhostv1.Operation) {})
 	fails(vmhostv1.OperationPhase_OPERATION_PHASE_FAILED, func(op *vmhostv1.Operation) { op.Verb = vmhostv1.OperationVerb_OPERATION_VERB_START })

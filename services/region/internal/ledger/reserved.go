@@ -162,11 +162,11 @@ func (l *Ledger) decideReserved(v *store.View, r *reserved) (*reservedDecision, 
 		return nil, nil, err
 	}
 	for i, w := range m.wants {
-		if err := w.chooseMACs(v, &l.index); err != nil {
+		if err := w.chooseMACs(v, &l.index, d.taken.macs); err != nil {
 			return nil, nil, below(field, err)
 		}
 		if d.taken.hasMAC(w.macs) {
-			return nil, nil, store.ErrConflict // two drew the same; decided again
+			return nil, nil, store.ErrConflict // one that the request names; decided again
 		}
 		hostname, err := names(w)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,34 +119,38 @@ func idOf(field, collection, name string) (string, error) {
 	return id, nil
 }
 
-// chooseMACs fills in the MACs that the request left open, and refuses one it
-// names that another machine has.
-func (w *want) chooseMACs(v *store.View, x *index) error {
+// chooseMACs fills in the MACs that the request left open, others than those that
+// the decision takes already, and refuses one it names that another machine has.
+func (w *want) chooseMACs(v *store.View, x *index, taken map[string]bool) error {
 	for i, n := range w.req.GetInterfaces() {
-		switch owner := x.macOwner(v, w.macs[i]); {
-		case w.macs[i] != "" && owner == "":
-		case n.GetMac() == "": // none yet, or somebody else has drawn it since
-			chosen, err := newMAC(v, x)
+		drawn := n.GetMac() == ""
+		free := func(mac string) bool {
+			return x.macOwner(v, mac) == "" && (!drawn || !taken[mac] && !slices.Contains(w.macs[:i], mac))
+		}
+		switch {
+		case w.macs[i] != "" && free(w.macs[i]):
+		case drawn: // none yet, or somebody else has drawn it since
+			chosen, err := newMAC(free)
 			if err != nil {
 				return err
 			}
 			w.macs[i] = chosen
 		default:
-			field := fmt.Sprintf("interfaces[%d].mac", i)
+			field, owner := fmt.Sprintf("interfaces[%d].mac", i), x.macOwner(v, w.macs[i])
 			return apierror.InvalidField(field, "is that of another machine, %s", strings.TrimPrefix(owner, store.Root))
 		}
 	}
 	return nil
 }
 
-// newMAC is one of QEMU's range that nobody has.
-func newMAC(v *store.View, x *index) (string, error) {
+// newMAC is one of QEMU's range that is free.
+func newMAC(free func(string) bool) (string, error) {
 	const tries = 100
 	for range tries {
 		var b [3]byte
 		_, _ = rand.Read(b[:]) // never fails
 		mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", b[0], b[1], b[2])
-		if x.macOwner(v, mac) == "" {
+		if free(mac) {
 			return mac, nil
 		}
 	}
