@@ -28,6 +28,13 @@ type migration struct {
 	cookie   []byte
 }
 
+// handover is what a step of the protocol gives to the next.
+type handover struct {
+	cookie []byte
+	xml    string       // of the domain, from the beginning
+	uri    lv.OptString // where the destination listens, from the preparation
+}
+
 // live moves a running domain with its memory and disks.
 func (m *move) live(ctx context.Context, here *seen, p *plan) error {
 	if p.notLive != nil {
@@ -131,25 +138,25 @@ func (g *migration) run(ctx context.Context) error {
 		defer stop()
 		*end.conn = c
 	}
-	var xml string
-	err := do(ctx, g.from, "begin the migration", slow, func(a api) (err error) {
-		g.cookie, xml, err = a.DomainMigrateBegin3Params(g.m.dom, g.params, g.flags)
-		return err
+	begun, err := call(ctx, g.from, "begin the migration", slow, func(a api) (out handover, err error) {
+		out.cookie, out.xml, err = a.DomainMigrateBegin3Params(g.m.dom, g.params, g.flags)
+		return out, err
 	})
 	if err != nil {
 		return err
 	}
-	g.set(lv.MigrateParamDestXML, xml)
-	var at lv.OptString
-	err = do(ctx, g.to, "prepare the destination for the migration", slow, func(a api) (err error) {
-		g.cookie, at, err = a.DomainMigratePrepare3Params(g.params, g.cookie, g.flags)
-		return err
+	g.cookie = begun.cookie
+	g.set(lv.MigrateParamDestXML, begun.xml)
+	prepared, err := call(ctx, g.to, "prepare the destination for the migration", slow, func(a api) (out handover, err error) {
+		out.cookie, out.uri, err = a.DomainMigratePrepare3Params(g.params, begun.cookie, g.flags)
+		return out, err
 	})
 	if err != nil {
 		return g.cancel(ctx, err)
 	}
-	if len(at) > 0 {
-		g.set(lv.MigrateParamURI, at[0])
+	g.cookie = prepared.cookie
+	if len(prepared.uri) > 0 {
+		g.set(lv.MigrateParamURI, prepared.uri[0])
 	}
 	g.set(lv.MigrateParamDestName, g.m.dom.Name)
 	failed := g.perform(ctx)
@@ -157,10 +164,12 @@ func (g *migration) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
 	defer cancel()
 	g.m.started = failed == nil
-	err = do(ctx, g.to, "finish the migration", slow, func(a api) (err error) {
-		_, g.cookie, err = a.DomainMigrateFinish3Params(g.params, g.cookie, g.flags, truth(failed != nil))
-		return err
+	params, cookie := g.params, g.cookie
+	finished, err := call(ctx, g.to, "finish the migration", slow, func(a api) (out []byte, err error) {
+		_, out, err = a.DomainMigrateFinish3Params(params, cookie, g.flags, truth(failed != nil))
+		return out, err
 	})
+	g.cookie = finished
 	switch {
 	case failed != nil:
 		return g.cancel(ctx, failed)
@@ -177,20 +186,24 @@ func (g *migration) run(ctx context.Context) error {
 // perform sends memory and disks, until it is done or ctx ends.
 func (g *migration) perform(ctx context.Context) error {
 	const op = "migrate the domain"
-	done := make(chan error, 1)
-	var out []byte
+	type result struct {
+		cookie []byte
+		err    error
+	}
+	done := make(chan result, 1)
+	params, cookie := g.params, g.cookie
 	calling, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	go func() { // ends with the call, which the abort or the end of the connection ends
-		done <- do(calling, g.from, op, slow, func(a api) (err error) {
-			out, err = a.DomainMigratePerform3Params(g.m.dom, nil, g.params, g.cookie, lv.DomainMigrateFlags(g.flags))
-			return err
+		out, err := call(calling, g.from, op, slow, func(a api) ([]byte, error) {
+			return a.DomainMigratePerform3Params(g.m.dom, nil, params, cookie, lv.DomainMigrateFlags(g.flags))
 		})
+		done <- result{out, err}
 	}()
 	select {
-	case err := <-done:
-		g.cookie = out
-		return err
+	case r := <-done:
+		g.cookie = r.cookie
+		return r.err
 	case <-ctx.Done():
 	}
 	late := &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: op, Err: context.Cause(ctx), Hint: "the machine changes its memory faster than the network between the hosts takes it: move it when it is quieter, or offline"}
@@ -198,9 +211,9 @@ func (g *migration) perform(ctx context.Context) error {
 	defer cancel()
 	abort := do(aborting, g.m.from.conn, "abort the migration", fast, func(a api) error { return a.DomainAbortJob(g.m.dom) })
 	select {
-	case err := <-done:
-		if err == nil {
-			g.cookie = out // it was done just then
+	case r := <-done:
+		if r.err == nil {
+			g.cookie = r.cookie // it was done just then
 			return nil
 		}
 	case <-aborting.Done():

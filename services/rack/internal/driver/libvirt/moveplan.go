@@ -146,14 +146,14 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 	}
 	out.volume = *v
 	for _, flags := range []lv.StorageVolInfoFlags{lv.StorageVolUseAllocation, lv.StorageVolGetPhysical} {
-		err := do(ctx, m.from.conn, "read volume "+name, fast, func(a api) error {
-			_, capacity, bytes, err := a.StorageVolGetInfoFlags(out.volume, uint32(flags))
-			out.size, out.bytes = capacity, bytes
-			return err
+		sizes, err := call(ctx, m.from.conn, "read volume "+name, fast, func(a api) ([2]uint64, error) {
+			_, capacity, bytes, err := a.StorageVolGetInfoFlags(*v, uint32(flags))
+			return [2]uint64{capacity, bytes}, err
 		})
 		if err != nil {
 			return out, err
 		}
+		out.size, out.bytes = sizes[0], sizes[1]
 	}
 	if k := kindOf(out.to.kind); !k.thin && out.to.available < out.size || k.thin && out.to.available < qcow2Room {
 		return out, &hypervisor.Error{
