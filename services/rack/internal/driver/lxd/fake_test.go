@@ -174,13 +174,15 @@ func (f *fakeLXD) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fakeLXD) listen(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock() // whoever has its answer is in events, and is not missed by a drop
 	ws, err := (&websocket.Upgrader{}).Upgrade(w, r, nil)
+	if err == nil {
+		f.events = append(f.events, ws)
+	}
+	f.mu.Unlock()
 	if err != nil {
 		return
 	}
-	f.mu.Lock()
-	f.events = append(f.events, ws)
-	f.mu.Unlock()
 	for {
 		// Reading is what answers pings.
 		if _, _, err := ws.ReadMessage(); err != nil {

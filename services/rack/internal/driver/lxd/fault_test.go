@@ -187,7 +187,11 @@ func TestLossOfTheEventsIsTheLossOfTheDriver(t *testing.T) {
 	f := newFakeLXD(t)
 	d := f.open(t, Config{})
 	f.drop()
-	<-d.conn.dead
+	select {
+	case <-d.conn.dead:
+	case <-timeout(t, 20*time.Second).Done():
+		t.Fatal("the driver lives on without events")
+	}
 	_, err := d.Machines(timeout(t, 5*time.Second))
 	wantClass(t, err, hypervisor.ErrUnreachable)
 }
