@@ -449,8 +449,8 @@ func TestAnotherEpochHasTheStepSentAgainWithIt_P7(t *testing.T) {
 	tx := store.NewTxn()
 	store.Put(tx, store.Assignments, &storev1.StoredAssignment{Rack: "r1", VmHostUid: "uid-h"}, "h") // a new revision
 	w.put(tx)
-	w.eventually("sent again", func() bool { return len(w.rack.sent("create")) >= 2 })
-	steps := w.rack.sent("create")
+	w.eventually("sent again", func() bool { return len(w.rack.sendings("create")) >= 2 })
+	steps := w.rack.sendings("create")
 	if steps[0].GetId() != steps[1].GetId() || steps[0].GetEpoch() >= steps[1].GetEpoch() {
 		t.Errorf("sent %s with epoch %d, then %s with %d", steps[0].GetId(), steps[0].GetEpoch(), steps[1].GetId(), steps[1].GetEpoch())
 	}

@@ -482,7 +482,22 @@ func (r *fakeRack) reportAgain() {
 	}
 }
 
+// sent are the steps of a verb that the rack was given, each once: one whose result
+// is late is sent again, and a rack knows it by its id.
 func (r *fakeRack) sent(verb string) []*rackv1.Step {
+	var out []*rackv1.Step
+	seen := map[string]bool{}
+	for _, s := range r.sendings(verb) {
+		if !seen[s.GetId()] {
+			seen[s.GetId()] = true
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// sendings are the steps of a verb as often as they were sent.
+func (r *fakeRack) sendings(verb string) []*rackv1.Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*rackv1.Step

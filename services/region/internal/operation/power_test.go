@@ -239,12 +239,8 @@ func TestABatchHasAResultPerMachineAndCanBeRepeated_P2(t *testing.T) {
 			t.Errorf("%s repeated: %s, first %s (P2)", r.GetName(), r.GetOperation().GetName(), res.GetResults()[i].GetOperation().GetName())
 		}
 	}
-	starts := map[string]bool{} // a step may be sent twice: the rack knows it by its id
-	for _, s := range w.rack.sent("start") {
-		starts[s.GetId()] = true
-	}
-	if len(starts) != len(names) {
-		t.Errorf("%d starts of %d machines (P2)", len(starts), len(names))
+	if got := len(w.rack.sent("start")); got != len(names) {
+		t.Errorf("%d starts of %d machines (P2)", got, len(names))
 	}
 	other := proto.CloneOf(req)
 	other.Verb = stop
