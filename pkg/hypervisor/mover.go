@@ -12,7 +12,7 @@ import (
 // Mover is a driver that can bring machines of ours to another hypervisor.
 type Mover interface {
 	// Move brings a machine from this hypervisor to another of its kind, which the
-	// caller has opened, and answers how it is there. It looks at both, acts, and
+	// caller has opened, and answers how it is there and how it got there. It looks at both, acts, and
 	// looks again (see MoveStateOf), so that it goes on where a broken one stopped.
 	//
 	// The disks' copies are verified, and the source is removed last, when the
@@ -30,7 +30,18 @@ type Mover interface {
 	//
 	// The operation is noted on what is stopped for it, so that a repeated call
 	// knows that it ran.
-	Move(ctx context.Context, to Driver, move *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error)
+	Move(ctx context.Context, to Driver, move *rackv1.MoveMachine, operation string) (*Moved, error)
+}
+
+// Moved is what a move came to.
+type Moved struct {
+	// Machine is the machine as it is on the destination.
+	Machine *rackv1.MachineObservation
+	// How it was moved; not known when it was found there already.
+	How rackv1.MoveHow
+	// NotLive is why it was stopped though it ran and was to be moved live, for
+	// people; empty when it was not.
+	NotLive string
 }
 
 // MoveState is how far a move has come, by what is seen on both hypervisors.

@@ -22,13 +22,14 @@ type move struct {
 	what      *rackv1.MoveMachine
 	operation string
 	ref       hypervisor.Ref
+	moved     hypervisor.Moved
 }
 
 // Move brings a machine to another fake host. Its parts can go wrong one by one:
 // Move on the source before anything is done, Receive on the destination while it
 // is copied there, Vacate on the source when it is removed. HalfMade is the death
 // of the process in the middle: nothing is undone.
-func (d *driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
+func (d *driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.MoveMachine, operation string) (*hypervisor.Moved, error) {
 	other, ok := to.(*driver)
 	if !ok {
 		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opMove, Err: errors.New("the destination is no fake host")}
@@ -52,7 +53,7 @@ func (d *driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.Mo
 	return out, err
 }
 
-func (m *move) run(ctx context.Context, dies bool) (*rackv1.MachineObservation, error) {
+func (m *move) run(ctx context.Context, dies bool) (*hypervisor.Moved, error) {
 	here, there, err := m.look(ctx)
 	if err != nil {
 		return nil, err
@@ -70,7 +71,11 @@ func (m *move) run(ctx context.Context, dies bool) (*rackv1.MachineObservation, 
 	if err := m.vacate(ctx); err != nil {
 		return nil, err
 	}
-	return m.to.Machine(ctx, m.ref.Domain())
+	m.moved.Machine, err = m.to.Machine(ctx, m.ref.Domain())
+	if err != nil {
+		return nil, err
+	}
+	return &m.moved, nil
 }
 
 // look reads both halves; nil is what is not there.
@@ -94,8 +99,16 @@ func (m *move) bring(ctx context.Context, was *rackv1.MachineObservation, dies b
 	if starts {
 		before = on
 	}
+	m.moved.How = rackv1.MoveHow_MOVE_HOW_LIVE
+	if power == off {
+		m.moved.How = rackv1.MoveHow_MOVE_HOW_OFFLINE
+	}
 	switch why := m.notLive(was); {
 	case power != off && why != "":
+		m.moved.How = rackv1.MoveHow_MOVE_HOW_OFFLINE
+		if m.what.GetLive() {
+			m.moved.NotLive = why
+		}
 		if err := hypervisor.StoppedForMove(m.what, why); err != nil {
 			return err
 		}

@@ -131,7 +131,18 @@ func (s *moving) moveOf(t *testing.T, m *vmhostv1.Machine) *rackv1.MoveMachine {
 
 func (s *moving) move(t *testing.T, mover hypervisor.Mover, to hypervisor.Driver, move *rackv1.MoveMachine) (*rackv1.MachineObservation, error) {
 	t.Helper()
-	return mover.Move(s.from.ctx(t), to, move, "operations/move")
+	done, err := s.how(t, mover, to, move)
+	return done.Machine, err
+}
+
+// how is move with how it was done.
+func (s *moving) how(t *testing.T, mover hypervisor.Mover, to hypervisor.Driver, move *rackv1.MoveMachine) (hypervisor.Moved, error) {
+	t.Helper()
+	done, err := mover.Move(s.from.ctx(t), to, move, "operations/move")
+	if err != nil {
+		return hypervisor.Moved{}, err
+	}
+	return *done, nil
 }
 
 // moved fails the test unless the machine is on the destination as it was on the
@@ -202,12 +213,16 @@ func (s *moving) off(t *testing.T) {
 	if !was.GetAutostart() {
 		t.Error("the machine does not start with its host, so that this proves less")
 	}
-	for range 2 { // moved already is done
-		got, err := s.move(t, mover, to, move)
+	for i := range 2 { // moved already is done
+		got, err := s.how(t, mover, to, move)
 		if err != nil {
 			t.Fatalf("move: %v", err)
 		}
-		s.moved(t, from, to, was, move, got, off)
+		want := [...]rackv1.MoveHow{rackv1.MoveHow_MOVE_HOW_OFFLINE, rackv1.MoveHow_MOVE_HOW_UNSPECIFIED}[i]
+		if got.How != want || got.NotLive != "" {
+			t.Errorf("it was moved %v (%q), want %v", got.How, got.NotLive, want)
+		}
+		s.moved(t, from, to, was, move, got.Machine, off)
 	}
 }
 
@@ -221,11 +236,14 @@ func (s *moving) offline(t *testing.T) {
 	classed(t, err, hypervisor.ErrRefused)
 	s.unchanged(t, from, to, was, move)
 	move.AllowOffline = true
-	got, err := s.move(t, mover, to, move)
+	got, err := s.how(t, mover, to, move)
 	if err != nil {
 		t.Fatalf("move: %v", err)
 	}
-	s.moved(t, from, to, was, move, got, on)
+	if got.How != rackv1.MoveHow_MOVE_HOW_OFFLINE || got.NotLive != "" { // live was not asked for
+		t.Errorf("it was moved %v (%q)", got.How, got.NotLive)
+	}
+	s.moved(t, from, to, was, move, got.Machine, on)
 }
 
 func (s *moving) live(t *testing.T) {
@@ -241,11 +259,14 @@ func (s *moving) live(t *testing.T) {
 	w.await(t, s.Guest().Answer, s.Guest().Type)
 	w.close()
 	was := s.read(t, from, move)
-	got, err := s.move(t, mover, to, move)
+	got, err := s.how(t, mover, to, move)
 	if err != nil {
 		t.Fatalf("move: %v", err)
 	}
-	s.moved(t, from, to, was, move, got, on)
+	if got.How != rackv1.MoveHow_MOVE_HOW_LIVE || got.NotLive != "" {
+		t.Errorf("it was moved %v (%q)", got.How, got.NotLive)
+	}
+	s.moved(t, from, to, was, move, got.Machine, on)
 	w = s.to.watch(t, to.(hypervisor.Consoler), uid, false)
 	w.await(t, s.Guest().Answer, s.Guest().Type)
 	w.close()

@@ -562,18 +562,26 @@ type WhatIfResponse struct {
 	// Machines of lost hosts that have a place elsewhere, largest first, at most
 	// 1000; all of them are counted.
 	Moves []*MachineMove `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
-	// How many have a place.
+	// How many machines have a place.
 	Placed int32 `protobuf:"varint,2,opt,name=placed,proto3" json:"placed,omitempty"`
 	// Machines of lost hosts that have none, with why, at most 1000.
 	Stranded []*MachineStranded `protobuf:"bytes,3,rep,name=stranded,proto3" json:"stranded,omitempty"`
-	// How many have none.
+	// How many machines have none.
 	StrandedTotal int32 `protobuf:"varint,4,opt,name=stranded_total,json=strandedTotal,proto3" json:"stranded_total,omitempty"`
 	// Hosts that would be over their limits, `vmHosts/{vm_host}`.
 	OvercommittedVmHosts []string `protobuf:"bytes,5,rep,name=overcommitted_vm_hosts,json=overcommittedVmHosts,proto3" json:"overcommitted_vm_hosts,omitempty"`
 	// How many more of the request's machine fit now.
 	CapacityBefore int64 `protobuf:"varint,6,opt,name=capacity_before,json=capacityBefore,proto3" json:"capacity_before,omitempty"`
-	// How many would fit then, with the placed machines in place.
+	// How many would fit then, with the placed machines and places in place.
 	CapacityAfter int64 `protobuf:"varint,7,opt,name=capacity_after,json=capacityAfter,proto3" json:"capacity_after,omitempty"`
+	// What becomes of places that reservations hold on lost hosts, once the machines
+	// have theirs; at most 1000 reservations.
+	Reservations []*ReservationOutcome `protobuf:"bytes,8,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	// How many places there would be room for elsewhere. They would not go there by
+	// themselves: places of a host that is removed are lost.
+	HeldPlaced int32 `protobuf:"varint,9,opt,name=held_placed,json=heldPlaced,proto3" json:"held_placed,omitempty"`
+	// How many places there would be no room for.
+	HeldStranded  int32 `protobuf:"varint,10,opt,name=held_stranded,json=heldStranded,proto3" json:"held_stranded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -657,6 +665,100 @@ func (x *WhatIfResponse) GetCapacityAfter() int64 {
 	return 0
 }
 
+func (x *WhatIfResponse) GetReservations() []*ReservationOutcome {
+	if x != nil {
+		return x.Reservations
+	}
+	return nil
+}
+
+func (x *WhatIfResponse) GetHeldPlaced() int32 {
+	if x != nil {
+		return x.HeldPlaced
+	}
+	return 0
+}
+
+func (x *WhatIfResponse) GetHeldStranded() int32 {
+	if x != nil {
+		return x.HeldStranded
+	}
+	return 0
+}
+
+// What becomes of a reservation's places on lost hosts.
+type ReservationOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reservation, `reservations/{reservation}`.
+	Reservation string `protobuf:"bytes,1,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// How many of its places there would be room for elsewhere.
+	Placed int32 `protobuf:"varint,2,opt,name=placed,proto3" json:"placed,omitempty"`
+	// How many there would be no room for.
+	Stranded int32 `protobuf:"varint,3,opt,name=stranded,proto3" json:"stranded,omitempty"`
+	// How many hosts each filter refused to the first that found none.
+	RefusedCounts map[string]int32 `protobuf:"bytes,4,rep,name=refused_counts,json=refusedCounts,proto3" json:"refused_counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservationOutcome) Reset() {
+	*x = ReservationOutcome{}
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservationOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservationOutcome) ProtoMessage() {}
+
+func (x *ReservationOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservationOutcome.ProtoReflect.Descriptor instead.
+func (*ReservationOutcome) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ReservationOutcome) GetReservation() string {
+	if x != nil {
+		return x.Reservation
+	}
+	return ""
+}
+
+func (x *ReservationOutcome) GetPlaced() int32 {
+	if x != nil {
+		return x.Placed
+	}
+	return 0
+}
+
+func (x *ReservationOutcome) GetStranded() int32 {
+	if x != nil {
+		return x.Stranded
+	}
+	return 0
+}
+
+func (x *ReservationOutcome) GetRefusedCounts() map[string]int32 {
+	if x != nil {
+		return x.RefusedCounts
+	}
+	return nil
+}
+
 // A machine and where it would go.
 type MachineMove struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -672,7 +774,7 @@ type MachineMove struct {
 
 func (x *MachineMove) Reset() {
 	*x = MachineMove{}
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[9]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +786,7 @@ func (x *MachineMove) String() string {
 func (*MachineMove) ProtoMessage() {}
 
 func (x *MachineMove) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[9]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +799,7 @@ func (x *MachineMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineMove.ProtoReflect.Descriptor instead.
 func (*MachineMove) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MachineMove) GetMachine() string {
@@ -736,7 +838,7 @@ type MachineStranded struct {
 
 func (x *MachineStranded) Reset() {
 	*x = MachineStranded{}
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[10]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +850,7 @@ func (x *MachineStranded) String() string {
 func (*MachineStranded) ProtoMessage() {}
 
 func (x *MachineStranded) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[10]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +863,7 @@ func (x *MachineStranded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MachineStranded.ProtoReflect.Descriptor instead.
 func (*MachineStranded) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MachineStranded) GetMachine() string {
@@ -803,7 +905,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +917,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[11]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +930,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RebalanceRequest) GetResourcePool() string {
@@ -880,7 +982,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +994,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[12]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1007,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RebalanceResponse) GetMoves() []*RebalanceMove {
@@ -955,7 +1057,7 @@ type RebalanceMove struct {
 
 func (x *RebalanceMove) Reset() {
 	*x = RebalanceMove{}
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1069,7 @@ func (x *RebalanceMove) String() string {
 func (*RebalanceMove) ProtoMessage() {}
 
 func (x *RebalanceMove) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_placement_service_proto_msgTypes[13]
+	mi := &file_vmhost_v1_placement_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1082,7 @@ func (x *RebalanceMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceMove.ProtoReflect.Descriptor instead.
 func (*RebalanceMove) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_v1_placement_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RebalanceMove) GetMachine() string {
@@ -1074,7 +1176,7 @@ const file_vmhost_v1_placement_service_proto_rawDesc = "" +
 	"overcommit\x18\x03 \x01(\v2\x1b.vmhost.v1.OvercommitRatiosR\n" +
 	"overcommit\x12K\n" +
 	"\x0eratio_vm_hosts\x18\x04 \x03(\tB%\xbaH\"\x92\x01\x1f\x10\xe8\a\x18\x01\"\x18r\x162\x14^vmHosts/[^/]{1,63}$R\fratioVmHosts\x12:\n" +
-	"\amachine\x18\x05 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\amachine\"\xbb\x02\n" +
+	"\amachine\x18\x05 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\amachine\"\xc4\x03\n" +
 	"\x0eWhatIfResponse\x12,\n" +
 	"\x05moves\x18\x01 \x03(\v2\x16.vmhost.v1.MachineMoveR\x05moves\x12\x16\n" +
 	"\x06placed\x18\x02 \x01(\x05R\x06placed\x126\n" +
@@ -1082,7 +1184,20 @@ const file_vmhost_v1_placement_service_proto_rawDesc = "" +
 	"\x0estranded_total\x18\x04 \x01(\x05R\rstrandedTotal\x124\n" +
 	"\x16overcommitted_vm_hosts\x18\x05 \x03(\tR\x14overcommittedVmHosts\x12'\n" +
 	"\x0fcapacity_before\x18\x06 \x01(\x03R\x0ecapacityBefore\x12%\n" +
-	"\x0ecapacity_after\x18\a \x01(\x03R\rcapacityAfter\"K\n" +
+	"\x0ecapacity_after\x18\a \x01(\x03R\rcapacityAfter\x12A\n" +
+	"\freservations\x18\b \x03(\v2\x1d.vmhost.v1.ReservationOutcomeR\freservations\x12\x1f\n" +
+	"\vheld_placed\x18\t \x01(\x05R\n" +
+	"heldPlaced\x12#\n" +
+	"\rheld_stranded\x18\n" +
+	" \x01(\x05R\fheldStranded\"\x85\x02\n" +
+	"\x12ReservationOutcome\x12 \n" +
+	"\vreservation\x18\x01 \x01(\tR\vreservation\x12\x16\n" +
+	"\x06placed\x18\x02 \x01(\x05R\x06placed\x12\x1a\n" +
+	"\bstranded\x18\x03 \x01(\x05R\bstranded\x12W\n" +
+	"\x0erefused_counts\x18\x04 \x03(\v20.vmhost.v1.ReservationOutcome.RefusedCountsEntryR\rrefusedCounts\x1a@\n" +
+	"\x12RefusedCountsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"K\n" +
 	"\vMachineMove\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1131,7 +1246,7 @@ func file_vmhost_v1_placement_service_proto_rawDescGZIP() []byte {
 	return file_vmhost_v1_placement_service_proto_rawDescData
 }
 
-var file_vmhost_v1_placement_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_vmhost_v1_placement_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_vmhost_v1_placement_service_proto_goTypes = []any{
 	(*ExplainRequest)(nil),        // 0: vmhost.v1.ExplainRequest
 	(*ExplainResponse)(nil),       // 1: vmhost.v1.ExplainResponse
@@ -1142,46 +1257,50 @@ var file_vmhost_v1_placement_service_proto_goTypes = []any{
 	(*VmHostCapacity)(nil),        // 6: vmhost.v1.VmHostCapacity
 	(*WhatIfRequest)(nil),         // 7: vmhost.v1.WhatIfRequest
 	(*WhatIfResponse)(nil),        // 8: vmhost.v1.WhatIfResponse
-	(*MachineMove)(nil),           // 9: vmhost.v1.MachineMove
-	(*MachineStranded)(nil),       // 10: vmhost.v1.MachineStranded
-	(*RebalanceRequest)(nil),      // 11: vmhost.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),     // 12: vmhost.v1.RebalanceResponse
-	(*RebalanceMove)(nil),         // 13: vmhost.v1.RebalanceMove
-	nil,                           // 14: vmhost.v1.PlacementCandidate.ScoresEntry
-	nil,                           // 15: vmhost.v1.CapacityResponse.RefusedCountsEntry
-	nil,                           // 16: vmhost.v1.MachineStranded.RefusedCountsEntry
-	(*ComposeMachineRequest)(nil), // 17: vmhost.v1.ComposeMachineRequest
-	(*Placement)(nil),             // 18: vmhost.v1.Placement
-	(*OvercommitRatios)(nil),      // 19: vmhost.v1.OvercommitRatios
+	(*ReservationOutcome)(nil),    // 9: vmhost.v1.ReservationOutcome
+	(*MachineMove)(nil),           // 10: vmhost.v1.MachineMove
+	(*MachineStranded)(nil),       // 11: vmhost.v1.MachineStranded
+	(*RebalanceRequest)(nil),      // 12: vmhost.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),     // 13: vmhost.v1.RebalanceResponse
+	(*RebalanceMove)(nil),         // 14: vmhost.v1.RebalanceMove
+	nil,                           // 15: vmhost.v1.PlacementCandidate.ScoresEntry
+	nil,                           // 16: vmhost.v1.CapacityResponse.RefusedCountsEntry
+	nil,                           // 17: vmhost.v1.ReservationOutcome.RefusedCountsEntry
+	nil,                           // 18: vmhost.v1.MachineStranded.RefusedCountsEntry
+	(*ComposeMachineRequest)(nil), // 19: vmhost.v1.ComposeMachineRequest
+	(*Placement)(nil),             // 20: vmhost.v1.Placement
+	(*OvercommitRatios)(nil),      // 21: vmhost.v1.OvercommitRatios
 }
 var file_vmhost_v1_placement_service_proto_depIdxs = []int32{
-	17, // 0: vmhost.v1.ExplainRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
-	18, // 1: vmhost.v1.ExplainResponse.placement:type_name -> vmhost.v1.Placement
+	19, // 0: vmhost.v1.ExplainRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	20, // 1: vmhost.v1.ExplainResponse.placement:type_name -> vmhost.v1.Placement
 	2,  // 2: vmhost.v1.ExplainResponse.candidates:type_name -> vmhost.v1.PlacementCandidate
-	14, // 3: vmhost.v1.PlacementCandidate.scores:type_name -> vmhost.v1.PlacementCandidate.ScoresEntry
-	17, // 4: vmhost.v1.CapacityRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	15, // 3: vmhost.v1.PlacementCandidate.scores:type_name -> vmhost.v1.PlacementCandidate.ScoresEntry
+	19, // 4: vmhost.v1.CapacityRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
 	5,  // 5: vmhost.v1.CapacityResponse.zones:type_name -> vmhost.v1.ZoneCapacity
 	6,  // 6: vmhost.v1.CapacityResponse.vm_hosts:type_name -> vmhost.v1.VmHostCapacity
-	15, // 7: vmhost.v1.CapacityResponse.refused_counts:type_name -> vmhost.v1.CapacityResponse.RefusedCountsEntry
-	19, // 8: vmhost.v1.WhatIfRequest.overcommit:type_name -> vmhost.v1.OvercommitRatios
-	17, // 9: vmhost.v1.WhatIfRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
-	9,  // 10: vmhost.v1.WhatIfResponse.moves:type_name -> vmhost.v1.MachineMove
-	10, // 11: vmhost.v1.WhatIfResponse.stranded:type_name -> vmhost.v1.MachineStranded
-	16, // 12: vmhost.v1.MachineStranded.refused_counts:type_name -> vmhost.v1.MachineStranded.RefusedCountsEntry
-	13, // 13: vmhost.v1.RebalanceResponse.moves:type_name -> vmhost.v1.RebalanceMove
-	0,  // 14: vmhost.v1.PlacementService.Explain:input_type -> vmhost.v1.ExplainRequest
-	3,  // 15: vmhost.v1.PlacementService.Capacity:input_type -> vmhost.v1.CapacityRequest
-	7,  // 16: vmhost.v1.PlacementService.WhatIf:input_type -> vmhost.v1.WhatIfRequest
-	11, // 17: vmhost.v1.PlacementService.Rebalance:input_type -> vmhost.v1.RebalanceRequest
-	1,  // 18: vmhost.v1.PlacementService.Explain:output_type -> vmhost.v1.ExplainResponse
-	4,  // 19: vmhost.v1.PlacementService.Capacity:output_type -> vmhost.v1.CapacityResponse
-	8,  // 20: vmhost.v1.PlacementService.WhatIf:output_type -> vmhost.v1.WhatIfResponse
-	12, // 21: vmhost.v1.PlacementService.Rebalance:output_type -> vmhost.v1.RebalanceResponse
-	18, // [18:22] is the sub-list for method output_type
-	14, // [14:18] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	16, // 7: vmhost.v1.CapacityResponse.refused_counts:type_name -> vmhost.v1.CapacityResponse.RefusedCountsEntry
+	21, // 8: vmhost.v1.WhatIfRequest.overcommit:type_name -> vmhost.v1.OvercommitRatios
+	19, // 9: vmhost.v1.WhatIfRequest.machine:type_name -> vmhost.v1.ComposeMachineRequest
+	10, // 10: vmhost.v1.WhatIfResponse.moves:type_name -> vmhost.v1.MachineMove
+	11, // 11: vmhost.v1.WhatIfResponse.stranded:type_name -> vmhost.v1.MachineStranded
+	9,  // 12: vmhost.v1.WhatIfResponse.reservations:type_name -> vmhost.v1.ReservationOutcome
+	17, // 13: vmhost.v1.ReservationOutcome.refused_counts:type_name -> vmhost.v1.ReservationOutcome.RefusedCountsEntry
+	18, // 14: vmhost.v1.MachineStranded.refused_counts:type_name -> vmhost.v1.MachineStranded.RefusedCountsEntry
+	14, // 15: vmhost.v1.RebalanceResponse.moves:type_name -> vmhost.v1.RebalanceMove
+	0,  // 16: vmhost.v1.PlacementService.Explain:input_type -> vmhost.v1.ExplainRequest
+	3,  // 17: vmhost.v1.PlacementService.Capacity:input_type -> vmhost.v1.CapacityRequest
+	7,  // 18: vmhost.v1.PlacementService.WhatIf:input_type -> vmhost.v1.WhatIfRequest
+	12, // 19: vmhost.v1.PlacementService.Rebalance:input_type -> vmhost.v1.RebalanceRequest
+	1,  // 20: vmhost.v1.PlacementService.Explain:output_type -> vmhost.v1.ExplainResponse
+	4,  // 21: vmhost.v1.PlacementService.Capacity:output_type -> vmhost.v1.CapacityResponse
+	8,  // 22: vmhost.v1.PlacementService.WhatIf:output_type -> vmhost.v1.WhatIfResponse
+	13, // 23: vmhost.v1.PlacementService.Rebalance:output_type -> vmhost.v1.RebalanceResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_placement_service_proto_init() }
@@ -1198,7 +1317,7 @@ func file_vmhost_v1_placement_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_placement_service_proto_rawDesc), len(file_vmhost_v1_placement_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -1465,7 +1466,12 @@ type DrainVmHostResult struct {
 	// How many machines were moved; in a plan: have a place.
 	Moved int32 `protobuf:"varint,2,opt,name=moved,proto3" json:"moved,omitempty"`
 	// How many stay.
-	Stayed        int32 `protobuf:"varint,3,opt,name=stayed,proto3" json:"stayed,omitempty"`
+	Stayed int32 `protobuf:"varint,3,opt,name=stayed,proto3" json:"stayed,omitempty"`
+	// Places that reservations hold on the host, at most 1000 reservations. They stay
+	// there until they are used or given back, also after the drain.
+	Held []*HeldPlaces `protobuf:"bytes,4,rep,name=held,proto3" json:"held,omitempty"`
+	// How many places reservations hold on the host.
+	HeldPlaces    int32 `protobuf:"varint,5,opt,name=held_places,json=heldPlaces,proto3" json:"held_places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1521,6 +1527,93 @@ func (x *DrainVmHostResult) GetStayed() int32 {
 	return 0
 }
 
+func (x *DrainVmHostResult) GetHeld() []*HeldPlaces {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *DrainVmHostResult) GetHeldPlaces() int32 {
+	if x != nil {
+		return x.HeldPlaces
+	}
+	return 0
+}
+
+// Places of a reservation on a host.
+type HeldPlaces struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reservation, `reservations/{reservation}`.
+	Reservation string `protobuf:"bytes,1,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// How many places.
+	Places int32 `protobuf:"varint,2,opt,name=places,proto3" json:"places,omitempty"`
+	// Until when they are held.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Whose it is.
+	Principal     string `protobuf:"bytes,4,opt,name=principal,proto3" json:"principal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldPlaces) Reset() {
+	*x = HeldPlaces{}
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldPlaces) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldPlaces) ProtoMessage() {}
+
+func (x *HeldPlaces) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldPlaces.ProtoReflect.Descriptor instead.
+func (*HeldPlaces) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *HeldPlaces) GetReservation() string {
+	if x != nil {
+		return x.Reservation
+	}
+	return ""
+}
+
+func (x *HeldPlaces) GetPlaces() int32 {
+	if x != nil {
+		return x.Places
+	}
+	return 0
+}
+
+func (x *HeldPlaces) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *HeldPlaces) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
 // What becomes of one machine in a drain.
 type DrainedMachine struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1528,19 +1621,22 @@ type DrainedMachine struct {
 	Machine string `protobuf:"bytes,1,opt,name=machine,proto3" json:"machine,omitempty"`
 	// Where it goes or went, `vmHosts/{vm_host}`; empty when it stays.
 	To string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
-	// How: `live`, `offline`; empty when it stays.
+	// How: `live`, `offline`. In a plan, as far as that is known before; of a machine
+	// that was moved, what was done. Empty when it stays, and when it is not known.
 	How string `protobuf:"bytes,3,opt,name=how,proto3" json:"how,omitempty"`
 	// The operation that moves it, `operations/{operation}`; empty in a plan.
 	Operation string `protobuf:"bytes,4,opt,name=operation,proto3" json:"operation,omitempty"`
 	// Why it stays; not set otherwise.
-	Error         *OperationError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error *OperationError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Why a machine that runs is stopped for it, for people; empty when it is not.
+	WhyOffline    string `protobuf:"bytes,6,opt,name=why_offline,json=whyOffline,proto3" json:"why_offline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainedMachine) Reset() {
 	*x = DrainedMachine{}
-	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1648,7 @@ func (x *DrainedMachine) String() string {
 func (*DrainedMachine) ProtoMessage() {}
 
 func (x *DrainedMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[19]
+	mi := &file_vmhost_v1_vm_host_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1661,7 @@ func (x *DrainedMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainedMachine.ProtoReflect.Descriptor instead.
 func (*DrainedMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_v1_vm_host_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DrainedMachine) GetMachine() string {
@@ -1603,11 +1699,18 @@ func (x *DrainedMachine) GetError() *OperationError {
 	return nil
 }
 
+func (x *DrainedMachine) GetWhyOffline() string {
+	if x != nil {
+		return x.WhyOffline
+	}
+	return ""
+}
+
 var File_vmhost_v1_vm_host_service_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1fvmhost/v1/vm_host_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe8\x01\n" +
+	"\x1fvmhost/v1/vm_host_service.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fvmhost/v1/machine_service.proto\x1a\x19vmhost/v1/operation.proto\x1a\x17vmhost/v1/vm_host.proto\"\xe8\x01\n" +
 	"\x13CreateVmHostRequest\x12I\n" +
 	"\n" +
 	"vm_host_id\x18\x01 \x01(\tB+\xe0A\x02\xbaH%r#2!^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$R\bvmHostId\x125\n" +
@@ -1713,17 +1816,29 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\fmax_parallel\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\x10(\x00R\vmaxParallel\x12*\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tB\v\xbaH\b\xd8\x01\x01r\x03\xb0\x01\x01R\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"x\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xc4\x01\n" +
 	"\x11DrainVmHostResult\x125\n" +
 	"\bmachines\x18\x01 \x03(\v2\x19.vmhost.v1.DrainedMachineR\bmachines\x12\x14\n" +
 	"\x05moved\x18\x02 \x01(\x05R\x05moved\x12\x16\n" +
-	"\x06stayed\x18\x03 \x01(\x05R\x06stayed\"\x9b\x01\n" +
+	"\x06stayed\x18\x03 \x01(\x05R\x06stayed\x12)\n" +
+	"\x04held\x18\x04 \x03(\v2\x15.vmhost.v1.HeldPlacesR\x04held\x12\x1f\n" +
+	"\vheld_places\x18\x05 \x01(\x05R\n" +
+	"heldPlaces\"\xa1\x01\n" +
+	"\n" +
+	"HeldPlaces\x12 \n" +
+	"\vreservation\x18\x01 \x01(\tR\vreservation\x12\x16\n" +
+	"\x06places\x18\x02 \x01(\x05R\x06places\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1c\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal\"\xbc\x01\n" +
 	"\x0eDrainedMachine\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x10\n" +
 	"\x03how\x18\x03 \x01(\tR\x03how\x12\x1c\n" +
 	"\toperation\x18\x04 \x01(\tR\toperation\x12/\n" +
-	"\x05error\x18\x05 \x01(\v2\x19.vmhost.v1.OperationErrorR\x05error*\x8d\x01\n" +
+	"\x05error\x18\x05 \x01(\v2\x19.vmhost.v1.OperationErrorR\x05error\x12\x1f\n" +
+	"\vwhy_offline\x18\x06 \x01(\tR\n" +
+	"whyOffline*\x8d\x01\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +
@@ -1763,7 +1878,7 @@ func file_vmhost_v1_vm_host_service_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_vm_host_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_vmhost_v1_vm_host_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_vmhost_v1_vm_host_service_proto_goTypes = []any{
 	(CheckStatus)(0),                  // 0: vmhost.v1.CheckStatus
 	(RemoveMode)(0),                   // 1: vmhost.v1.RemoveMode
@@ -1786,60 +1901,64 @@ var file_vmhost_v1_vm_host_service_proto_goTypes = []any{
 	(*AddClusterMembersResponse)(nil), // 18: vmhost.v1.AddClusterMembersResponse
 	(*DrainVmHostRequest)(nil),        // 19: vmhost.v1.DrainVmHostRequest
 	(*DrainVmHostResult)(nil),         // 20: vmhost.v1.DrainVmHostResult
-	(*DrainedMachine)(nil),            // 21: vmhost.v1.DrainedMachine
-	(*VmHost)(nil),                    // 22: vmhost.v1.VmHost
-	(*fieldmaskpb.FieldMask)(nil),     // 23: google.protobuf.FieldMask
-	(*Credential)(nil),                // 24: vmhost.v1.Credential
-	(VmHostType)(0),                   // 25: vmhost.v1.VmHostType
-	(*VmHostObservation)(nil),         // 26: vmhost.v1.VmHostObservation
-	(*BatchResult)(nil),               // 27: vmhost.v1.BatchResult
-	(*OperationError)(nil),            // 28: vmhost.v1.OperationError
-	(*Operation)(nil),                 // 29: vmhost.v1.Operation
+	(*HeldPlaces)(nil),                // 21: vmhost.v1.HeldPlaces
+	(*DrainedMachine)(nil),            // 22: vmhost.v1.DrainedMachine
+	(*VmHost)(nil),                    // 23: vmhost.v1.VmHost
+	(*fieldmaskpb.FieldMask)(nil),     // 24: google.protobuf.FieldMask
+	(*Credential)(nil),                // 25: vmhost.v1.Credential
+	(VmHostType)(0),                   // 26: vmhost.v1.VmHostType
+	(*VmHostObservation)(nil),         // 27: vmhost.v1.VmHostObservation
+	(*BatchResult)(nil),               // 28: vmhost.v1.BatchResult
+	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
+	(*OperationError)(nil),            // 30: vmhost.v1.OperationError
+	(*Operation)(nil),                 // 31: vmhost.v1.Operation
 }
 var file_vmhost_v1_vm_host_service_proto_depIdxs = []int32{
-	22, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	22, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
-	22, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
-	23, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
-	24, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
-	25, // 5: vmhost.v1.CheckVmHostRequest.type:type_name -> vmhost.v1.VmHostType
+	23, // 0: vmhost.v1.CreateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	23, // 1: vmhost.v1.ListVmHostsResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	23, // 2: vmhost.v1.UpdateVmHostRequest.vm_host:type_name -> vmhost.v1.VmHost
+	24, // 3: vmhost.v1.UpdateVmHostRequest.update_mask:type_name -> google.protobuf.FieldMask
+	25, // 4: vmhost.v1.CheckVmHostRequest.credential:type_name -> vmhost.v1.Credential
+	26, // 5: vmhost.v1.CheckVmHostRequest.type:type_name -> vmhost.v1.VmHostType
 	14, // 6: vmhost.v1.CheckVmHostResult.items:type_name -> vmhost.v1.CheckItem
-	26, // 7: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
+	27, // 7: vmhost.v1.CheckVmHostResult.observation:type_name -> vmhost.v1.VmHostObservation
 	0,  // 8: vmhost.v1.CheckItem.status:type_name -> vmhost.v1.CheckStatus
 	1,  // 9: vmhost.v1.RemoveVmHostRequest.mode:type_name -> vmhost.v1.RemoveMode
-	27, // 10: vmhost.v1.RemoveVmHostResult.results:type_name -> vmhost.v1.BatchResult
-	22, // 11: vmhost.v1.AddClusterMembersResponse.vm_hosts:type_name -> vmhost.v1.VmHost
-	21, // 12: vmhost.v1.DrainVmHostResult.machines:type_name -> vmhost.v1.DrainedMachine
-	28, // 13: vmhost.v1.DrainedMachine.error:type_name -> vmhost.v1.OperationError
-	2,  // 14: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
-	3,  // 15: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
-	4,  // 16: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
-	6,  // 17: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
-	7,  // 18: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
-	15, // 19: vmhost.v1.VmHostService.RemoveVmHost:input_type -> vmhost.v1.RemoveVmHostRequest
-	17, // 20: vmhost.v1.VmHostService.AddClusterMembers:input_type -> vmhost.v1.AddClusterMembersRequest
-	19, // 21: vmhost.v1.VmHostService.DrainVmHost:input_type -> vmhost.v1.DrainVmHostRequest
-	9,  // 22: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
-	10, // 23: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
-	11, // 24: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
-	12, // 25: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
-	22, // 26: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
-	22, // 27: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
-	5,  // 28: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
-	22, // 29: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
-	8,  // 30: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
-	29, // 31: vmhost.v1.VmHostService.RemoveVmHost:output_type -> vmhost.v1.Operation
-	18, // 32: vmhost.v1.VmHostService.AddClusterMembers:output_type -> vmhost.v1.AddClusterMembersResponse
-	29, // 33: vmhost.v1.VmHostService.DrainVmHost:output_type -> vmhost.v1.Operation
-	29, // 34: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
-	22, // 35: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
-	22, // 36: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
-	29, // 37: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
-	26, // [26:38] is the sub-list for method output_type
-	14, // [14:26] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	28, // 10: vmhost.v1.RemoveVmHostResult.results:type_name -> vmhost.v1.BatchResult
+	23, // 11: vmhost.v1.AddClusterMembersResponse.vm_hosts:type_name -> vmhost.v1.VmHost
+	22, // 12: vmhost.v1.DrainVmHostResult.machines:type_name -> vmhost.v1.DrainedMachine
+	21, // 13: vmhost.v1.DrainVmHostResult.held:type_name -> vmhost.v1.HeldPlaces
+	29, // 14: vmhost.v1.HeldPlaces.expire_time:type_name -> google.protobuf.Timestamp
+	30, // 15: vmhost.v1.DrainedMachine.error:type_name -> vmhost.v1.OperationError
+	2,  // 16: vmhost.v1.VmHostService.CreateVmHost:input_type -> vmhost.v1.CreateVmHostRequest
+	3,  // 17: vmhost.v1.VmHostService.GetVmHost:input_type -> vmhost.v1.GetVmHostRequest
+	4,  // 18: vmhost.v1.VmHostService.ListVmHosts:input_type -> vmhost.v1.ListVmHostsRequest
+	6,  // 19: vmhost.v1.VmHostService.UpdateVmHost:input_type -> vmhost.v1.UpdateVmHostRequest
+	7,  // 20: vmhost.v1.VmHostService.DeleteVmHost:input_type -> vmhost.v1.DeleteVmHostRequest
+	15, // 21: vmhost.v1.VmHostService.RemoveVmHost:input_type -> vmhost.v1.RemoveVmHostRequest
+	17, // 22: vmhost.v1.VmHostService.AddClusterMembers:input_type -> vmhost.v1.AddClusterMembersRequest
+	19, // 23: vmhost.v1.VmHostService.DrainVmHost:input_type -> vmhost.v1.DrainVmHostRequest
+	9,  // 24: vmhost.v1.VmHostService.RefreshVmHost:input_type -> vmhost.v1.RefreshVmHostRequest
+	10, // 25: vmhost.v1.VmHostService.CordonVmHost:input_type -> vmhost.v1.CordonVmHostRequest
+	11, // 26: vmhost.v1.VmHostService.UncordonVmHost:input_type -> vmhost.v1.UncordonVmHostRequest
+	12, // 27: vmhost.v1.VmHostService.CheckVmHost:input_type -> vmhost.v1.CheckVmHostRequest
+	23, // 28: vmhost.v1.VmHostService.CreateVmHost:output_type -> vmhost.v1.VmHost
+	23, // 29: vmhost.v1.VmHostService.GetVmHost:output_type -> vmhost.v1.VmHost
+	5,  // 30: vmhost.v1.VmHostService.ListVmHosts:output_type -> vmhost.v1.ListVmHostsResponse
+	23, // 31: vmhost.v1.VmHostService.UpdateVmHost:output_type -> vmhost.v1.VmHost
+	8,  // 32: vmhost.v1.VmHostService.DeleteVmHost:output_type -> vmhost.v1.DeleteVmHostResponse
+	31, // 33: vmhost.v1.VmHostService.RemoveVmHost:output_type -> vmhost.v1.Operation
+	18, // 34: vmhost.v1.VmHostService.AddClusterMembers:output_type -> vmhost.v1.AddClusterMembersResponse
+	31, // 35: vmhost.v1.VmHostService.DrainVmHost:output_type -> vmhost.v1.Operation
+	31, // 36: vmhost.v1.VmHostService.RefreshVmHost:output_type -> vmhost.v1.Operation
+	23, // 37: vmhost.v1.VmHostService.CordonVmHost:output_type -> vmhost.v1.VmHost
+	23, // 38: vmhost.v1.VmHostService.UncordonVmHost:output_type -> vmhost.v1.VmHost
+	31, // 39: vmhost.v1.VmHostService.CheckVmHost:output_type -> vmhost.v1.Operation
+	28, // [28:40] is the sub-list for method output_type
+	16, // [16:28] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_service_proto_init() }
@@ -1856,7 +1975,7 @@ func file_vmhost_v1_vm_host_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_service_proto_rawDesc), len(file_vmhost_v1_vm_host_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
@@ -13,37 +14,89 @@ import (
 // own: copying disks takes minutes, and must not hold up the power of others.
 const maxMoves = 4
 
+// lookLimit bounds the look at the destination after a move has failed.
+const lookLimit = 10 * time.Second
+
+// moveError is why a move failed, with what the region needs to know of the
+// destination to tell where the machine is.
+type moveError struct {
+	error
+
+	destination rackv1.MoveDestinationState
+	host        string // whose failure it is, if not the source's
+}
+
+// Unwrap is why.
+func (f *moveError) Unwrap() error { return f.error }
+
+// wire is the failure as the region is told.
+func (f *moveError) wire() *rackv1.StepError {
+	out := hypervisor.StepError(f.error)
+	out.Destination, out.VmHost = f.destination, f.host
+	return out
+}
+
+// untouched is the failure of a move of which this rack has done nothing. One that
+// it had begun with before may have left anything.
+func untouched(err error, begunBefore bool) *moveError {
+	f := &moveError{error: err}
+	if !begunBefore {
+		f.destination = rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_UNTOUCHED
+	}
+	return f
+}
+
 // move brings a machine to another hypervisor, with a connection to it that lasts
 // as long as the step. When the epoch of the source is over the move is left where
 // it is, and whoever has the host then goes on.
-func (h *host) move(ctx context.Context, from hypervisor.Driver, move *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
+func (h *host) move(ctx context.Context, from hypervisor.Driver, move *rackv1.MoveMachine, operation string, begunBefore bool) (*hypervisor.Moved, error) {
 	to := move.GetDestination()
 	kind := h.assignment().GetType()
 	mover, ok := from.(hypervisor.Mover)
 	if !ok {
-		return nil, &hypervisor.Error{
+		return nil, untouched(&hypervisor.Error{
 			Class: hypervisor.ErrUnsupported, Op: "move machine", Err: fmt.Errorf("this rack moves no machines from hosts of type %s", kind),
 			Hint: "move it by the hypervisor's own means, and adopt it where it is then",
-		}
+		}, begunBefore)
 	}
 	if to.GetType() != kind {
-		return nil, &hypervisor.Error{
+		return nil, untouched(&hypervisor.Error{
 			Class: hypervisor.ErrRefused, Op: "move machine", Err: fmt.Errorf("the destination is %s and the source is %s", to.GetType(), kind),
 			Hint: "choose a destination of the source's kind",
-		}
+		}, begunBefore)
 	}
 	ctx, cancel := h.underEpoch(ctx)
 	defer cancel()
 	driver, err := h.e.openDestination(ctx, to, operation)
 	if err != nil {
-		return nil, err
+		f := untouched(err, begunBefore)
+		f.host = to.GetVmHost()
+		return nil, f
 	}
 	defer func() { _ = driver.Close() }()
-	machine, err := mover.Move(ctx, driver, move, operation)
-	if err != nil && errors.Is(context.Cause(ctx), hypervisor.ErrFenced) {
+	moved, err := mover.Move(ctx, driver, move, operation)
+	switch {
+	case err == nil:
+		return moved, nil
+	case errors.Is(context.Cause(ctx), hypervisor.ErrFenced):
 		return nil, errors.Join(errLeave, err)
 	}
-	return machine, err
+	return nil, &moveError{error: err, destination: lookAt(ctx, driver, hypervisor.RefOf(move.GetMachine()))}
+}
+
+// lookAt is whether the destination has the machine after its move has failed.
+func lookAt(ctx context.Context, to hypervisor.Driver, ref hypervisor.Ref) rackv1.MoveDestinationState {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+	defer cancel()
+	there, err := to.Machine(ctx, ref.Domain())
+	switch {
+	case errors.Is(err, hypervisor.ErrNotFound), err == nil && there.GetUid() != ref.UID:
+		return rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_WITHOUT
+	case err == nil:
+		return rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_HAS
+	default:
+		return rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_UNSPECIFIED
+	}
 }
 
 // underEpoch is a context that ends with the host's epoch as well.

@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -51,6 +52,9 @@ func TestAMachineIsMovedAndItsObservationIsThatOfTheDestination(t *testing.T) {
 		if res.GetError() != nil || res.GetMachine().GetUid() != "m" || res.GetMachine().GetPowerState() != on || res.GetMachine().GetDisks()[0].GetVolume() != "vmhost-m-there" {
 			t.Errorf("result %v", res)
 		}
+		if res.GetMove().GetHow() != rackv1.MoveHow_MOVE_HOW_LIVE || res.GetMove().GetNotLive() != "" {
+			t.Errorf("it was moved %v", res.GetMove())
+		}
 		if from.Get("m") != nil || to.Get("m") == nil {
 			t.Errorf("on the source %v, on the destination %v", from.Get("m"), to.Get("m"))
 		}
@@ -82,14 +86,83 @@ func TestTheDestinationIsOpenedOnlyWithItsConfirmedKeyAndItsOwnCredential_P8(t *
 				test.spoil(d)
 				r.Do(t.Context(), s)
 				wait(time.Second)
-				if res := r.result("op/0/1"); res.GetError().GetClass() != test.class || res.GetError().GetMessage() == "" {
+				res := r.result("op/0/1").GetError()
+				if res.GetClass() != test.class || res.GetMessage() == "" {
 					t.Errorf("result %v, want %v", res, test.class)
+				}
+				// What is connected to was looked at; the rest says that nothing was done.
+				state, host := untouched, "vmHosts/h2"
+				switch test.class {
+				case rackv1.ErrorClass_ERROR_CLASS_REFUSED:
+					if host = ""; d.GetType() == vmhostv1.VmHostType_VM_HOST_TYPE_FAKE {
+						state = rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_HAS // the source itself
+					}
+				default:
+				}
+				if res.GetDestination() != state || res.GetVmHost() != host {
+					t.Errorf("destination %v of %q, want %v of %q", res.GetDestination(), res.GetVmHost(), state, host)
 				}
 				if from.Get("m").GetPowerState() != on || to.Get("m") != nil {
 					t.Errorf("on the source %v, on the destination %v", from.Get("m"), to.Get("m"))
 				}
 				if r.region.status().GetError() != nil {
 					t.Errorf("the source counts as not reached: %v", r.region.status())
+				}
+			}, "m")
+		})
+	}
+}
+
+const untouched = rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_UNTOUCHED
+
+// A rack says what it knows of the destination after a failure, and never more: of
+// a step that it began with in another life it knows nothing until it has looked.
+func TestARackThatIsNotLetInSaysWhetherItHasDoneAnythingBefore_P4(t *testing.T) {
+	moving(t, func(r *rig, from, to *fake.Host) {
+		to.SetPassword("right")
+		s := moveStep("op/0/1", "m", 1)
+		s.GetMoveMachine().Destination.SealedCredential = seal("move/operations/move", "right")
+		release := to.Hang(fake.Receive)
+		r.Do(t.Context(), s)
+		wait(time.Second)
+		r = r.restart() // with the step under way
+		release()
+		to.SetPassword("another")
+		r.assign("h1", 1)
+		r.Do(t.Context(), s)
+		wait(time.Second)
+		if res := r.result("op/0/1").GetError(); res.GetClass() != rackv1.ErrorClass_ERROR_CLASS_AUTH || res.GetDestination() != rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_UNSPECIFIED {
+			t.Errorf("result %v, but the rack had begun with it", res)
+		}
+		s.Id = "op/0/2"
+		r.Do(t.Context(), s)
+		wait(time.Second)
+		if res := r.result("op/0/2").GetError(); res.GetDestination() != untouched {
+			t.Errorf("result %v", res)
+		}
+		r.stop()
+	}, "m")
+}
+
+func TestAfterAFailedMoveTheDestinationIsLookedAt_P4(t *testing.T) {
+	class := func(c error) fake.Fault {
+		return fake.Fault{Err: &hypervisor.Error{Class: c, Op: "x", Err: errors.New("injected")}}
+	}
+	for name, test := range map[string]struct {
+		inject func(from, to *fake.Host)
+		want   rackv1.MoveDestinationState
+	}{
+		"nothing arrived":            {func(_, to *fake.Host) { to.Inject(fake.Receive, class(hypervisor.ErrCapacity)) }, rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_WITHOUT},
+		"only the source is left":    {func(from, _ *fake.Host) { from.Inject(fake.Vacate, class(hypervisor.ErrRefused)) }, rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_HAS},
+		"refused before anything is": {func(from, _ *fake.Host) { from.Inject(fake.Move, class(hypervisor.ErrUnsupported)) }, rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_WITHOUT},
+	} {
+		t.Run(name, func(t *testing.T) {
+			moving(t, func(r *rig, from, to *fake.Host) {
+				test.inject(from, to)
+				r.Do(t.Context(), moveStep("op/0/1", "m", 1))
+				wait(time.Second)
+				if res := r.result("op/0/1").GetError(); res.GetDestination() != test.want {
+					t.Errorf("result %v, want %v", res, test.want)
 				}
 			}, "m")
 		})

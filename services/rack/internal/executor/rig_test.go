@@ -232,7 +232,7 @@ type muffledDriver struct {
 }
 
 // Move moves to another muffled driver.
-func (m muffledDriver) Move(ctx context.Context, to hypervisor.Driver, move *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
+func (m muffledDriver) Move(ctx context.Context, to hypervisor.Driver, move *rackv1.MoveMachine, operation string) (*hypervisor.Moved, error) {
 	return m.Driver.(hypervisor.Mover).Move(ctx, to.(muffledDriver).Driver, move, operation)
 }
 

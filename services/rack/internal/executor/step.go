@@ -76,8 +76,12 @@ func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *t
 		if result, err := e.cfg.Journal.Result(step.GetId()); result != nil && err == nil {
 			return result, nil
 		}
-		return &rackv1.StepResult{Id: step.GetId(), Error: hypervisor.StepError(refusal)}, nil
+		if step.GetMoveMachine() != nil {
+			refusal = untouched(refusal, e.begunBefore(step))
+		}
+		return &rackv1.StepResult{Id: step.GetId(), Error: stepError(refusal)}, nil
 	}
+	begunBefore := e.begunBefore(step)
 	result, err := e.accept(step)
 	if result != nil {
 		return result, nil
@@ -97,7 +101,7 @@ func (e *Executor) step(ctx context.Context, h *host, step *rackv1.Step, turn *t
 	}
 	defer release()
 	began := time.Now()
-	result, err = e.perform(ctx, h, step)
+	result, err = e.perform(ctx, h, step, begunBefore)
 	if err != nil {
 		e.cfg.Metrics.StepLeft()
 		return nil, err
@@ -158,7 +162,7 @@ func (e *Executor) admit(ctx context.Context, h *host, step *rackv1.Step, turn *
 }
 
 // perform does what the step says, in the time it has.
-func (e *Executor) perform(ctx context.Context, h *host, step *rackv1.Step) (*rackv1.StepResult, error) {
+func (e *Executor) perform(ctx context.Context, h *host, step *rackv1.Step, begunBefore bool) (*rackv1.StepResult, error) {
 	if uid := step.GetVmHostUid(); h != nil && step.GetEpoch() < e.cfg.Journal.Epoch(uid) {
 		return stale(step, fmt.Errorf("epoch %d is older than %d: %w", step.GetEpoch(), e.cfg.Journal.Epoch(uid), journal.ErrStaleEpoch)), nil
 	}
@@ -173,24 +177,48 @@ func (e *Executor) perform(ctx context.Context, h *host, step *rackv1.Step) (*ra
 	if check := step.GetCheckHost(); check != nil {
 		result.Check = e.check(limited, check, step.GetOperation())
 	} else {
-		result.Machine, err = h.act(limited, step)
+		err = h.act(limited, step, result, begunBefore)
 	}
 	if errors.Is(err, errLeave) || ctx.Err() != nil && (err != nil || result.GetCheck() != nil) {
 		return nil, errors.Join(err, context.Cause(ctx)) // stopped in the middle: how it ended is not known
 	}
 	if err != nil && limited.Err() != nil && hypervisor.Class(err) == rackv1.ErrorClass_ERROR_CLASS_UNSPECIFIED {
-		err = &hypervisor.Error{Class: hypervisor.ErrTimeout, Op: actionOf(step), Err: err}
+		late := error(&hypervisor.Error{Class: hypervisor.ErrTimeout, Op: actionOf(step), Err: err})
+		if f, ok := errors.AsType[*moveError](err); ok {
+			late = &moveError{error: late, destination: f.destination, host: f.host}
+		}
+		err = late
 	}
-	result.Error = hypervisor.StepError(err)
+	result.Error = stepError(err)
 	return result, nil
 }
 
-// act does a step on a host's connection.
-func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObservation, error) {
+func stepError(err error) *rackv1.StepError {
+	if f, ok := errors.AsType[*moveError](err); ok {
+		return f.wire()
+	}
+	return hypervisor.StepError(err)
+}
+
+// begunBefore says whether the rack has begun with a step before, also in another
+// life, or may have. Only moves ask.
+func (e *Executor) begunBefore(step *rackv1.Step) bool {
+	if step.GetMoveMachine() == nil {
+		return false
+	}
+	begun, err := e.cfg.Journal.Accepted(step.GetId())
+	return begun || err != nil
+}
+
+// act does a step on a host's connection, and fills its result.
+func (h *host) act(ctx context.Context, step *rackv1.Step, result *rackv1.StepResult, begunBefore bool) error {
 	// Who asks for a refresh has often just mended what was refused.
 	conn, err := h.driver(ctx, step.GetRefreshHost() != nil)
+	if err != nil && step.GetMoveMachine() != nil {
+		return untouched(err, begunBefore)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var machine *rackv1.MachineObservation
 	switch action := step.GetAction().(type) {
@@ -205,22 +233,28 @@ func (h *host) act(ctx context.Context, step *rackv1.Step) (*rackv1.MachineObser
 	case *rackv1.Step_MoveMachine:
 		// What is not reached may be the destination: the source's connection is
 		// judged by what else uses it.
-		return h.move(ctx, conn.driver, action.MoveMachine, step.GetOperation())
+		moved, err := h.move(ctx, conn.driver, action.MoveMachine, step.GetOperation(), begunBefore)
+		if err != nil {
+			return err
+		}
+		result.Machine, result.Move = moved.Machine, &rackv1.MoveOutcome{How: moved.How, NotLive: moved.NotLive}
+		return nil
 	case *rackv1.Step_SetPower:
 		machine, err = conn.driver.SetPower(ctx, refOf(action.SetPower), action.SetPower.GetAction(), action.SetPower.GetGracePeriod().AsDuration())
 	case *rackv1.Step_ObserveMachine:
 		machine, err = conn.driver.Machine(ctx, action.ObserveMachine.GetUid())
 	case *rackv1.Step_RefreshHost:
 		if err = h.inventory(ctx, conn); errors.Is(err, errUnheard) {
-			return nil, errLeave // its result must not come before the inventory
+			return errLeave // its result must not come before the inventory
 		}
 	default:
-		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "do step", Err: errors.New("this rack does not know the action"), Hint: "bring the rack to the region's version"}
+		return &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: "do step", Err: errors.New("this rack does not know the action"), Hint: "bring the rack to the region's version"}
 	}
 	if errors.Is(err, hypervisor.ErrUnreachable) {
 		conn.lose(err)
 	}
-	return machine, err
+	result.Machine = machine
+	return err
 }
 
 func refOf(p *rackv1.SetPower) hypervisor.Ref {

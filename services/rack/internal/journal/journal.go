@@ -223,6 +223,20 @@ func (j *Journal) Accept(step *rackv1.Step) (*rackv1.StepResult, error) {
 	return nil, nil //nolint:nilnil // no result yet is what is expected
 }
 
+// Accepted says whether a step of that id was accepted, and its result not
+// acknowledged, also before this process.
+func (j *Journal) Accepted(id string) (bool, error) {
+	found := false
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		found = tx.Bucket(names().accepted).Get([]byte(id)) != nil || tx.Bucket(names().results).Get([]byte(id)) != nil
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for step %s: %w", id, err)
+	}
+	return found, nil
+}
+
 // Finish records a result, to be sent until it is acknowledged.
 func (j *Journal) Finish(result *rackv1.StepResult) error {
 	raw, err := proto.Marshal(result)

@@ -96,6 +96,117 @@ func (PowerAction) EnumDescriptor() ([]byte, []int) {
 	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{0}
 }
 
+// How a machine was moved.
+type MoveHow int32
+
+const (
+	// Not known: it was found moved.
+	MoveHow_MOVE_HOW_UNSPECIFIED MoveHow = 0
+	// While it ran, or was paused.
+	MoveHow_MOVE_HOW_LIVE MoveHow = 1
+	// While it was off: its disks were copied.
+	MoveHow_MOVE_HOW_OFFLINE MoveHow = 2
+)
+
+// Enum value maps for MoveHow.
+var (
+	MoveHow_name = map[int32]string{
+		0: "MOVE_HOW_UNSPECIFIED",
+		1: "MOVE_HOW_LIVE",
+		2: "MOVE_HOW_OFFLINE",
+	}
+	MoveHow_value = map[string]int32{
+		"MOVE_HOW_UNSPECIFIED": 0,
+		"MOVE_HOW_LIVE":        1,
+		"MOVE_HOW_OFFLINE":     2,
+	}
+)
+
+func (x MoveHow) Enum() *MoveHow {
+	p := new(MoveHow)
+	*p = x
+	return p
+}
+
+func (x MoveHow) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MoveHow) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_rack_v1_step_proto_enumTypes[1].Descriptor()
+}
+
+func (MoveHow) Type() protoreflect.EnumType {
+	return &file_vmhost_rack_v1_step_proto_enumTypes[1]
+}
+
+func (x MoveHow) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MoveHow.Descriptor instead.
+func (MoveHow) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+}
+
+// What a rack knows of the destination of a move that failed.
+type MoveDestinationState int32
+
+const (
+	// Nothing, or an older rack that does not say.
+	MoveDestinationState_MOVE_DESTINATION_STATE_UNSPECIFIED MoveDestinationState = 0
+	// This rack had not begun with the step before, and changed nothing now: what the
+	// tries before it left is as it was.
+	MoveDestinationState_MOVE_DESTINATION_STATE_UNTOUCHED MoveDestinationState = 1
+	// It was looked at after the failure, and is without the machine.
+	MoveDestinationState_MOVE_DESTINATION_STATE_WITHOUT MoveDestinationState = 2
+	// It was looked at after the failure, and has the machine.
+	MoveDestinationState_MOVE_DESTINATION_STATE_HAS MoveDestinationState = 3
+)
+
+// Enum value maps for MoveDestinationState.
+var (
+	MoveDestinationState_name = map[int32]string{
+		0: "MOVE_DESTINATION_STATE_UNSPECIFIED",
+		1: "MOVE_DESTINATION_STATE_UNTOUCHED",
+		2: "MOVE_DESTINATION_STATE_WITHOUT",
+		3: "MOVE_DESTINATION_STATE_HAS",
+	}
+	MoveDestinationState_value = map[string]int32{
+		"MOVE_DESTINATION_STATE_UNSPECIFIED": 0,
+		"MOVE_DESTINATION_STATE_UNTOUCHED":   1,
+		"MOVE_DESTINATION_STATE_WITHOUT":     2,
+		"MOVE_DESTINATION_STATE_HAS":         3,
+	}
+)
+
+func (x MoveDestinationState) Enum() *MoveDestinationState {
+	p := new(MoveDestinationState)
+	*p = x
+	return p
+}
+
+func (x MoveDestinationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MoveDestinationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_vmhost_rack_v1_step_proto_enumTypes[2].Descriptor()
+}
+
+func (MoveDestinationState) Type() protoreflect.EnumType {
+	return &file_vmhost_rack_v1_step_proto_enumTypes[2]
+}
+
+func (x MoveDestinationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MoveDestinationState.Descriptor instead.
+func (MoveDestinationState) EnumDescriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{2}
+}
+
 // Classes of failures, the same as those of the driver interface.
 type ErrorClass int32
 
@@ -173,11 +284,11 @@ func (x ErrorClass) String() string {
 }
 
 func (ErrorClass) Descriptor() protoreflect.EnumDescriptor {
-	return file_vmhost_rack_v1_step_proto_enumTypes[1].Descriptor()
+	return file_vmhost_rack_v1_step_proto_enumTypes[3].Descriptor()
 }
 
 func (ErrorClass) Type() protoreflect.EnumType {
-	return &file_vmhost_rack_v1_step_proto_enumTypes[1]
+	return &file_vmhost_rack_v1_step_proto_enumTypes[3]
 }
 
 func (x ErrorClass) Number() protoreflect.EnumNumber {
@@ -186,7 +297,7 @@ func (x ErrorClass) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorClass.Descriptor instead.
 func (ErrorClass) EnumDescriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{1}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{3}
 }
 
 // One thing for a rack to do. Sent again after a reconnect until its result was
@@ -1179,7 +1290,9 @@ type StepResult struct {
 	// The machine as it is now, for steps on a machine that is there.
 	Machine *MachineObservation `protobuf:"bytes,3,opt,name=machine,proto3" json:"machine,omitempty"`
 	// What a check gave.
-	Check         *v1.CheckVmHostResult `protobuf:"bytes,4,opt,name=check,proto3" json:"check,omitempty"`
+	Check *v1.CheckVmHostResult `protobuf:"bytes,4,opt,name=check,proto3" json:"check,omitempty"`
+	// How a move was done.
+	Move          *MoveOutcome `protobuf:"bytes,5,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1242,6 +1355,69 @@ func (x *StepResult) GetCheck() *v1.CheckVmHostResult {
 	return nil
 }
 
+func (x *StepResult) GetMove() *MoveOutcome {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// How a machine was moved.
+type MoveOutcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How.
+	How MoveHow `protobuf:"varint,1,opt,name=how,proto3,enum=vmhost.rack.v1.MoveHow" json:"how,omitempty"`
+	// Why a running machine was stopped though it was to be moved live, for people;
+	// empty when it was not.
+	NotLive       string `protobuf:"bytes,2,opt,name=not_live,json=notLive,proto3" json:"not_live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveOutcome) Reset() {
+	*x = MoveOutcome{}
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveOutcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveOutcome) ProtoMessage() {}
+
+func (x *MoveOutcome) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveOutcome.ProtoReflect.Descriptor instead.
+func (*MoveOutcome) Descriptor() ([]byte, []int) {
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *MoveOutcome) GetHow() MoveHow {
+	if x != nil {
+		return x.How
+	}
+	return MoveHow_MOVE_HOW_UNSPECIFIED
+}
+
+func (x *MoveOutcome) GetNotLive() string {
+	if x != nil {
+		return x.NotLive
+	}
+	return ""
+}
+
 // The region has recorded a result.
 type StepResultAck struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1253,7 +1429,7 @@ type StepResultAck struct {
 
 func (x *StepResultAck) Reset() {
 	*x = StepResultAck{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1441,7 @@ func (x *StepResultAck) String() string {
 func (*StepResultAck) ProtoMessage() {}
 
 func (x *StepResultAck) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[13]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1454,7 @@ func (x *StepResultAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepResultAck.ProtoReflect.Descriptor instead.
 func (*StepResultAck) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StepResultAck) GetId() string {
@@ -1299,13 +1475,18 @@ type StepError struct {
 	Hint string `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
 	// For ERROR_CLASS_HOST_KEY: the key that was presented.
 	PresentedHostKey string `protobuf:"bytes,4,opt,name=presented_host_key,json=presentedHostKey,proto3" json:"presented_host_key,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// For a move: what is known of its destination after the failure.
+	Destination MoveDestinationState `protobuf:"varint,5,opt,name=destination,proto3,enum=vmhost.rack.v1.MoveDestinationState" json:"destination,omitempty"`
+	// The host whose failure it is, `vmHosts/{vm_host}`; empty: the step's, or not
+	// told apart.
+	VmHost        string `protobuf:"bytes,6,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StepError) Reset() {
 	*x = StepError{}
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1498,7 @@ func (x *StepError) String() string {
 func (*StepError) ProtoMessage() {}
 
 func (x *StepError) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_rack_v1_step_proto_msgTypes[14]
+	mi := &file_vmhost_rack_v1_step_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1511,7 @@ func (x *StepError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepError.ProtoReflect.Descriptor instead.
 func (*StepError) Descriptor() ([]byte, []int) {
-	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_rack_v1_step_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StepError) GetClass() ErrorClass {
@@ -1357,6 +1538,20 @@ func (x *StepError) GetHint() string {
 func (x *StepError) GetPresentedHostKey() string {
 	if x != nil {
 		return x.PresentedHostKey
+	}
+	return ""
+}
+
+func (x *StepError) GetDestination() MoveDestinationState {
+	if x != nil {
+		return x.Destination
+	}
+	return MoveDestinationState_MOVE_DESTINATION_STATE_UNSPECIFIED
+}
+
+func (x *StepError) GetVmHost() string {
+	if x != nil {
+		return x.VmHost
 	}
 	return ""
 }
@@ -1428,20 +1623,26 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\aproject\x18\x05 \x01(\tR\aproject\x12\x10\n" +
 	"\x03fix\x18\x06 \x01(\bR\x03fix\"\x1e\n" +
 	"\fStepAccepted\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xbf\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xf0\x01\n" +
 	"\n" +
 	"StepResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12/\n" +
 	"\x05error\x18\x02 \x01(\v2\x19.vmhost.rack.v1.StepErrorR\x05error\x12<\n" +
 	"\amachine\x18\x03 \x01(\v2\".vmhost.rack.v1.MachineObservationR\amachine\x122\n" +
-	"\x05check\x18\x04 \x01(\v2\x1c.vmhost.v1.CheckVmHostResultR\x05check\"\x1f\n" +
+	"\x05check\x18\x04 \x01(\v2\x1c.vmhost.v1.CheckVmHostResultR\x05check\x12/\n" +
+	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.rack.v1.MoveOutcomeR\x04move\"S\n" +
+	"\vMoveOutcome\x12)\n" +
+	"\x03how\x18\x01 \x01(\x0e2\x17.vmhost.rack.v1.MoveHowR\x03how\x12\x19\n" +
+	"\bnot_live\x18\x02 \x01(\tR\anotLive\"\x1f\n" +
 	"\rStepResultAck\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x99\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfa\x01\n" +
 	"\tStepError\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vmhost.rack.v1.ErrorClassR\x05class\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12,\n" +
-	"\x12presented_host_key\x18\x04 \x01(\tR\x10presentedHostKey*\xd7\x01\n" +
+	"\x12presented_host_key\x18\x04 \x01(\tR\x10presentedHostKey\x12F\n" +
+	"\vdestination\x18\x05 \x01(\x0e2$.vmhost.rack.v1.MoveDestinationStateR\vdestination\x12\x17\n" +
+	"\avm_host\x18\x06 \x01(\tR\x06vmHost*\xd7\x01\n" +
 	"\vPowerAction\x12\x1c\n" +
 	"\x18POWER_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12POWER_ACTION_START\x10\x01\x12\x15\n" +
@@ -1450,7 +1651,16 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\x12POWER_ACTION_CYCLE\x10\x04\x12\x16\n" +
 	"\x12POWER_ACTION_PAUSE\x10\x05\x12\x17\n" +
 	"\x13POWER_ACTION_RESUME\x10\x06\x12\x1a\n" +
-	"\x16POWER_ACTION_STOP_SOFT\x10\a*\xde\x02\n" +
+	"\x16POWER_ACTION_STOP_SOFT\x10\a*L\n" +
+	"\aMoveHow\x12\x18\n" +
+	"\x14MOVE_HOW_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rMOVE_HOW_LIVE\x10\x01\x12\x14\n" +
+	"\x10MOVE_HOW_OFFLINE\x10\x02*\xa8\x01\n" +
+	"\x14MoveDestinationState\x12&\n" +
+	"\"MOVE_DESTINATION_STATE_UNSPECIFIED\x10\x00\x12$\n" +
+	" MOVE_DESTINATION_STATE_UNTOUCHED\x10\x01\x12\"\n" +
+	"\x1eMOVE_DESTINATION_STATE_WITHOUT\x10\x02\x12\x1e\n" +
+	"\x1aMOVE_DESTINATION_STATE_HAS\x10\x03*\xde\x02\n" +
 	"\n" +
 	"ErrorClass\x12\x1b\n" +
 	"\x17ERROR_CLASS_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -1480,64 +1690,70 @@ func file_vmhost_rack_v1_step_proto_rawDescGZIP() []byte {
 	return file_vmhost_rack_v1_step_proto_rawDescData
 }
 
-var file_vmhost_rack_v1_step_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_vmhost_rack_v1_step_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_vmhost_rack_v1_step_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_vmhost_rack_v1_step_proto_goTypes = []any{
 	(PowerAction)(0),             // 0: vmhost.rack.v1.PowerAction
-	(ErrorClass)(0),              // 1: vmhost.rack.v1.ErrorClass
-	(*Step)(nil),                 // 2: vmhost.rack.v1.Step
-	(*MoveMachine)(nil),          // 3: vmhost.rack.v1.MoveMachine
-	(*AdoptMachine)(nil),         // 4: vmhost.rack.v1.AdoptMachine
-	(*ReleaseMachine)(nil),       // 5: vmhost.rack.v1.ReleaseMachine
-	(*MoveDestination)(nil),      // 6: vmhost.rack.v1.MoveDestination
-	(*CreateMachine)(nil),        // 7: vmhost.rack.v1.CreateMachine
-	(*DeleteMachine)(nil),        // 8: vmhost.rack.v1.DeleteMachine
-	(*SetPower)(nil),             // 9: vmhost.rack.v1.SetPower
-	(*ObserveMachine)(nil),       // 10: vmhost.rack.v1.ObserveMachine
-	(*RefreshHost)(nil),          // 11: vmhost.rack.v1.RefreshHost
-	(*CheckHost)(nil),            // 12: vmhost.rack.v1.CheckHost
-	(*StepAccepted)(nil),         // 13: vmhost.rack.v1.StepAccepted
-	(*StepResult)(nil),           // 14: vmhost.rack.v1.StepResult
-	(*StepResultAck)(nil),        // 15: vmhost.rack.v1.StepResultAck
-	(*StepError)(nil),            // 16: vmhost.rack.v1.StepError
-	(*durationpb.Duration)(nil),  // 17: google.protobuf.Duration
-	(*v1.Machine)(nil),           // 18: vmhost.v1.Machine
-	(v1.VmHostType)(0),           // 19: vmhost.v1.VmHostType
-	(*MachineObservation)(nil),   // 20: vmhost.rack.v1.MachineObservation
-	(*v1.CheckVmHostResult)(nil), // 21: vmhost.v1.CheckVmHostResult
+	(MoveHow)(0),                 // 1: vmhost.rack.v1.MoveHow
+	(MoveDestinationState)(0),    // 2: vmhost.rack.v1.MoveDestinationState
+	(ErrorClass)(0),              // 3: vmhost.rack.v1.ErrorClass
+	(*Step)(nil),                 // 4: vmhost.rack.v1.Step
+	(*MoveMachine)(nil),          // 5: vmhost.rack.v1.MoveMachine
+	(*AdoptMachine)(nil),         // 6: vmhost.rack.v1.AdoptMachine
+	(*ReleaseMachine)(nil),       // 7: vmhost.rack.v1.ReleaseMachine
+	(*MoveDestination)(nil),      // 8: vmhost.rack.v1.MoveDestination
+	(*CreateMachine)(nil),        // 9: vmhost.rack.v1.CreateMachine
+	(*DeleteMachine)(nil),        // 10: vmhost.rack.v1.DeleteMachine
+	(*SetPower)(nil),             // 11: vmhost.rack.v1.SetPower
+	(*ObserveMachine)(nil),       // 12: vmhost.rack.v1.ObserveMachine
+	(*RefreshHost)(nil),          // 13: vmhost.rack.v1.RefreshHost
+	(*CheckHost)(nil),            // 14: vmhost.rack.v1.CheckHost
+	(*StepAccepted)(nil),         // 15: vmhost.rack.v1.StepAccepted
+	(*StepResult)(nil),           // 16: vmhost.rack.v1.StepResult
+	(*MoveOutcome)(nil),          // 17: vmhost.rack.v1.MoveOutcome
+	(*StepResultAck)(nil),        // 18: vmhost.rack.v1.StepResultAck
+	(*StepError)(nil),            // 19: vmhost.rack.v1.StepError
+	(*durationpb.Duration)(nil),  // 20: google.protobuf.Duration
+	(*v1.Machine)(nil),           // 21: vmhost.v1.Machine
+	(v1.VmHostType)(0),           // 22: vmhost.v1.VmHostType
+	(*MachineObservation)(nil),   // 23: vmhost.rack.v1.MachineObservation
+	(*v1.CheckVmHostResult)(nil), // 24: vmhost.v1.CheckVmHostResult
 }
 var file_vmhost_rack_v1_step_proto_depIdxs = []int32{
-	17, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
-	7,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
-	8,  // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
-	9,  // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
-	10, // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
-	11, // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
-	12, // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
-	4,  // 7: vmhost.rack.v1.Step.adopt_machine:type_name -> vmhost.rack.v1.AdoptMachine
-	5,  // 8: vmhost.rack.v1.Step.release_machine:type_name -> vmhost.rack.v1.ReleaseMachine
-	3,  // 9: vmhost.rack.v1.Step.move_machine:type_name -> vmhost.rack.v1.MoveMachine
-	18, // 10: vmhost.rack.v1.MoveMachine.machine:type_name -> vmhost.v1.Machine
-	18, // 11: vmhost.rack.v1.MoveMachine.moved:type_name -> vmhost.v1.Machine
-	6,  // 12: vmhost.rack.v1.MoveMachine.destination:type_name -> vmhost.rack.v1.MoveDestination
-	17, // 13: vmhost.rack.v1.MoveMachine.grace_period:type_name -> google.protobuf.Duration
-	18, // 14: vmhost.rack.v1.AdoptMachine.machine:type_name -> vmhost.v1.Machine
-	18, // 15: vmhost.rack.v1.ReleaseMachine.machine:type_name -> vmhost.v1.Machine
-	19, // 16: vmhost.rack.v1.MoveDestination.type:type_name -> vmhost.v1.VmHostType
-	18, // 17: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
-	18, // 18: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
+	20, // 0: vmhost.rack.v1.Step.timeout:type_name -> google.protobuf.Duration
+	9,  // 1: vmhost.rack.v1.Step.create_machine:type_name -> vmhost.rack.v1.CreateMachine
+	10, // 2: vmhost.rack.v1.Step.delete_machine:type_name -> vmhost.rack.v1.DeleteMachine
+	11, // 3: vmhost.rack.v1.Step.set_power:type_name -> vmhost.rack.v1.SetPower
+	12, // 4: vmhost.rack.v1.Step.observe_machine:type_name -> vmhost.rack.v1.ObserveMachine
+	13, // 5: vmhost.rack.v1.Step.refresh_host:type_name -> vmhost.rack.v1.RefreshHost
+	14, // 6: vmhost.rack.v1.Step.check_host:type_name -> vmhost.rack.v1.CheckHost
+	6,  // 7: vmhost.rack.v1.Step.adopt_machine:type_name -> vmhost.rack.v1.AdoptMachine
+	7,  // 8: vmhost.rack.v1.Step.release_machine:type_name -> vmhost.rack.v1.ReleaseMachine
+	5,  // 9: vmhost.rack.v1.Step.move_machine:type_name -> vmhost.rack.v1.MoveMachine
+	21, // 10: vmhost.rack.v1.MoveMachine.machine:type_name -> vmhost.v1.Machine
+	21, // 11: vmhost.rack.v1.MoveMachine.moved:type_name -> vmhost.v1.Machine
+	8,  // 12: vmhost.rack.v1.MoveMachine.destination:type_name -> vmhost.rack.v1.MoveDestination
+	20, // 13: vmhost.rack.v1.MoveMachine.grace_period:type_name -> google.protobuf.Duration
+	21, // 14: vmhost.rack.v1.AdoptMachine.machine:type_name -> vmhost.v1.Machine
+	21, // 15: vmhost.rack.v1.ReleaseMachine.machine:type_name -> vmhost.v1.Machine
+	22, // 16: vmhost.rack.v1.MoveDestination.type:type_name -> vmhost.v1.VmHostType
+	21, // 17: vmhost.rack.v1.CreateMachine.machine:type_name -> vmhost.v1.Machine
+	21, // 18: vmhost.rack.v1.DeleteMachine.machine:type_name -> vmhost.v1.Machine
 	0,  // 19: vmhost.rack.v1.SetPower.action:type_name -> vmhost.rack.v1.PowerAction
-	17, // 20: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
-	19, // 21: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
-	16, // 22: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
-	20, // 23: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
-	21, // 24: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
-	1,  // 25: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	20, // 20: vmhost.rack.v1.SetPower.grace_period:type_name -> google.protobuf.Duration
+	22, // 21: vmhost.rack.v1.CheckHost.type:type_name -> vmhost.v1.VmHostType
+	19, // 22: vmhost.rack.v1.StepResult.error:type_name -> vmhost.rack.v1.StepError
+	23, // 23: vmhost.rack.v1.StepResult.machine:type_name -> vmhost.rack.v1.MachineObservation
+	24, // 24: vmhost.rack.v1.StepResult.check:type_name -> vmhost.v1.CheckVmHostResult
+	17, // 25: vmhost.rack.v1.StepResult.move:type_name -> vmhost.rack.v1.MoveOutcome
+	1,  // 26: vmhost.rack.v1.MoveOutcome.how:type_name -> vmhost.rack.v1.MoveHow
+	3,  // 27: vmhost.rack.v1.StepError.class:type_name -> vmhost.rack.v1.ErrorClass
+	2,  // 28: vmhost.rack.v1.StepError.destination:type_name -> vmhost.rack.v1.MoveDestinationState
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_rack_v1_step_proto_init() }
@@ -1562,8 +1778,8 @@ func file_vmhost_rack_v1_step_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_rack_v1_step_proto_rawDesc), len(file_vmhost_rack_v1_step_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   15,
+			NumEnums:      4,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

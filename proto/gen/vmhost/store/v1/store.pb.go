@@ -1213,7 +1213,12 @@ type StoredOperation struct {
 	// For the removal of a host.
 	Removal *StoredRemoval `protobuf:"bytes,12,opt,name=removal,proto3" json:"removal,omitempty"`
 	// For the drain of a host.
-	Drain         *StoredDrain `protobuf:"bytes,13,opt,name=drain,proto3" json:"drain,omitempty"`
+	Drain *StoredDrain `protobuf:"bytes,13,opt,name=drain,proto3" json:"drain,omitempty"`
+	// For a move that succeeded: how it was done.
+	Move *v11.MoveOutcome `protobuf:"bytes,14,opt,name=move,proto3" json:"move,omitempty"`
+	// For a move that failed: the destination itself lets nobody in, or has not what
+	// it takes, so that another one may do.
+	Elsewhere     bool `protobuf:"varint,15,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1337,6 +1342,20 @@ func (x *StoredOperation) GetDrain() *StoredDrain {
 		return x.Drain
 	}
 	return nil
+}
+
+func (x *StoredOperation) GetMove() *v11.MoveOutcome {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+func (x *StoredOperation) GetElsewhere() bool {
+	if x != nil {
+		return x.Elsewhere
+	}
+	return false
 }
 
 // The drain of a host. Each machine has an operation of its own that names this
@@ -2284,7 +2303,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"StoredName\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\"(\n" +
 	"\rStoredAddress\x12\x17\n" +
-	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xac\x04\n" +
+	"\avm_host\x18\x01 \x01(\tR\x06vmHost\"\xfb\x04\n" +
 	"\x0fStoredOperation\x120\n" +
 	"\bresource\x18\x01 \x01(\v2\x14.vmhost.v1.OperationR\bresource\x12\x1f\n" +
 	"\vmachine_uid\x18\x02 \x01(\tR\n" +
@@ -2300,7 +2319,9 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	" \x03(\v2\x14.vmhost.rack.v1.StepR\x04plan\x12\x16\n" +
 	"\x06parent\x18\v \x01(\tR\x06parent\x128\n" +
 	"\aremoval\x18\f \x01(\v2\x1e.vmhost.store.v1.StoredRemovalR\aremoval\x122\n" +
-	"\x05drain\x18\r \x01(\v2\x1c.vmhost.store.v1.StoredDrainR\x05drain\"\x8b\x01\n" +
+	"\x05drain\x18\r \x01(\v2\x1c.vmhost.store.v1.StoredDrainR\x05drain\x12/\n" +
+	"\x04move\x18\x0e \x01(\v2\x1b.vmhost.rack.v1.MoveOutcomeR\x04move\x12\x1c\n" +
+	"\telsewhere\x18\x0f \x01(\bR\telsewhere\"\x8b\x01\n" +
 	"\vStoredDrain\x12\x1e\n" +
 	"\vvm_host_uid\x18\x01 \x01(\tR\tvmHostUid\x12#\n" +
 	"\rallow_offline\x18\x02 \x01(\bR\fallowOffline\x12!\n" +
@@ -2436,13 +2457,14 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*v1.CheckVmHostRequest)(nil),    // 51: vmhost.v1.CheckVmHostRequest
 	(*v1.OperationError)(nil),        // 52: vmhost.v1.OperationError
 	(*v11.Step)(nil),                 // 53: vmhost.rack.v1.Step
-	(v1.RemoveMode)(0),               // 54: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),                // 55: google.protobuf.Any
-	(*v1.Rack)(nil),                  // 56: vmhost.v1.Rack
-	(*v1.Zone)(nil),                  // 57: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),          // 58: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                 // 59: vmhost.v1.Event
-	(*v1.JoinToken)(nil),             // 60: vmhost.v1.JoinToken
+	(*v11.MoveOutcome)(nil),          // 54: vmhost.rack.v1.MoveOutcome
+	(v1.RemoveMode)(0),               // 55: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 56: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 57: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 58: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 59: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 60: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 61: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
 	36, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
@@ -2477,24 +2499,25 @@ var file_vmhost_store_v1_store_proto_depIdxs = []int32{
 	53, // 29: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
 	20, // 30: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
 	19, // 31: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
-	54, // 32: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	55, // 33: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	48, // 34: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	56, // 35: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	48, // 36: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	57, // 37: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	58, // 38: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	59, // 39: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	60, // 40: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 41: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	48, // 42: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	48, // 43: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	48, // 44: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	54, // 32: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
+	55, // 33: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	56, // 34: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	48, // 35: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	57, // 36: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	48, // 37: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	58, // 38: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	59, // 39: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	60, // 40: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	61, // 41: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 42: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	48, // 43: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	48, // 44: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	48, // 45: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }

@@ -30,12 +30,13 @@ type move struct {
 	stopped bool
 	// started: the destination may have been told to run it.
 	started bool
+	moved   hypervisor.Moved
 }
 
 // Move brings a machine to another libvirt host: live, by a migration that this
 // process drives, or while it is off, by copying its volumes through this process.
 // Only a live migration has the two hosts talk to one another.
-func (d *Driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.MoveMachine, operation string) (*rackv1.MachineObservation, error) {
+func (d *Driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.MoveMachine, operation string) (*hypervisor.Moved, error) {
 	other, ok := to.(*Driver)
 	if !ok {
 		return nil, &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opMove, Err: errors.New("the destination is no libvirt host")}
@@ -56,7 +57,10 @@ func (d *Driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.Mo
 	if err != nil {
 		return nil, err
 	}
-	return other.Machine(ctx, ref.Domain())
+	if m.moved.Machine, err = other.Machine(ctx, ref.Domain()); err != nil {
+		return nil, err
+	}
+	return &m.moved, nil
 }
 
 // forget has the domain read anew on both hosts: events say that too, but later.
@@ -179,6 +183,7 @@ func (m *move) endOld(ctx context.Context) error {
 
 // carry moves it in the way that is open.
 func (m *move) carry(ctx context.Context, here *seen, p *plan) error {
+	m.moved.How = rackv1.MoveHow_MOVE_HOW_OFFLINE
 	if off(here.state) {
 		return m.copyOver(ctx, p)
 	}
@@ -186,12 +191,14 @@ func (m *move) carry(ctx context.Context, here *seen, p *plan) error {
 	if m.what.GetLive() {
 		err := m.live(ctx, here, p)
 		if !errors.Is(err, hypervisor.ErrUnsupported) || m.started {
+			m.moved.How = rackv1.MoveHow_MOVE_HOW_LIVE
 			return err
 		}
 		if rest := m.takeBack(ctx); rest != nil {
 			return rest
 		}
-		why = err.Error()
+		why = reasonOf(err)
+		m.moved.NotLive = why
 	}
 	if err := hypervisor.StoppedForMove(m.what, why); err != nil {
 		return err
@@ -207,6 +214,14 @@ func (m *move) carry(ctx context.Context, here *seen, p *plan) error {
 		return err
 	}
 	return m.copyOver(ctx, p)
+}
+
+// reasonOf is why something cannot be done, without what was being done.
+func reasonOf(err error) string {
+	if e, ok := errors.AsType[*hypervisor.Error](err); ok && e.Op == opMove && e.Err != nil {
+		return e.Err.Error()
+	}
+	return err.Error()
 }
 
 // giveUp puts everything back as it was, and answers why.

@@ -238,10 +238,11 @@ func TestRealAdoptedMachineIsMovedWithItsSparseDisk(t *testing.T) {
 	moved := proto.CloneOf(machine)
 	moved.VmHost, moved.Disks[0].Volume = "vmHosts/h2", volumePrefix(uid)+"0"
 	removeAtEnd(t, to, moved)
-	got, err := from.Move(timeout(t, time.Minute), to, &rackv1.MoveMachine{Machine: machine, Moved: moved}, "operations/1")
+	done, err := from.Move(timeout(t, time.Minute), to, &rackv1.MoveMachine{Machine: machine, Moved: moved}, "operations/1")
 	if err != nil {
 		t.Fatal(err)
 	}
+	got := done.Machine
 	if got.GetUid() != uid || got.GetUuid() != id || got.GetDisks()[0].GetVolume() != volumePrefix(uid)+"0" || got.GetDisks()[0].GetDevice() != "sda" {
 		t.Errorf("arrived as %v", got)
 	}
