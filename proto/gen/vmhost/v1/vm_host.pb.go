@@ -409,6 +409,9 @@ type VmHost struct {
 	NetworkLabels []*NetworkLabels `protobuf:"bytes,24,rep,name=network_labels,json=networkLabels,proto3" json:"network_labels,omitempty"`
 	// What the operator calls the host's storage pools, for requests by tag.
 	StoragePoolLabels []*StoragePoolLabels `protobuf:"bytes,25,rep,name=storage_pool_labels,json=storagePoolLabels,proto3" json:"storage_pool_labels,omitempty"`
+	// Storage pools that other hosts have as well, or that only look as if, where
+	// the hypervisor does not tell or is wrong: see StoragePool.shared.
+	SharedStoragePools []*SharedStoragePool `protobuf:"bytes,26,rep,name=shared_storage_pools,json=sharedStoragePools,proto3" json:"shared_storage_pools,omitempty"`
 	// Where the host stands.
 	State VmHostState `protobuf:"varint,30,opt,name=state,proto3,enum=vmhost.v1.VmHostState" json:"state,omitempty"`
 	// What is wrong or noteworthy, with the reason and what to do.
@@ -633,6 +636,13 @@ func (x *VmHost) GetStoragePoolLabels() []*StoragePoolLabels {
 	return nil
 }
 
+func (x *VmHost) GetSharedStoragePools() []*SharedStoragePool {
+	if x != nil {
+		return x.SharedStoragePools
+	}
+	return nil
+}
+
 func (x *VmHost) GetState() VmHostState {
 	if x != nil {
 		return x.State
@@ -802,6 +812,63 @@ func (x *StoragePoolLabels) GetTags() []string {
 	return nil
 }
 
+// What the operator says of who else has a storage pool of a host.
+type SharedStoragePool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The storage pool, by its name on the host.
+	StoragePool string `protobuf:"bytes,1,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
+	// What is behind it: any text without spaces, the same on every host that has
+	// it, such as `nfs://nas/vm`. Pools of one identity are counted once for the
+	// fleet. Empty: the pool is the host's alone, whatever the hypervisor tells.
+	Identity      string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedStoragePool) Reset() {
+	*x = SharedStoragePool{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedStoragePool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedStoragePool) ProtoMessage() {}
+
+func (x *SharedStoragePool) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedStoragePool.ProtoReflect.Descriptor instead.
+func (*SharedStoragePool) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SharedStoragePool) GetStoragePool() string {
+	if x != nil {
+		return x.StoragePool
+	}
+	return ""
+}
+
+func (x *SharedStoragePool) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
 // The public part of a stored credential. Nothing in it is secret.
 type CredentialInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -822,7 +889,7 @@ type CredentialInfo struct {
 
 func (x *CredentialInfo) Reset() {
 	*x = CredentialInfo{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +901,7 @@ func (x *CredentialInfo) String() string {
 func (*CredentialInfo) ProtoMessage() {}
 
 func (x *CredentialInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[3]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +914,7 @@ func (x *CredentialInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialInfo.ProtoReflect.Descriptor instead.
 func (*CredentialInfo) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CredentialInfo) GetSshPublicKey() string {
@@ -901,7 +968,7 @@ type OvercommitRatios struct {
 
 func (x *OvercommitRatios) Reset() {
 	*x = OvercommitRatios{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +980,7 @@ func (x *OvercommitRatios) String() string {
 func (*OvercommitRatios) ProtoMessage() {}
 
 func (x *OvercommitRatios) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[4]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +993,7 @@ func (x *OvercommitRatios) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OvercommitRatios.ProtoReflect.Descriptor instead.
 func (*OvercommitRatios) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OvercommitRatios) GetCores() float64 {
@@ -968,7 +1035,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1047,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[5]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1060,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Credential) GetKind() isCredential_Kind {
@@ -1092,7 +1159,7 @@ type LxdCredential struct {
 
 func (x *LxdCredential) Reset() {
 	*x = LxdCredential{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1104,7 +1171,7 @@ func (x *LxdCredential) String() string {
 func (*LxdCredential) ProtoMessage() {}
 
 func (x *LxdCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[6]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1117,7 +1184,7 @@ func (x *LxdCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LxdCredential.ProtoReflect.Descriptor instead.
 func (*LxdCredential) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LxdCredential) GetCertificatePem() string {
@@ -1164,7 +1231,7 @@ type TlsCredential struct {
 
 func (x *TlsCredential) Reset() {
 	*x = TlsCredential{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1243,7 @@ func (x *TlsCredential) String() string {
 func (*TlsCredential) ProtoMessage() {}
 
 func (x *TlsCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[7]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1256,7 @@ func (x *TlsCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TlsCredential.ProtoReflect.Descriptor instead.
 func (*TlsCredential) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TlsCredential) GetCertificatePem() string {
@@ -1273,7 +1340,7 @@ type VmHostObservation struct {
 
 func (x *VmHostObservation) Reset() {
 	*x = VmHostObservation{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1352,7 @@ func (x *VmHostObservation) String() string {
 func (*VmHostObservation) ProtoMessage() {}
 
 func (x *VmHostObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[8]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1365,7 @@ func (x *VmHostObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VmHostObservation.ProtoReflect.Descriptor instead.
 func (*VmHostObservation) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *VmHostObservation) GetObserveTime() *timestamppb.Timestamp {
@@ -1472,7 +1539,7 @@ type ClusterMember struct {
 
 func (x *ClusterMember) Reset() {
 	*x = ClusterMember{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1551,7 @@ func (x *ClusterMember) String() string {
 func (*ClusterMember) ProtoMessage() {}
 
 func (x *ClusterMember) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[9]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1564,7 @@ func (x *ClusterMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterMember.ProtoReflect.Descriptor instead.
 func (*ClusterMember) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ClusterMember) GetName() string {
@@ -1545,7 +1612,7 @@ type SriovDevice struct {
 
 func (x *SriovDevice) Reset() {
 	*x = SriovDevice{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1624,7 @@ func (x *SriovDevice) String() string {
 func (*SriovDevice) ProtoMessage() {}
 
 func (x *SriovDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[10]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1637,7 @@ func (x *SriovDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SriovDevice.ProtoReflect.Descriptor instead.
 func (*SriovDevice) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SriovDevice) GetName() string {
@@ -1622,7 +1689,7 @@ type HostImage struct {
 
 func (x *HostImage) Reset() {
 	*x = HostImage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1701,7 @@ func (x *HostImage) String() string {
 func (*HostImage) ProtoMessage() {}
 
 func (x *HostImage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[11]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1714,7 @@ func (x *HostImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostImage.ProtoReflect.Descriptor instead.
 func (*HostImage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HostImage) GetFingerprint() string {
@@ -1709,7 +1776,7 @@ type NumaNode struct {
 
 func (x *NumaNode) Reset() {
 	*x = NumaNode{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1788,7 @@ func (x *NumaNode) String() string {
 func (*NumaNode) ProtoMessage() {}
 
 func (x *NumaNode) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[12]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1801,7 @@ func (x *NumaNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NumaNode.ProtoReflect.Descriptor instead.
 func (*NumaNode) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NumaNode) GetId() int32 {
@@ -1780,7 +1847,7 @@ type HugePages struct {
 
 func (x *HugePages) Reset() {
 	*x = HugePages{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1859,7 @@ func (x *HugePages) String() string {
 func (*HugePages) ProtoMessage() {}
 
 func (x *HugePages) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[13]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1872,7 @@ func (x *HugePages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HugePages.ProtoReflect.Descriptor instead.
 func (*HugePages) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HugePages) GetSizeKib() int64 {
@@ -1853,14 +1920,19 @@ type StoragePool struct {
 	// Whether volumes can be made that take room only as they fill.
 	Thin bool `protobuf:"varint,9,opt,name=thin,proto3" json:"thin,omitempty"`
 	// What the hypervisor says is wrong with it; empty when nothing is.
-	Problem       string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,10,opt,name=problem,proto3" json:"problem,omitempty"`
+	// What is behind it, as far as the hypervisor tells: the same text on every host
+	// that has it, such as `nfs://nas/vm` or `rbd://10.0.0.1,10.0.0.2/vms`. Empty for
+	// a pool that is the host's alone, as far as is known. The operator may know
+	// better: VmHost.shared_storage_pools.
+	Shared        string `protobuf:"bytes,11,opt,name=shared,proto3" json:"shared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoragePool) Reset() {
 	*x = StoragePool{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1944,7 @@ func (x *StoragePool) String() string {
 func (*StoragePool) ProtoMessage() {}
 
 func (x *StoragePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[14]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1957,7 @@ func (x *StoragePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoragePool.ProtoReflect.Descriptor instead.
 func (*StoragePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoragePool) GetName() string {
@@ -1958,6 +2030,13 @@ func (x *StoragePool) GetProblem() string {
 	return ""
 }
 
+func (x *StoragePool) GetShared() string {
+	if x != nil {
+		return x.Shared
+	}
+	return ""
+}
+
 // One network, bridge or device of a host that machines can be attached to.
 type HostNetwork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1995,7 +2074,7 @@ type HostNetwork struct {
 
 func (x *HostNetwork) Reset() {
 	*x = HostNetwork{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2086,7 @@ func (x *HostNetwork) String() string {
 func (*HostNetwork) ProtoMessage() {}
 
 func (x *HostNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[15]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2099,7 @@ func (x *HostNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostNetwork.ProtoReflect.Descriptor instead.
 func (*HostNetwork) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *HostNetwork) GetName() string {
@@ -2138,7 +2217,7 @@ type ForeignUsage struct {
 
 func (x *ForeignUsage) Reset() {
 	*x = ForeignUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2229,7 @@ func (x *ForeignUsage) String() string {
 func (*ForeignUsage) ProtoMessage() {}
 
 func (x *ForeignUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[16]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2242,7 @@ func (x *ForeignUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForeignUsage.ProtoReflect.Descriptor instead.
 func (*ForeignUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ForeignUsage) GetMachines() int32 {
@@ -2220,14 +2299,18 @@ type VmHostUsage struct {
 	// Machines that vmhost composed here.
 	Machines int32 `protobuf:"varint,4,opt,name=machines,proto3" json:"machines,omitempty"`
 	// Places that reservations hold here. What they take is in what is committed.
-	HeldMachines  int32 `protobuf:"varint,5,opt,name=held_machines,json=heldMachines,proto3" json:"held_machines,omitempty"`
+	HeldMachines int32 `protobuf:"varint,5,opt,name=held_machines,json=heldMachines,proto3" json:"held_machines,omitempty"`
+	// Storage pools that are counted once for all hosts that have them, by name. In
+	// storage_bytes of these, committed is that of machines on any of the hosts, and
+	// foreign is what is in the pool besides.
+	SharedStorage map[string]*SharedStorage `protobuf:"bytes,6,rep,name=shared_storage,json=sharedStorage,proto3" json:"shared_storage,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VmHostUsage) Reset() {
 	*x = VmHostUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2322,7 @@ func (x *VmHostUsage) String() string {
 func (*VmHostUsage) ProtoMessage() {}
 
 func (x *VmHostUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[17]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2335,7 @@ func (x *VmHostUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VmHostUsage.ProtoReflect.Descriptor instead.
 func (*VmHostUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VmHostUsage) GetCores() *ResourceUsage {
@@ -2290,6 +2373,68 @@ func (x *VmHostUsage) GetHeldMachines() int32 {
 	return 0
 }
 
+func (x *VmHostUsage) GetSharedStorage() map[string]*SharedStorage {
+	if x != nil {
+		return x.SharedStorage
+	}
+	return nil
+}
+
+// A storage pool that is counted once for all hosts that have it.
+type SharedStorage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is behind it: see StoragePool.shared.
+	Identity string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// How many hosts have it, this one among them.
+	VmHosts       int32 `protobuf:"varint,2,opt,name=vm_hosts,json=vmHosts,proto3" json:"vm_hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedStorage) Reset() {
+	*x = SharedStorage{}
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedStorage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedStorage) ProtoMessage() {}
+
+func (x *SharedStorage) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedStorage.ProtoReflect.Descriptor instead.
+func (*SharedStorage) Descriptor() ([]byte, []int) {
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *SharedStorage) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *SharedStorage) GetVmHosts() int32 {
+	if x != nil {
+		return x.VmHosts
+	}
+	return 0
+}
+
 // Use of one resource. Units are those of the field that holds this.
 type ResourceUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2313,7 +2458,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2470,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_v1_vm_host_proto_msgTypes[18]
+	mi := &file_vmhost_v1_vm_host_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2483,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_v1_vm_host_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ResourceUsage) GetPhysical() int64 {
@@ -2394,7 +2539,7 @@ var File_vmhost_v1_vm_host_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\n" +
-	"\x17vmhost/v1/vm_host.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\"\xf8\r\n" +
+	"\x17vmhost/v1/vm_host.proto\x12\tvmhost.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19vmhost/v1/condition.proto\"\xd3\x0e\n" +
 	"\x06VmHost\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12\x1b\n" +
@@ -2427,7 +2572,8 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x0ecluster_member\x18\x16 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\rclusterMember\x12P\n" +
 	"\rcluster_group\x18\x17 \x01(\tB+\xbaH(r&2$^([a-z]([-a-z0-9]{0,61}[a-z0-9])?)?$R\fclusterGroup\x12J\n" +
 	"\x0enetwork_labels\x18\x18 \x03(\v2\x18.vmhost.v1.NetworkLabelsB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\rnetworkLabels\x12W\n" +
-	"\x13storage_pool_labels\x18\x19 \x03(\v2\x1c.vmhost.v1.StoragePoolLabelsB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x11storagePoolLabels\x121\n" +
+	"\x13storage_pool_labels\x18\x19 \x03(\v2\x1c.vmhost.v1.StoragePoolLabelsB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x11storagePoolLabels\x12Y\n" +
+	"\x14shared_storage_pools\x18\x1a \x03(\v2\x1c.vmhost.v1.SharedStoragePoolB\t\xbaH\x06\x92\x01\x03\x10\x80\x02R\x12sharedStoragePools\x121\n" +
 	"\x05state\x18\x1e \x01(\x0e2\x16.vmhost.v1.VmHostStateB\x03\xe0A\x03R\x05state\x129\n" +
 	"\n" +
 	"conditions\x18\x1f \x03(\v2\x14.vmhost.v1.ConditionB\x03\xe0A\x03R\n" +
@@ -2446,7 +2592,11 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x11StoragePoolLabels\x12-\n" +
 	"\fstorage_pool\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\vstoragePool\x12J\n" +
-	"\x04tags\x18\x02 \x03(\tB6\xbaH3\x92\x010\x10@\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\"\x9c\x02\n" +
+	"\x04tags\x18\x02 \x03(\tB6\xbaH3\x92\x010\x10@\x18\x01\"*r(2&^[a-z0-9]([-a-z0-9_.]{0,61}[a-z0-9])?$R\x04tags\"r\n" +
+	"\x11SharedStoragePool\x12-\n" +
+	"\fstorage_pool\x18\x01 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\vstoragePool\x12.\n" +
+	"\bidentity\x18\x02 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x012\b^[!-~]*$R\bidentity\"\x9c\x02\n" +
 	"\x0eCredentialInfo\x12$\n" +
 	"\x0essh_public_key\x18\x01 \x01(\tR\fsshPublicKey\x12'\n" +
 	"\x0fcertificate_pem\x18\x02 \x01(\tR\x0ecertificatePem\x127\n" +
@@ -2532,7 +2682,7 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\tHugePages\x12\x19\n" +
 	"\bsize_kib\x18\x01 \x01(\x03R\asizeKib\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
-	"\x04free\x18\x03 \x01(\x03R\x04free\"\xa9\x02\n" +
+	"\x04free\x18\x03 \x01(\x03R\x04free\"\xc1\x02\n" +
 	"\vStoragePool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -2545,7 +2695,8 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x06active\x18\b \x01(\bR\x06active\x12\x12\n" +
 	"\x04thin\x18\t \x01(\bR\x04thin\x12\x18\n" +
 	"\aproblem\x18\n" +
-	" \x01(\tR\aproblem\"\xd1\x02\n" +
+	" \x01(\tR\aproblem\x12\x16\n" +
+	"\x06shared\x18\v \x01(\tR\x06shared\"\xd1\x02\n" +
 	"\vHostNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1a.vmhost.v1.HostNetworkKindR\x04kind\x12\x16\n" +
@@ -2572,17 +2723,24 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x13SriovFunctionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01B\x10\n" +
-	"\x0e_hugepages_mib\"\xe1\x02\n" +
+	"\x0e_hugepages_mib\"\x8f\x04\n" +
 	"\vVmHostUsage\x12.\n" +
 	"\x05cores\x18\x01 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05cores\x127\n" +
 	"\n" +
 	"memory_mib\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\tmemoryMib\x12M\n" +
 	"\rstorage_bytes\x18\x03 \x03(\v2(.vmhost.v1.VmHostUsage.StorageBytesEntryR\fstorageBytes\x12\x1a\n" +
 	"\bmachines\x18\x04 \x01(\x05R\bmachines\x12#\n" +
-	"\rheld_machines\x18\x05 \x01(\x05R\fheldMachines\x1aY\n" +
+	"\rheld_machines\x18\x05 \x01(\x05R\fheldMachines\x12P\n" +
+	"\x0eshared_storage\x18\x06 \x03(\v2).vmhost.v1.VmHostUsage.SharedStorageEntryR\rsharedStorage\x1aY\n" +
 	"\x11StorageBytesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
-	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05value:\x028\x01\"\xbf\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.ResourceUsageR\x05value:\x028\x01\x1aZ\n" +
+	"\x12SharedStorageEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x02 \x01(\v2\x18.vmhost.v1.SharedStorageR\x05value:\x028\x01\"F\n" +
+	"\rSharedStorage\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12\x19\n" +
+	"\bvm_hosts\x18\x02 \x01(\x05R\avmHosts\"\xbf\x01\n" +
 	"\rResourceUsage\x12\x1a\n" +
 	"\bphysical\x18\x01 \x01(\x03R\bphysical\x12\x14\n" +
 	"\x05ratio\x18\x02 \x01(\x01R\x05ratio\x12\x14\n" +
@@ -2634,7 +2792,7 @@ func file_vmhost_v1_vm_host_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_vm_host_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(VmHostType)(0),               // 0: vmhost.v1.VmHostType
 	(VmHostState)(0),              // 1: vmhost.v1.VmHostState
@@ -2644,65 +2802,71 @@ var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(*VmHost)(nil),                // 5: vmhost.v1.VmHost
 	(*NetworkLabels)(nil),         // 6: vmhost.v1.NetworkLabels
 	(*StoragePoolLabels)(nil),     // 7: vmhost.v1.StoragePoolLabels
-	(*CredentialInfo)(nil),        // 8: vmhost.v1.CredentialInfo
-	(*OvercommitRatios)(nil),      // 9: vmhost.v1.OvercommitRatios
-	(*Credential)(nil),            // 10: vmhost.v1.Credential
-	(*LxdCredential)(nil),         // 11: vmhost.v1.LxdCredential
-	(*TlsCredential)(nil),         // 12: vmhost.v1.TlsCredential
-	(*VmHostObservation)(nil),     // 13: vmhost.v1.VmHostObservation
-	(*ClusterMember)(nil),         // 14: vmhost.v1.ClusterMember
-	(*SriovDevice)(nil),           // 15: vmhost.v1.SriovDevice
-	(*HostImage)(nil),             // 16: vmhost.v1.HostImage
-	(*NumaNode)(nil),              // 17: vmhost.v1.NumaNode
-	(*HugePages)(nil),             // 18: vmhost.v1.HugePages
-	(*StoragePool)(nil),           // 19: vmhost.v1.StoragePool
-	(*HostNetwork)(nil),           // 20: vmhost.v1.HostNetwork
-	(*ForeignUsage)(nil),          // 21: vmhost.v1.ForeignUsage
-	(*VmHostUsage)(nil),           // 22: vmhost.v1.VmHostUsage
-	(*ResourceUsage)(nil),         // 23: vmhost.v1.ResourceUsage
-	nil,                           // 24: vmhost.v1.ForeignUsage.SriovFunctionsEntry
-	nil,                           // 25: vmhost.v1.VmHostUsage.StorageBytesEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*Condition)(nil),             // 27: vmhost.v1.Condition
+	(*SharedStoragePool)(nil),     // 8: vmhost.v1.SharedStoragePool
+	(*CredentialInfo)(nil),        // 9: vmhost.v1.CredentialInfo
+	(*OvercommitRatios)(nil),      // 10: vmhost.v1.OvercommitRatios
+	(*Credential)(nil),            // 11: vmhost.v1.Credential
+	(*LxdCredential)(nil),         // 12: vmhost.v1.LxdCredential
+	(*TlsCredential)(nil),         // 13: vmhost.v1.TlsCredential
+	(*VmHostObservation)(nil),     // 14: vmhost.v1.VmHostObservation
+	(*ClusterMember)(nil),         // 15: vmhost.v1.ClusterMember
+	(*SriovDevice)(nil),           // 16: vmhost.v1.SriovDevice
+	(*HostImage)(nil),             // 17: vmhost.v1.HostImage
+	(*NumaNode)(nil),              // 18: vmhost.v1.NumaNode
+	(*HugePages)(nil),             // 19: vmhost.v1.HugePages
+	(*StoragePool)(nil),           // 20: vmhost.v1.StoragePool
+	(*HostNetwork)(nil),           // 21: vmhost.v1.HostNetwork
+	(*ForeignUsage)(nil),          // 22: vmhost.v1.ForeignUsage
+	(*VmHostUsage)(nil),           // 23: vmhost.v1.VmHostUsage
+	(*SharedStorage)(nil),         // 24: vmhost.v1.SharedStorage
+	(*ResourceUsage)(nil),         // 25: vmhost.v1.ResourceUsage
+	nil,                           // 26: vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	nil,                           // 27: vmhost.v1.VmHostUsage.StorageBytesEntry
+	nil,                           // 28: vmhost.v1.VmHostUsage.SharedStorageEntry
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Condition)(nil),             // 30: vmhost.v1.Condition
 }
 var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
-	26, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
-	26, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
+	29, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
+	29, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmhost.v1.VmHost.type:type_name -> vmhost.v1.VmHostType
-	9,  // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
+	10, // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
 	2,  // 4: vmhost.v1.VmHost.default_macvlan_mode:type_name -> vmhost.v1.MacvlanMode
-	10, // 5: vmhost.v1.VmHost.credential:type_name -> vmhost.v1.Credential
+	11, // 5: vmhost.v1.VmHost.credential:type_name -> vmhost.v1.Credential
 	6,  // 6: vmhost.v1.VmHost.network_labels:type_name -> vmhost.v1.NetworkLabels
 	7,  // 7: vmhost.v1.VmHost.storage_pool_labels:type_name -> vmhost.v1.StoragePoolLabels
-	1,  // 8: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
-	27, // 9: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
-	13, // 10: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
-	22, // 11: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
-	8,  // 12: vmhost.v1.VmHost.credential_info:type_name -> vmhost.v1.CredentialInfo
-	26, // 13: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
-	12, // 14: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
-	11, // 15: vmhost.v1.Credential.lxd:type_name -> vmhost.v1.LxdCredential
-	26, // 16: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
-	17, // 17: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
-	19, // 18: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
-	20, // 19: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
-	21, // 20: vmhost.v1.VmHostObservation.foreign:type_name -> vmhost.v1.ForeignUsage
-	15, // 21: vmhost.v1.VmHostObservation.sriov_devices:type_name -> vmhost.v1.SriovDevice
-	14, // 22: vmhost.v1.VmHostObservation.cluster_members:type_name -> vmhost.v1.ClusterMember
-	16, // 23: vmhost.v1.VmHostObservation.images:type_name -> vmhost.v1.HostImage
-	3,  // 24: vmhost.v1.HostImage.type:type_name -> vmhost.v1.MachineType
-	18, // 25: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
-	4,  // 26: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
-	24, // 27: vmhost.v1.ForeignUsage.sriov_functions:type_name -> vmhost.v1.ForeignUsage.SriovFunctionsEntry
-	23, // 28: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
-	23, // 29: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
-	25, // 30: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
-	23, // 31: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	8,  // 8: vmhost.v1.VmHost.shared_storage_pools:type_name -> vmhost.v1.SharedStoragePool
+	1,  // 9: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
+	30, // 10: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
+	14, // 11: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
+	23, // 12: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
+	9,  // 13: vmhost.v1.VmHost.credential_info:type_name -> vmhost.v1.CredentialInfo
+	29, // 14: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	13, // 15: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
+	12, // 16: vmhost.v1.Credential.lxd:type_name -> vmhost.v1.LxdCredential
+	29, // 17: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
+	18, // 18: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
+	20, // 19: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
+	21, // 20: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
+	22, // 21: vmhost.v1.VmHostObservation.foreign:type_name -> vmhost.v1.ForeignUsage
+	16, // 22: vmhost.v1.VmHostObservation.sriov_devices:type_name -> vmhost.v1.SriovDevice
+	15, // 23: vmhost.v1.VmHostObservation.cluster_members:type_name -> vmhost.v1.ClusterMember
+	17, // 24: vmhost.v1.VmHostObservation.images:type_name -> vmhost.v1.HostImage
+	3,  // 25: vmhost.v1.HostImage.type:type_name -> vmhost.v1.MachineType
+	19, // 26: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
+	4,  // 27: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
+	26, // 28: vmhost.v1.ForeignUsage.sriov_functions:type_name -> vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	25, // 29: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
+	25, // 30: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
+	27, // 31: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
+	28, // 32: vmhost.v1.VmHostUsage.shared_storage:type_name -> vmhost.v1.VmHostUsage.SharedStorageEntry
+	25, // 33: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
+	24, // 34: vmhost.v1.VmHostUsage.SharedStorageEntry.value:type_name -> vmhost.v1.SharedStorage
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_proto_init() }
@@ -2711,21 +2875,21 @@ func file_vmhost_v1_vm_host_proto_init() {
 		return
 	}
 	file_vmhost_v1_condition_proto_init()
-	file_vmhost_v1_vm_host_proto_msgTypes[4].OneofWrappers = []any{}
-	file_vmhost_v1_vm_host_proto_msgTypes[5].OneofWrappers = []any{
+	file_vmhost_v1_vm_host_proto_msgTypes[5].OneofWrappers = []any{}
+	file_vmhost_v1_vm_host_proto_msgTypes[6].OneofWrappers = []any{
 		(*Credential_SshPrivateKey)(nil),
 		(*Credential_Password)(nil),
 		(*Credential_Tls)(nil),
 		(*Credential_Lxd)(nil),
 	}
-	file_vmhost_v1_vm_host_proto_msgTypes[16].OneofWrappers = []any{}
+	file_vmhost_v1_vm_host_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_proto_rawDesc), len(file_vmhost_v1_vm_host_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -19,7 +19,7 @@ func mutableHostFields() []string {
 	return []string{
 		"display_name", "address", "zone", "resource_pool", "tags", "overcommit", "overcommit.cores", "overcommit.memory", "overcommit.storage",
 		"default_storage_pool", "default_macvlan_mode", "rack", "host_key", "credential",
-		"reserved_cores", "reserved_memory_mib", "network_labels", "storage_pool_labels",
+		"reserved_cores", "reserved_memory_mib", "network_labels", "storage_pool_labels", "shared_storage_pools",
 	}
 }
 
@@ -164,6 +164,7 @@ func apply(spec, in *vmhostv1.VmHost, mask map[string]bool) {
 		"reserved_memory_mib":  func() { spec.ReservedMemoryMib = in.GetReservedMemoryMib() },
 		"network_labels":       func() { spec.NetworkLabels = in.GetNetworkLabels() },
 		"storage_pool_labels":  func() { spec.StoragePoolLabels = in.GetStoragePoolLabels() },
+		"shared_storage_pools": func() { spec.SharedStoragePools = in.GetSharedStoragePools() },
 		"overcommit":           func() { spec.Overcommit = proto.CloneOf(in.GetOvercommit()) },
 	}
 	for path, copyField := range set {

@@ -51,7 +51,7 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 			DefaultMacvlanMode: in.GetDefaultMacvlanMode(), Rack: in.GetRack(), HostKey: in.GetHostKey(),
 			ReservedCores: in.GetReservedCores(), ReservedMemoryMib: in.GetReservedMemoryMib(),
 			Project: in.GetProject(), ClusterMember: in.GetClusterMember(), ClusterGroup: in.GetClusterGroup(),
-			NetworkLabels: in.GetNetworkLabels(), StoragePoolLabels: in.GetStoragePoolLabels(),
+			NetworkLabels: in.GetNetworkLabels(), StoragePoolLabels: in.GetStoragePoolLabels(), SharedStoragePools: in.GetSharedStoragePools(),
 		}
 		place, err := completeSpec(v, spec, credential, nil)
 		if err != nil {

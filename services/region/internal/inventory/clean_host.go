@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -9,6 +11,10 @@ import (
 // maxHostBytes bounds what is kept of a host in one record: etcd takes 1.5 MiB in
 // a transaction.
 const maxHostBytes = 512 << 10
+
+// maxIdentity is how long the word for what is behind a storage pool may be: as
+// long as an operator's.
+const maxIdentity = 255
 
 // cleanObservation is what a host has with every value in bounds.
 func cleanObservation(in *vmhostv1.VmHostObservation) *vmhostv1.VmHostObservation {
@@ -105,10 +111,19 @@ func cleanPools(in []*vmhostv1.StoragePool) []*vmhostv1.StoragePool {
 			Name: name, Type: cleanText(p.GetType(), maxName), Path: cleanText(p.GetPath(), maxMessage),
 			CapacityBytes: clamp(p.GetCapacityBytes(), maxBytes), AllocationBytes: clamp(p.GetAllocationBytes(), maxBytes),
 			OursBytes: clamp(p.GetOursBytes(), maxBytes), AvailableBytes: clamp(p.GetAvailableBytes(), maxBytes),
-			Active: p.GetActive(), Thin: p.GetThin(), Problem: cleanText(p.GetProblem(), maxMessage),
+			Active: p.GetActive(), Thin: p.GetThin(), Problem: cleanText(p.GetProblem(), maxMessage), Shared: cleanIdentity(p.GetShared()),
 		})
 	}
 	return out
+}
+
+// cleanIdentity is what is behind a storage pool. A text that had to be changed
+// would not be the same on every host; of one that is too long no two are.
+func cleanIdentity(text string) string {
+	if len(text) > maxIdentity || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return text
 }
 
 func cleanNetwork(n *vmhostv1.HostNetwork) *vmhostv1.HostNetwork {

@@ -1,8 +1,11 @@
 package operation
 
 import (
+	"slices"
+
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/reach"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -13,9 +16,52 @@ import (
 func notDestinations(v *store.View, m *storev1.StoredMachine) map[string]string {
 	source := idOf(m.GetResource().GetVmHost())
 	out := notReached(v, source)
+	disks := sharedDisks(v, source, m.GetResource())
 	for host := range store.VmHosts.All(v) {
+		if pool := sharesOneOf(v, host, disks); pool != "" && host != source {
+			out[host] = "it has storage pool " + pool + " as well, in which the machine has disks: they would be copied onto themselves, and removed with what is left on the source"
+		}
 		if _, there := store.Seen.Get(v, host, m.GetResource().GetHypervisorUuid()); there && host != source {
 			out[host] = "it has a machine with the uuid " + m.GetResource().GetHypervisorUuid() + " already"
+		}
+	}
+	return out
+}
+
+// sharedDisks are the storage pools with disks of a machine that other hosts may
+// have as well: what is behind each, and its name on the machine's host.
+func sharedDisks(v *store.View, host string, r *vmhostv1.Machine) map[string]string {
+	out := map[string]string{}
+	for name, identity := range sharedPools(v, host) {
+		if slices.ContainsFunc(r.GetDisks(), func(d *vmhostv1.MachineDisk) bool { return d.GetStoragePool() == name }) {
+			out[identity] = name
+		}
+	}
+	return out
+}
+
+// sharesOneOf is a storage pool of another host that one has as well, empty when
+// it has none.
+func sharesOneOf(v *store.View, host string, pools map[string]string) string {
+	if len(pools) == 0 {
+		return ""
+	}
+	for _, identity := range sharedPools(v, host) {
+		if pool := pools[identity]; pool != "" {
+			return pool
+		}
+	}
+	return ""
+}
+
+// sharedPools is what is behind the storage pools of a host that others may have.
+func sharedPools(v *store.View, host string) map[string]string {
+	spec, _ := store.VmHosts.Get(v, host)
+	observed, _ := store.Observed.Get(v, host)
+	out := map[string]string{}
+	for _, p := range observed.Value.GetObservation().GetStoragePools() {
+		if identity := placement.Identity(spec.Value.GetResource(), p.GetName(), p.GetShared()); identity != "" {
+			out[p.GetName()] = identity
 		}
 	}
 	return out

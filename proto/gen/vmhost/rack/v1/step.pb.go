@@ -586,7 +586,11 @@ type MoveMachine struct {
 	// How long the guest may take to stop.
 	GracePeriod *durationpb.Duration `protobuf:"bytes,6,opt,name=grace_period,json=gracePeriod,proto3" json:"grace_period,omitempty"`
 	// Whether the hypervisor starts it when the host boots.
-	Autostart     bool `protobuf:"varint,7,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	Autostart bool `protobuf:"varint,7,opt,name=autostart,proto3" json:"autostart,omitempty"`
+	// Disks that stay where they are, by their index in machine and moved: both hosts
+	// have the storage pool that they are in. Their volumes are neither copied nor
+	// removed. A rack that finds them to be two volumes refuses.
+	StayingDisks  []int32 `protobuf:"varint,8,rep,packed,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +672,13 @@ func (x *MoveMachine) GetAutostart() bool {
 		return x.Autostart
 	}
 	return false
+}
+
+func (x *MoveMachine) GetStayingDisks() []int32 {
+	if x != nil {
+		return x.StayingDisks
+	}
+	return nil
 }
 
 // Put our metadata on a machine that carries none; one that carries this uid
@@ -1579,7 +1590,7 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\radopt_machine\x18\r \x01(\v2\x1c.vmhost.rack.v1.AdoptMachineH\x00R\fadoptMachine\x12I\n" +
 	"\x0frelease_machine\x18\x0e \x01(\v2\x1e.vmhost.rack.v1.ReleaseMachineH\x00R\x0ereleaseMachine\x12@\n" +
 	"\fmove_machine\x18\x0f \x01(\v2\x1b.vmhost.rack.v1.MoveMachineH\x00R\vmoveMachineB\b\n" +
-	"\x06action\"\xbd\x02\n" +
+	"\x06action\"\xe2\x02\n" +
 	"\vMoveMachine\x12,\n" +
 	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\x12(\n" +
 	"\x05moved\x18\x02 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12A\n" +
@@ -1587,7 +1598,8 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\x04live\x18\x04 \x01(\bR\x04live\x12#\n" +
 	"\rallow_offline\x18\x05 \x01(\bR\fallowOffline\x12<\n" +
 	"\fgrace_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vgracePeriod\x12\x1c\n" +
-	"\tautostart\x18\a \x01(\bR\tautostart\"<\n" +
+	"\tautostart\x18\a \x01(\bR\tautostart\x12#\n" +
+	"\rstaying_disks\x18\b \x03(\x05R\fstayingDisks\"<\n" +
 	"\fAdoptMachine\x12,\n" +
 	"\amachine\x18\x01 \x01(\v2\x12.vmhost.v1.MachineR\amachine\">\n" +
 	"\x0eReleaseMachine\x12,\n" +

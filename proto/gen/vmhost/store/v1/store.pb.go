@@ -253,7 +253,11 @@ type StoredLedger struct {
 	// Sum of all commitments.
 	Total *Commitment `protobuf:"bytes,1,opt,name=total,proto3" json:"total,omitempty"`
 	// How many machines hold commitments.
-	Machines      int32 `protobuf:"varint,2,opt,name=machines,proto3" json:"machines,omitempty"`
+	Machines int32 `protobuf:"varint,2,opt,name=machines,proto3" json:"machines,omitempty"`
+	// Storage pools of the host that other hosts may have as well, by name: what is
+	// behind each, the identity of its StoredSharedPool. What total has in them is in
+	// those too. Changed together with what it follows from, spec and observation.
+	SharedPools   map[string]string `protobuf:"bytes,3,rep,name=shared_pools,json=sharedPools,proto3" json:"shared_pools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -302,6 +306,69 @@ func (x *StoredLedger) GetMachines() int32 {
 	return 0
 }
 
+func (x *StoredLedger) GetSharedPools() map[string]string {
+	if x != nil {
+		return x.SharedPools
+	}
+	return nil
+}
+
+// `shared/<identity>`: what is committed in a storage pool that several hosts have:
+// the sum over their ledgers. Written in every transaction that changes that sum.
+type StoredSharedPool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is behind the pool.
+	Identity string `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Bytes that machines and reservations hold in it, on whatever host.
+	CommittedBytes int64 `protobuf:"varint,2,opt,name=committed_bytes,json=committedBytes,proto3" json:"committed_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *StoredSharedPool) Reset() {
+	*x = StoredSharedPool{}
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoredSharedPool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoredSharedPool) ProtoMessage() {}
+
+func (x *StoredSharedPool) ProtoReflect() protoreflect.Message {
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoredSharedPool.ProtoReflect.Descriptor instead.
+func (*StoredSharedPool) Descriptor() ([]byte, []int) {
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StoredSharedPool) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *StoredSharedPool) GetCommittedBytes() int64 {
+	if x != nil {
+		return x.CommittedBytes
+	}
+	return 0
+}
+
 // An amount of a host's resources.
 type Commitment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -328,7 +395,7 @@ type Commitment struct {
 
 func (x *Commitment) Reset() {
 	*x = Commitment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[3]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -340,7 +407,7 @@ func (x *Commitment) String() string {
 func (*Commitment) ProtoMessage() {}
 
 func (x *Commitment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[3]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -353,7 +420,7 @@ func (x *Commitment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commitment.ProtoReflect.Descriptor instead.
 func (*Commitment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{3}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Commitment) GetCores() int32 {
@@ -422,7 +489,7 @@ type StoredGroup struct {
 
 func (x *StoredGroup) Reset() {
 	*x = StoredGroup{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +501,7 @@ func (x *StoredGroup) String() string {
 func (*StoredGroup) ProtoMessage() {}
 
 func (x *StoredGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[4]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +514,7 @@ func (x *StoredGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredGroup.ProtoReflect.Descriptor instead.
 func (*StoredGroup) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{4}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
 }
 
 // `lasthostremoval`: written by the removal of every host, for those who compare
@@ -462,7 +529,7 @@ type StoredHostRemoval struct {
 
 func (x *StoredHostRemoval) Reset() {
 	*x = StoredHostRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +541,7 @@ func (x *StoredHostRemoval) String() string {
 func (*StoredHostRemoval) ProtoMessage() {}
 
 func (x *StoredHostRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[5]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +554,7 @@ func (x *StoredHostRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredHostRemoval.ProtoReflect.Descriptor instead.
 func (*StoredHostRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{5}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoredHostRemoval) GetVmHostUid() string {
@@ -512,7 +579,7 @@ type StoredPoolUsage struct {
 
 func (x *StoredPoolUsage) Reset() {
 	*x = StoredPoolUsage{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +591,7 @@ func (x *StoredPoolUsage) String() string {
 func (*StoredPoolUsage) ProtoMessage() {}
 
 func (x *StoredPoolUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[6]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +604,7 @@ func (x *StoredPoolUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredPoolUsage.ProtoReflect.Descriptor instead.
 func (*StoredPoolUsage) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{6}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StoredPoolUsage) GetAmount() *v1.ResourceAmount {
@@ -565,7 +632,7 @@ type StoredPlacementPolicy struct {
 
 func (x *StoredPlacementPolicy) Reset() {
 	*x = StoredPlacementPolicy{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +644,7 @@ func (x *StoredPlacementPolicy) String() string {
 func (*StoredPlacementPolicy) ProtoMessage() {}
 
 func (x *StoredPlacementPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[7]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +657,7 @@ func (x *StoredPlacementPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredPlacementPolicy.ProtoReflect.Descriptor instead.
 func (*StoredPlacementPolicy) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{7}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StoredPlacementPolicy) GetResource() *v1.PlacementPolicy {
@@ -617,7 +684,7 @@ type StoredReservation struct {
 
 func (x *StoredReservation) Reset() {
 	*x = StoredReservation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +696,7 @@ func (x *StoredReservation) String() string {
 func (*StoredReservation) ProtoMessage() {}
 
 func (x *StoredReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[8]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +709,7 @@ func (x *StoredReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReservation.ProtoReflect.Descriptor instead.
 func (*StoredReservation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{8}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoredReservation) GetResource() *v1.Reservation {
@@ -681,7 +748,7 @@ type StoredHold struct {
 
 func (x *StoredHold) Reset() {
 	*x = StoredHold{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +760,7 @@ func (x *StoredHold) String() string {
 func (*StoredHold) ProtoMessage() {}
 
 func (x *StoredHold) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[9]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +773,7 @@ func (x *StoredHold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredHold.ProtoReflect.Descriptor instead.
 func (*StoredHold) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{9}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoredHold) GetVmHost() string {
@@ -749,7 +816,7 @@ type StoredHoldKind struct {
 
 func (x *StoredHoldKind) Reset() {
 	*x = StoredHoldKind{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +828,7 @@ func (x *StoredHoldKind) String() string {
 func (*StoredHoldKind) ProtoMessage() {}
 
 func (x *StoredHoldKind) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[10]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +841,7 @@ func (x *StoredHoldKind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredHoldKind.ProtoReflect.Descriptor instead.
 func (*StoredHoldKind) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{10}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StoredHoldKind) GetArchitecture() string {
@@ -825,7 +892,7 @@ type StoredConsole struct {
 
 func (x *StoredConsole) Reset() {
 	*x = StoredConsole{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +904,7 @@ func (x *StoredConsole) String() string {
 func (*StoredConsole) ProtoMessage() {}
 
 func (x *StoredConsole) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[11]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +917,7 @@ func (x *StoredConsole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredConsole.ProtoReflect.Descriptor instead.
 func (*StoredConsole) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{11}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoredConsole) GetOpen() *v11.OpenConsole {
@@ -889,7 +956,7 @@ type StoredMachine struct {
 
 func (x *StoredMachine) Reset() {
 	*x = StoredMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +968,7 @@ func (x *StoredMachine) String() string {
 func (*StoredMachine) ProtoMessage() {}
 
 func (x *StoredMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[12]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +981,7 @@ func (x *StoredMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMachine.ProtoReflect.Descriptor instead.
 func (*StoredMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{12}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoredMachine) GetResource() *v1.Machine {
@@ -962,14 +1029,18 @@ type StoredMove struct {
 	// The machine as it will be there.
 	Moved *v1.Machine `protobuf:"bytes,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	// What it holds in the destination's ledger.
-	Commitment    *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Commitment *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// What it will hold there besides once it has arrived, bytes by storage pool: of
+	// disks that stay where they are, in pools that both hosts have. Until then the
+	// source's ledger has them.
+	StayingBytes  map[string]int64 `protobuf:"bytes,5,rep,name=staying_bytes,json=stayingBytes,proto3" json:"staying_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoredMove) Reset() {
 	*x = StoredMove{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1052,7 @@ func (x *StoredMove) String() string {
 func (*StoredMove) ProtoMessage() {}
 
 func (x *StoredMove) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[13]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1065,7 @@ func (x *StoredMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredMove.ProtoReflect.Descriptor instead.
 func (*StoredMove) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{13}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StoredMove) GetVmHost() string {
@@ -1025,6 +1096,13 @@ func (x *StoredMove) GetCommitment() *Commitment {
 	return nil
 }
 
+func (x *StoredMove) GetStayingBytes() map[string]int64 {
+	if x != nil {
+		return x.StayingBytes
+	}
+	return nil
+}
+
 // `seen/<host>/<uuid>`: a machine as its hypervisor shows it, ours or not.
 // Written by the region that holds the session of the host's rack.
 type StoredSeenMachine struct {
@@ -1041,7 +1119,7 @@ type StoredSeenMachine struct {
 
 func (x *StoredSeenMachine) Reset() {
 	*x = StoredSeenMachine{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1131,7 @@ func (x *StoredSeenMachine) String() string {
 func (*StoredSeenMachine) ProtoMessage() {}
 
 func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[14]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1144,7 @@ func (x *StoredSeenMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSeenMachine.ProtoReflect.Descriptor instead.
 func (*StoredSeenMachine) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{14}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StoredSeenMachine) GetObservation() *v11.MachineObservation {
@@ -1101,7 +1179,7 @@ type StoredName struct {
 
 func (x *StoredName) Reset() {
 	*x = StoredName{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1191,7 @@ func (x *StoredName) String() string {
 func (*StoredName) ProtoMessage() {}
 
 func (x *StoredName) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[15]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1204,7 @@ func (x *StoredName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredName.ProtoReflect.Descriptor instead.
 func (*StoredName) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{15}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StoredName) GetUid() string {
@@ -1147,7 +1225,7 @@ type StoredAddress struct {
 
 func (x *StoredAddress) Reset() {
 	*x = StoredAddress{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +1237,7 @@ func (x *StoredAddress) String() string {
 func (*StoredAddress) ProtoMessage() {}
 
 func (x *StoredAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[16]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1172,7 +1250,7 @@ func (x *StoredAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAddress.ProtoReflect.Descriptor instead.
 func (*StoredAddress) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{16}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StoredAddress) GetVmHost() string {
@@ -1225,7 +1303,7 @@ type StoredOperation struct {
 
 func (x *StoredOperation) Reset() {
 	*x = StoredOperation{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1315,7 @@ func (x *StoredOperation) String() string {
 func (*StoredOperation) ProtoMessage() {}
 
 func (x *StoredOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[17]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1328,7 @@ func (x *StoredOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredOperation.ProtoReflect.Descriptor instead.
 func (*StoredOperation) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{17}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoredOperation) GetResource() *v1.Operation {
@@ -1376,7 +1454,7 @@ type StoredDrain struct {
 
 func (x *StoredDrain) Reset() {
 	*x = StoredDrain{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1466,7 @@ func (x *StoredDrain) String() string {
 func (*StoredDrain) ProtoMessage() {}
 
 func (x *StoredDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[18]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1479,7 @@ func (x *StoredDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDrain.ProtoReflect.Descriptor instead.
 func (*StoredDrain) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{18}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoredDrain) GetVmHostUid() string {
@@ -1449,7 +1527,7 @@ type StoredRemoval struct {
 
 func (x *StoredRemoval) Reset() {
 	*x = StoredRemoval{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1539,7 @@ func (x *StoredRemoval) String() string {
 func (*StoredRemoval) ProtoMessage() {}
 
 func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[19]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1552,7 @@ func (x *StoredRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRemoval.ProtoReflect.Descriptor instead.
 func (*StoredRemoval) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{19}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StoredRemoval) GetMode() v1.RemoveMode {
@@ -1516,7 +1594,7 @@ type StoredRequest struct {
 
 func (x *StoredRequest) Reset() {
 	*x = StoredRequest{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1606,7 @@ func (x *StoredRequest) String() string {
 func (*StoredRequest) ProtoMessage() {}
 
 func (x *StoredRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[20]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1619,7 @@ func (x *StoredRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRequest.ProtoReflect.Descriptor instead.
 func (*StoredRequest) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{20}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StoredRequest) GetHash() []byte {
@@ -1588,7 +1666,7 @@ type StoredRack struct {
 
 func (x *StoredRack) Reset() {
 	*x = StoredRack{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1678,7 @@ func (x *StoredRack) String() string {
 func (*StoredRack) ProtoMessage() {}
 
 func (x *StoredRack) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[21]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1691,7 @@ func (x *StoredRack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredRack.ProtoReflect.Descriptor instead.
 func (*StoredRack) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{21}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StoredRack) GetResource() *v1.Rack {
@@ -1658,7 +1736,7 @@ type StoredSession struct {
 
 func (x *StoredSession) Reset() {
 	*x = StoredSession{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1748,7 @@ func (x *StoredSession) String() string {
 func (*StoredSession) ProtoMessage() {}
 
 func (x *StoredSession) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[22]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1761,7 @@ func (x *StoredSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSession.ProtoReflect.Descriptor instead.
 func (*StoredSession) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{22}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StoredSession) GetRegion() string {
@@ -1742,7 +1820,7 @@ type StoredAssignment struct {
 
 func (x *StoredAssignment) Reset() {
 	*x = StoredAssignment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1832,7 @@ func (x *StoredAssignment) String() string {
 func (*StoredAssignment) ProtoMessage() {}
 
 func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[23]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1845,7 @@ func (x *StoredAssignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredAssignment.ProtoReflect.Descriptor instead.
 func (*StoredAssignment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{23}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StoredAssignment) GetRack() string {
@@ -1795,7 +1873,7 @@ type StoredZone struct {
 
 func (x *StoredZone) Reset() {
 	*x = StoredZone{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1885,7 @@ func (x *StoredZone) String() string {
 func (*StoredZone) ProtoMessage() {}
 
 func (x *StoredZone) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[24]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1898,7 @@ func (x *StoredZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredZone.ProtoReflect.Descriptor instead.
 func (*StoredZone) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{24}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StoredZone) GetResource() *v1.Zone {
@@ -1841,7 +1919,7 @@ type StoredResourcePool struct {
 
 func (x *StoredResourcePool) Reset() {
 	*x = StoredResourcePool{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +1931,7 @@ func (x *StoredResourcePool) String() string {
 func (*StoredResourcePool) ProtoMessage() {}
 
 func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[25]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +1944,7 @@ func (x *StoredResourcePool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredResourcePool.ProtoReflect.Descriptor instead.
 func (*StoredResourcePool) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{25}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StoredResourcePool) GetResource() *v1.ResourcePool {
@@ -1886,7 +1964,7 @@ type StoredReference struct {
 
 func (x *StoredReference) Reset() {
 	*x = StoredReference{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1976,7 @@ func (x *StoredReference) String() string {
 func (*StoredReference) ProtoMessage() {}
 
 func (x *StoredReference) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[26]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +1989,7 @@ func (x *StoredReference) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredReference.ProtoReflect.Descriptor instead.
 func (*StoredReference) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{26}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{27}
 }
 
 // `events/<id>`.
@@ -1925,7 +2003,7 @@ type StoredEvent struct {
 
 func (x *StoredEvent) Reset() {
 	*x = StoredEvent{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2015,7 @@ func (x *StoredEvent) String() string {
 func (*StoredEvent) ProtoMessage() {}
 
 func (x *StoredEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[27]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2028,7 @@ func (x *StoredEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredEvent.ProtoReflect.Descriptor instead.
 func (*StoredEvent) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{27}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StoredEvent) GetResource() *v1.Event {
@@ -1973,7 +2051,7 @@ type StoredJoinToken struct {
 
 func (x *StoredJoinToken) Reset() {
 	*x = StoredJoinToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2063,7 @@ func (x *StoredJoinToken) String() string {
 func (*StoredJoinToken) ProtoMessage() {}
 
 func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[28]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2076,7 @@ func (x *StoredJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredJoinToken.ProtoReflect.Descriptor instead.
 func (*StoredJoinToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{28}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StoredJoinToken) GetResource() *v1.JoinToken {
@@ -2034,7 +2112,7 @@ type StoredToken struct {
 
 func (x *StoredToken) Reset() {
 	*x = StoredToken{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2124,7 @@ func (x *StoredToken) String() string {
 func (*StoredToken) ProtoMessage() {}
 
 func (x *StoredToken) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[29]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2137,7 @@ func (x *StoredToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredToken.ProtoReflect.Descriptor instead.
 func (*StoredToken) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{29}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StoredToken) GetSecretSha256() []byte {
@@ -2110,7 +2188,7 @@ type StoredSecret struct {
 
 func (x *StoredSecret) Reset() {
 	*x = StoredSecret{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2200,7 @@ func (x *StoredSecret) String() string {
 func (*StoredSecret) ProtoMessage() {}
 
 func (x *StoredSecret) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[30]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2213,7 @@ func (x *StoredSecret) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredSecret.ProtoReflect.Descriptor instead.
 func (*StoredSecret) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{30}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StoredSecret) GetCiphertext() []byte {
@@ -2160,7 +2238,7 @@ type StoredDeployment struct {
 
 func (x *StoredDeployment) Reset() {
 	*x = StoredDeployment{}
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2250,7 @@ func (x *StoredDeployment) String() string {
 func (*StoredDeployment) ProtoMessage() {}
 
 func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
-	mi := &file_vmhost_store_v1_store_proto_msgTypes[31]
+	mi := &file_vmhost_store_v1_store_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2263,7 @@ func (x *StoredDeployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoredDeployment.ProtoReflect.Descriptor instead.
 func (*StoredDeployment) Descriptor() ([]byte, []int) {
-	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{31}
+	return file_vmhost_store_v1_store_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StoredDeployment) GetUid() string {
@@ -2226,10 +2304,17 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"conditions\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x1e\n" +
 	"\vvm_host_uid\x18\x05 \x01(\tR\tvmHostUid\x12-\n" +
-	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"]\n" +
+	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"\xf0\x01\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
-	"\bmachines\x18\x02 \x01(\x05R\bmachines\"\xe0\x04\n" +
+	"\bmachines\x18\x02 \x01(\x05R\bmachines\x12Q\n" +
+	"\fshared_pools\x18\x03 \x03(\v2..vmhost.store.v1.StoredLedger.SharedPoolsEntryR\vsharedPools\x1a>\n" +
+	"\x10SharedPoolsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\x10StoredSharedPool\x12\x1a\n" +
+	"\bidentity\x18\x01 \x01(\tR\bidentity\x12'\n" +
+	"\x0fcommitted_bytes\x18\x02 \x01(\x03R\x0ecommittedBytes\"\xe0\x04\n" +
 	"\n" +
 	"Commitment\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x05R\x05cores\x12\x1d\n" +
@@ -2285,7 +2370,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"commitment\x12\x1c\n" +
 	"\tautostart\x18\x03 \x01(\bR\tautostart\x12>\n" +
 	"\tplacement\x18\x04 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\tplacement\x12/\n" +
-	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xac\x01\n" +
+	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xc1\x02\n" +
 	"\n" +
 	"StoredMove\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x1e\n" +
@@ -2293,7 +2378,11 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x05moved\x18\x03 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12;\n" +
 	"\n" +
 	"commitment\x18\x04 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
-	"commitment\"\xda\x01\n" +
+	"commitment\x12R\n" +
+	"\rstaying_bytes\x18\x05 \x03(\v2-.vmhost.store.v1.StoredMove.StayingBytesEntryR\fstayingBytes\x1a?\n" +
+	"\x11StayingBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xda\x01\n" +
 	"\x11StoredSeenMachine\x12D\n" +
 	"\vobservation\x18\x01 \x01(\v2\".vmhost.rack.v1.MachineObservationR\vobservation\x12B\n" +
 	"\x0ffirst_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12;\n" +
@@ -2401,123 +2490,128 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                        // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),             // 1: vmhost.store.v1.StoredVmHost
 	(*StoredVmHostObservation)(nil),  // 2: vmhost.store.v1.StoredVmHostObservation
 	(*StoredLedger)(nil),             // 3: vmhost.store.v1.StoredLedger
-	(*Commitment)(nil),               // 4: vmhost.store.v1.Commitment
-	(*StoredGroup)(nil),              // 5: vmhost.store.v1.StoredGroup
-	(*StoredHostRemoval)(nil),        // 6: vmhost.store.v1.StoredHostRemoval
-	(*StoredPoolUsage)(nil),          // 7: vmhost.store.v1.StoredPoolUsage
-	(*StoredPlacementPolicy)(nil),    // 8: vmhost.store.v1.StoredPlacementPolicy
-	(*StoredReservation)(nil),        // 9: vmhost.store.v1.StoredReservation
-	(*StoredHold)(nil),               // 10: vmhost.store.v1.StoredHold
-	(*StoredHoldKind)(nil),           // 11: vmhost.store.v1.StoredHoldKind
-	(*StoredConsole)(nil),            // 12: vmhost.store.v1.StoredConsole
-	(*StoredMachine)(nil),            // 13: vmhost.store.v1.StoredMachine
-	(*StoredMove)(nil),               // 14: vmhost.store.v1.StoredMove
-	(*StoredSeenMachine)(nil),        // 15: vmhost.store.v1.StoredSeenMachine
-	(*StoredName)(nil),               // 16: vmhost.store.v1.StoredName
-	(*StoredAddress)(nil),            // 17: vmhost.store.v1.StoredAddress
-	(*StoredOperation)(nil),          // 18: vmhost.store.v1.StoredOperation
-	(*StoredDrain)(nil),              // 19: vmhost.store.v1.StoredDrain
-	(*StoredRemoval)(nil),            // 20: vmhost.store.v1.StoredRemoval
-	(*StoredRequest)(nil),            // 21: vmhost.store.v1.StoredRequest
-	(*StoredRack)(nil),               // 22: vmhost.store.v1.StoredRack
-	(*StoredSession)(nil),            // 23: vmhost.store.v1.StoredSession
-	(*StoredAssignment)(nil),         // 24: vmhost.store.v1.StoredAssignment
-	(*StoredZone)(nil),               // 25: vmhost.store.v1.StoredZone
-	(*StoredResourcePool)(nil),       // 26: vmhost.store.v1.StoredResourcePool
-	(*StoredReference)(nil),          // 27: vmhost.store.v1.StoredReference
-	(*StoredEvent)(nil),              // 28: vmhost.store.v1.StoredEvent
-	(*StoredJoinToken)(nil),          // 29: vmhost.store.v1.StoredJoinToken
-	(*StoredToken)(nil),              // 30: vmhost.store.v1.StoredToken
-	(*StoredSecret)(nil),             // 31: vmhost.store.v1.StoredSecret
-	(*StoredDeployment)(nil),         // 32: vmhost.store.v1.StoredDeployment
-	nil,                              // 33: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                              // 34: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	nil,                              // 35: vmhost.store.v1.Commitment.GroupsEntry
-	(*v1.VmHost)(nil),                // 36: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),     // 37: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),              // 38: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),             // 39: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),        // 40: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),       // 41: vmhost.v1.PlacementPolicy
-	(*v1.Reservation)(nil),           // 42: vmhost.v1.Reservation
-	(*v1.MachineInterface)(nil),      // 43: vmhost.v1.MachineInterface
-	(*v11.OpenConsole)(nil),          // 44: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),               // 45: vmhost.v1.Machine
-	(*v1.ComposeMachineRequest)(nil), // 46: vmhost.v1.ComposeMachineRequest
-	(*v11.MachineObservation)(nil),   // 47: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),    // 48: google.protobuf.Timestamp
-	(*v1.Operation)(nil),             // 49: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),      // 50: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),    // 51: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),        // 52: vmhost.v1.OperationError
-	(*v11.Step)(nil),                 // 53: vmhost.rack.v1.Step
-	(*v11.MoveOutcome)(nil),          // 54: vmhost.rack.v1.MoveOutcome
-	(v1.RemoveMode)(0),               // 55: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),                // 56: google.protobuf.Any
-	(*v1.Rack)(nil),                  // 57: vmhost.v1.Rack
-	(*v1.Zone)(nil),                  // 58: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),          // 59: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                 // 60: vmhost.v1.Event
-	(*v1.JoinToken)(nil),             // 61: vmhost.v1.JoinToken
+	(*StoredSharedPool)(nil),         // 4: vmhost.store.v1.StoredSharedPool
+	(*Commitment)(nil),               // 5: vmhost.store.v1.Commitment
+	(*StoredGroup)(nil),              // 6: vmhost.store.v1.StoredGroup
+	(*StoredHostRemoval)(nil),        // 7: vmhost.store.v1.StoredHostRemoval
+	(*StoredPoolUsage)(nil),          // 8: vmhost.store.v1.StoredPoolUsage
+	(*StoredPlacementPolicy)(nil),    // 9: vmhost.store.v1.StoredPlacementPolicy
+	(*StoredReservation)(nil),        // 10: vmhost.store.v1.StoredReservation
+	(*StoredHold)(nil),               // 11: vmhost.store.v1.StoredHold
+	(*StoredHoldKind)(nil),           // 12: vmhost.store.v1.StoredHoldKind
+	(*StoredConsole)(nil),            // 13: vmhost.store.v1.StoredConsole
+	(*StoredMachine)(nil),            // 14: vmhost.store.v1.StoredMachine
+	(*StoredMove)(nil),               // 15: vmhost.store.v1.StoredMove
+	(*StoredSeenMachine)(nil),        // 16: vmhost.store.v1.StoredSeenMachine
+	(*StoredName)(nil),               // 17: vmhost.store.v1.StoredName
+	(*StoredAddress)(nil),            // 18: vmhost.store.v1.StoredAddress
+	(*StoredOperation)(nil),          // 19: vmhost.store.v1.StoredOperation
+	(*StoredDrain)(nil),              // 20: vmhost.store.v1.StoredDrain
+	(*StoredRemoval)(nil),            // 21: vmhost.store.v1.StoredRemoval
+	(*StoredRequest)(nil),            // 22: vmhost.store.v1.StoredRequest
+	(*StoredRack)(nil),               // 23: vmhost.store.v1.StoredRack
+	(*StoredSession)(nil),            // 24: vmhost.store.v1.StoredSession
+	(*StoredAssignment)(nil),         // 25: vmhost.store.v1.StoredAssignment
+	(*StoredZone)(nil),               // 26: vmhost.store.v1.StoredZone
+	(*StoredResourcePool)(nil),       // 27: vmhost.store.v1.StoredResourcePool
+	(*StoredReference)(nil),          // 28: vmhost.store.v1.StoredReference
+	(*StoredEvent)(nil),              // 29: vmhost.store.v1.StoredEvent
+	(*StoredJoinToken)(nil),          // 30: vmhost.store.v1.StoredJoinToken
+	(*StoredToken)(nil),              // 31: vmhost.store.v1.StoredToken
+	(*StoredSecret)(nil),             // 32: vmhost.store.v1.StoredSecret
+	(*StoredDeployment)(nil),         // 33: vmhost.store.v1.StoredDeployment
+	nil,                              // 34: vmhost.store.v1.StoredLedger.SharedPoolsEntry
+	nil,                              // 35: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                              // 36: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	nil,                              // 37: vmhost.store.v1.Commitment.GroupsEntry
+	nil,                              // 38: vmhost.store.v1.StoredMove.StayingBytesEntry
+	(*v1.VmHost)(nil),                // 39: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),     // 40: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),              // 41: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),             // 42: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),        // 43: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),       // 44: vmhost.v1.PlacementPolicy
+	(*v1.Reservation)(nil),           // 45: vmhost.v1.Reservation
+	(*v1.MachineInterface)(nil),      // 46: vmhost.v1.MachineInterface
+	(*v11.OpenConsole)(nil),          // 47: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),               // 48: vmhost.v1.Machine
+	(*v1.ComposeMachineRequest)(nil), // 49: vmhost.v1.ComposeMachineRequest
+	(*v11.MachineObservation)(nil),   // 50: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),    // 51: google.protobuf.Timestamp
+	(*v1.Operation)(nil),             // 52: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),      // 53: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),    // 54: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),        // 55: vmhost.v1.OperationError
+	(*v11.Step)(nil),                 // 56: vmhost.rack.v1.Step
+	(*v11.MoveOutcome)(nil),          // 57: vmhost.rack.v1.MoveOutcome
+	(v1.RemoveMode)(0),               // 58: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 59: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 60: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 61: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 62: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 63: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 64: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	36, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	37, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	38, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	39, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
-	4,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
-	33, // 5: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	34, // 6: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	35, // 7: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
-	40, // 8: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	41, // 9: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	42, // 10: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
-	10, // 11: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
-	11, // 12: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
-	43, // 13: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
-	4,  // 14: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
-	44, // 15: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	45, // 16: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	4,  // 17: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	46, // 18: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
-	14, // 19: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
-	45, // 20: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
-	4,  // 21: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
-	47, // 22: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	48, // 23: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	48, // 24: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	49, // 25: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	50, // 26: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	51, // 27: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	52, // 28: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	53, // 29: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	20, // 30: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	19, // 31: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
-	54, // 32: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
-	55, // 33: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	56, // 34: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	48, // 35: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	57, // 36: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	48, // 37: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	58, // 38: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	59, // 39: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	60, // 40: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	61, // 41: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 42: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	48, // 43: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	48, // 44: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	48, // 45: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	46, // [46:46] is the sub-list for method output_type
-	46, // [46:46] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	39, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	40, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	41, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	42, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	5,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
+	34, // 5: vmhost.store.v1.StoredLedger.shared_pools:type_name -> vmhost.store.v1.StoredLedger.SharedPoolsEntry
+	35, // 6: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	36, // 7: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	37, // 8: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
+	43, // 9: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	44, // 10: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	45, // 11: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
+	11, // 12: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
+	12, // 13: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
+	46, // 14: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
+	5,  // 15: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
+	47, // 16: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	48, // 17: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	5,  // 18: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	49, // 19: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
+	15, // 20: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
+	48, // 21: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
+	5,  // 22: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
+	38, // 23: vmhost.store.v1.StoredMove.staying_bytes:type_name -> vmhost.store.v1.StoredMove.StayingBytesEntry
+	50, // 24: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	51, // 25: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	51, // 26: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	52, // 27: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	53, // 28: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	54, // 29: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	55, // 30: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	56, // 31: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	21, // 32: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	20, // 33: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
+	57, // 34: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
+	58, // 35: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	59, // 36: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	51, // 37: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	60, // 38: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	51, // 39: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	61, // 40: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	62, // 41: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	63, // 42: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	64, // 43: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 44: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	51, // 45: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	51, // 46: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	51, // 47: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -2531,7 +2625,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -30,6 +30,7 @@ type pool struct {
 	capacity, allocation, available uint64
 	active                          bool
 	problem                         string // what libvirt says is wrong with it
+	shared                          string // what is behind it, where other hosts can have that as well
 }
 
 // network is a network of libvirt.
@@ -176,7 +177,7 @@ func readPoolXML(p *pool, text string) error {
 	if err := xml.Unmarshal([]byte(text), &x); err != nil {
 		return fmt.Errorf("read the XML of storage pool %s: %w", p.name, err)
 	}
-	p.kind = x.Type
+	p.kind, p.shared = x.Type, sharedIdentity(&x)
 	if x.Target != nil {
 		p.path = strings.TrimSuffix(x.Target.Path, "/")
 	}

@@ -98,7 +98,7 @@ func (d *Driver) probe(ctx context.Context, by reader) (*vmhostv1.VmHostObservat
 		out.StoragePools = append(out.StoragePools, &vmhostv1.StoragePool{
 			Name: p.name, Type: p.kind, Path: p.path, Active: p.active, Thin: thinPools[p.kind], Problem: p.problem,
 			CapacityBytes: int64(p.capacity), AllocationBytes: int64(p.allocation), AvailableBytes: int64(p.available),
-			OursBytes: int64(min(ours[p.name], p.allocation)),
+			OursBytes: int64(min(ours[p.name], p.allocation)), Shared: p.shared,
 		})
 	}
 	out.Capabilities = words(out, secure)

@@ -10,6 +10,8 @@ import (
 
 	lxdapi "github.com/canonical/lxd/shared/api"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vmhost-project/vmhost/pkg/hypervisor"
 )
 
 const (
@@ -140,6 +142,17 @@ func (p *pool) block() bool { return p != nil && (p.Driver == "lvm" || p.Driver 
 // thin says whether volumes take room only as they fill.
 func (p *pool) thin() bool {
 	return p.Driver != "lvm" || p.Config == nil || p.Config["lvm.use_thinpool"] != "false"
+}
+
+// shared is what is behind a pool on storage of its own (Ceph, a storage array),
+// which every member of the cluster with that certificate has; empty for a pool on
+// a member's disks. LXD gives such a pool one name on all members, and lets no other
+// cluster use the same: what servers that are no cluster share, the operator says.
+func (p *pool) shared(cluster string) string {
+	if cluster == "" || !slices.Contains([]string{"ceph", "cephfs", "powerflex", "pure", "alletra"}, p.Driver) {
+		return ""
+	}
+	return hypervisor.SharedIdentity(p.Driver, cluster, p.Name)
 }
 
 func (d *Driver) readPools(ctx context.Context) ([]*pool, error) {

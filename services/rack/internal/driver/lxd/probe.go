@@ -183,7 +183,7 @@ func (d *Driver) describePools(out *vmhostv1.VmHostObservation, r *reading) {
 	for n, p := range r.pools {
 		o := &vmhostv1.StoragePool{
 			Name: p.Name, Type: p.Driver, Path: p.option("source"), Thin: p.thin(), Problem: r.space[n].problem,
-			Active: p.Status == "Created" && r.space[n].problem == "",
+			Active: p.Status == "Created" && r.space[n].problem == "", Shared: p.shared(r.server.Environment.CertificateFingerprint),
 		}
 		if s := r.space[n].resources; s != nil {
 			o.CapacityBytes, o.AllocationBytes = int64(s.Space.Total), int64(min(s.Space.Used, s.Space.Total))
