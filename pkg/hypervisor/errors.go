@@ -68,6 +68,12 @@ type Error struct {
 	Hint string
 	// PresentedHostKey is the key that was presented, for ErrHostKey.
 	PresentedHostKey string
+	// AtDestination says of a move that its destination is at fault: another one may
+	// do.
+	AtDestination bool
+	// NeedsOffline says of a move that it is refused only because the machine would
+	// have to be stopped, which was not allowed.
+	NeedsOffline bool
 }
 
 // Error is Op and the hypervisor's words.
@@ -101,7 +107,7 @@ func StepError(err error) *rackv1.StepError {
 	}
 	out := &rackv1.StepError{Class: Class(err), Message: err.Error()}
 	if e, ok := errors.AsType[*Error](err); ok {
-		out.Hint, out.PresentedHostKey = e.Hint, e.PresentedHostKey
+		out.Hint, out.PresentedHostKey, out.NeedsOffline = e.Hint, e.PresentedHostKey, e.NeedsOffline
 	}
 	return out
 }

@@ -90,7 +90,7 @@ func MoveStateOf(source, destination *rackv1.MachineObservation, uid string) (Mo
 	case here == running && there == running:
 		return 0, &Error{
 			Class: ErrRefused, Op: op, Err: errors.New("the machine runs on the source and on the destination"),
-			Hint: "find out which of the two is the right one, turn the other off on its host, and move again",
+			Hint: "find out which of the two is the right one, and turn the other off on its host; the move goes on by itself then",
 		}
 	case there > here:
 		return MoveToFinish, nil
@@ -121,6 +121,6 @@ func StoppedForMove(move *rackv1.MoveMachine, why string) error {
 	}
 	return &Error{
 		Class: ErrRefused, Op: "move machine", Err: fmt.Errorf("it runs and would have to be stopped: %s", why),
-		Hint: "stop it first, or move it with allow_offline, which stops it and starts it again",
+		Hint: "stop it first, or move it with allow_offline, which stops it and starts it again", NeedsOffline: true,
 	}
 }

@@ -54,6 +54,7 @@ func (f *fakeRegion) DrainVmHost(_ context.Context, r *vmhostv1.DrainVmHostReque
 		}
 		result.Machines = append(result.Machines, d)
 	}
+	result.Held, result.HeldPlaces = f.drainHeld.GetHeld(), f.drainHeld.GetHeldPlaces()
 	if r.GetValidateOnly() {
 		return &vmhostv1.Operation{Verb: vmhostv1.OperationVerb_OPERATION_VERB_DRAIN, Target: r.GetName(), Response: anyOf(result)}, nil
 	}

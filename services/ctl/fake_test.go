@@ -70,7 +70,8 @@ type fakeRegion struct {
 	check      *vmhostv1.CheckVmHostResult
 
 	planQuota    *vmhostv1.ResourceQuota
-	refused      map[string]bool // machines that batches refuse
+	refused      map[string]bool            // machines that batches refuse
+	drainHeld    vmhostv1.DrainVmHostResult // places on every host
 	consoleLog   string
 	consoleTaken chan struct{} // closed to take the console away; nil while nobody has it
 	typed        string        // on a console

@@ -2,6 +2,8 @@ package ctl
 
 import (
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
@@ -110,8 +112,44 @@ func drainColumns(titles map[string]string, plan bool) []display.Column[*vmhostv
 		columns = append(columns, display.Column[row]{Head: "OPERATION", Wide: true, Cell: func(r row) string { return display.ID(r.GetOperation()) }})
 	}
 	return append(columns,
-		display.Column[row]{Head: "WHY NOT", Cell: func(r row) string { return r.GetError().GetMessage() }},
+		display.Column[row]{Head: "WHY NOT", Cell: whyNot},
 		display.Column[row]{Head: "TO DO", Cell: func(r row) string { return r.GetError().GetHint() }})
+}
+
+// whyNot is why a machine stays, or is not moved while it runs.
+func whyNot(r *vmhostv1.DrainedMachine) string {
+	if r.GetError() == nil && r.GetWhyOffline() != "" {
+		return "not live: " + r.GetWhyOffline()
+	}
+	return r.GetError().GetMessage()
+}
+
+// heldText says which places stay held on a drained host; empty when there are
+// none.
+func heldText(now time.Time, r *vmhostv1.DrainVmHostResult) string {
+	if r.GetHeldPlaces() == 0 {
+		return ""
+	}
+	var names []string
+	var last time.Time
+	for _, h := range r.GetHeld() {
+		names = append(names, display.ID(h.GetReservation()))
+		if t := h.GetExpireTime().AsTime(); t.After(last) {
+			last = t
+		}
+	}
+	const shown = 3
+	if more := len(names) - shown; more > 0 {
+		names = append(names[:shown], fmt.Sprintf("%d more", more))
+	}
+	s := "1 place of a reservation stays held there"
+	if n := r.GetHeldPlaces(); n > 1 {
+		s = fmt.Sprintf("%d places of reservations stay held there", n)
+	}
+	if left := last.Sub(now); left > 0 {
+		s += " for at most " + display.Span(left)
+	}
+	return s + ": " + strings.Join(names, ", ")
 }
 
 // drainSummary is a drain in one line.

@@ -159,6 +159,9 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 	b := &display.Block{Palette: a.palette()}
 	b.Add("Have a place", count(int(r.GetPlaced()), "machine"))
 	b.Add("Have none", count(int(r.GetStrandedTotal()), "machine"))
+	if held := r.GetHeldPlaced() + r.GetHeldStranded(); held > 0 {
+		b.Add("Reserved places", fmt.Sprintf("%d: room elsewhere for %d, none for %d", held, r.GetHeldPlaced(), r.GetHeldStranded()))
+	}
 	b.AddList("Over limits", ids(r.GetOvercommittedVmHosts()))
 	if counted {
 		b.Add("More that fit", fmt.Sprintf("%d, now %d", r.GetCapacityAfter(), r.GetCapacityBefore()))
@@ -173,15 +176,30 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 	for _, m := range r.GetMoves() {
 		rows = append(rows, moveRow{display.ID(m.GetMachine()), display.ID(m.GetFrom()), display.ID(m.GetTo()), ""})
 	}
-	if len(rows) == 0 {
+	if len(rows) > 0 {
+		fmt.Fprintln(a.stdout)
+		if err := printTable(a, rows, []display.Column[moveRow]{
+			{Head: "MACHINE", Cell: func(r moveRow) string { return r.machine }},
+			{Head: "FROM", Cell: func(r moveRow) string { return r.from }},
+			{Head: "TO", Cell: func(r moveRow) string { return r.to }},
+			{Head: "WHY", Cell: func(r moveRow) string { return r.why }},
+		}); err != nil {
+			return err
+		}
+	}
+	if more := int(r.GetPlaced()+r.GetStrandedTotal()) - len(rows); more > 0 {
+		fmt.Fprintf(a.stdout, "and %s that are not shown\n", count(more, "machine"))
+	}
+	if len(r.GetReservations()) == 0 {
 		return nil
 	}
 	fmt.Fprintln(a.stdout)
-	return printTable(a, rows, []display.Column[moveRow]{
-		{Head: "MACHINE", Cell: func(r moveRow) string { return r.machine }},
-		{Head: "FROM", Cell: func(r moveRow) string { return r.from }},
-		{Head: "TO", Cell: func(r moveRow) string { return r.to }},
-		{Head: "WHY", Cell: func(r moveRow) string { return r.why }},
+	type row = *vmhostv1.ReservationOutcome
+	return printTable(a, r.GetReservations(), []display.Column[row]{
+		{Head: "RESERVATION", Cell: func(r row) string { return display.ID(r.GetReservation()) }},
+		{Head: "ELSEWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetPlaced())) }},
+		{Head: "NOWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetStranded())) }},
+		{Head: "WHY", Cell: func(r row) string { return refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()}) }},
 	})
 }
 

@@ -136,6 +136,8 @@ func setFake(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(protojson.Unmarshal([]byte(value), f.check))
 	case "refuse":
 		f.refused[value] = true
+	case "held":
+		ts.Check(protojson.Unmarshal([]byte(value), &f.drainHeld))
 	case "console-log":
 		text, err := strconv.Unquote(`"` + value + `"`)
 		ts.Check(err)

@@ -199,6 +199,11 @@ func (m *move) receive(ctx context.Context, was *rackv1.MachineObservation, powe
 		h.consolePower(arrived, off)
 		return arrived, nil
 	})
+	if e, ok := err.(*hypervisor.Error); ok { //nolint:errorlint // what wraps it has more to say
+		there := *e
+		there.AtDestination = true
+		return &there
+	}
 	return err
 }
 

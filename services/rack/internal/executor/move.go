@@ -81,7 +81,11 @@ func (h *host) move(ctx context.Context, from hypervisor.Driver, move *rackv1.Mo
 	case errors.Is(context.Cause(ctx), hypervisor.ErrFenced):
 		return nil, errors.Join(errLeave, err)
 	}
-	return nil, &moveError{error: err, destination: lookAt(ctx, driver, hypervisor.RefOf(move.GetMachine()))}
+	failed := &moveError{error: err, destination: lookAt(ctx, driver, hypervisor.RefOf(move.GetMachine()))}
+	if e, ok := errors.AsType[*hypervisor.Error](err); ok && e.AtDestination {
+		failed.host = to.GetVmHost()
+	}
+	return nil, failed
 }
 
 // lookAt is whether the destination has the machine after its move has failed.

@@ -17,7 +17,7 @@ import (
 const maxNamed = 5
 
 // noCapacity says per host which resource, limit and ratio refused.
-func noCapacity(plan *placement.Plan) error {
+func noCapacity(plan *placement.Plan) *apierror.Error {
 	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%s", plan.Summary()).
 		With("considered", strconv.Itoa(plan.Considered)).
 		WithHint("ask for less, raise the host's overcommit ratio, free something or add a host; a dry run explains every host")

@@ -89,6 +89,24 @@ func ReservationsOn(v *store.View, host string) []string {
 	return names
 }
 
+// HeldOn are the places that reservations hold on a host, of so many reservations
+// at the most, and how many places there are in all.
+func HeldOn(v *store.View, host string, most int) (held []*vmhostv1.HeldPlaces, places int32) {
+	for uid, r := range store.Reservations.All(v) {
+		n := int32(0)
+		for _, h := range holdsOn(r.Value, host) {
+			n += h.GetCount()
+		}
+		if places += n; n > 0 && len(held) < most {
+			resource := r.Value.GetResource()
+			held = append(held, &vmhostv1.HeldPlaces{
+				Reservation: reservations + uid, Places: n, ExpireTime: resource.GetExpireTime(), Principal: resource.GetPrincipal(),
+			})
+		}
+	}
+	return held, places
+}
+
 // addHeld adds to what the machines of a host hold what reservations do.
 func addHeld(l *storev1.StoredLedger, v *store.View, host string) {
 	for _, r := range store.Reservations.All(v) {

@@ -43,7 +43,9 @@ type MoveChoice struct {
 }
 
 // Refusal is the error of a choice that found no host.
-func (c *MoveChoice) Refusal() error { return noCapacity(&c.Plan) }
+func (c *MoveChoice) Refusal() error {
+	return noCapacity(&c.Plan).WithHint("the machine stays where it is; free something on another host, raise a ratio or add a host; a dry run of the move explains every host")
+}
 
 // ChooseMove chooses the destination of a machine, as a compose of it would be
 // placed on any host but its own, and decides everything about it. It takes
@@ -65,7 +67,9 @@ func ruleOut(d *placement.Draft, not map[string]string) {
 	for id, why := range not {
 		if h := d.Host(id); h != nil {
 			out := *h
-			out.State, out.Trouble = vmhostv1.VmHostState_VM_HOST_STATE_UNREACHABLE, why
+			if out.State == vmhostv1.VmHostState_VM_HOST_STATE_READY { // else it says itself what is the matter
+				out.State, out.Barred = vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED, why
+			}
 			d.Put(&out)
 		}
 	}

@@ -26,15 +26,7 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 	req.Policy = preferenceOf(p, &policy.Machine{Cores: int64(req.Cores), MemoryMiB: req.MemoryMiB, Tags: m.GetResource().GetTags(), ResourcePool: req.ResourcePool})
 	l.judgeBy(req, p)
 	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
-	rules := req.Affinity[:0]
-	for i, r := range m.GetPlacement().GetAffinity() {
-		rule := req.Affinity[i]
-		rule.Hosts = whereabouts(v, r.GetMachines())
-		if rule.Group != "" || len(rule.Hosts) > 0 {
-			rules = append(rules, rule)
-		}
-	}
-	req.Affinity = rules
+	req.Affinity = boundBy(v, m.GetPlacement().GetAffinity(), req.Affinity)
 	return out
 }
 
@@ -42,7 +34,7 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 func (l *Ledger) policyOf(v *store.View, m *storev1.StoredMachine) *policy.Policy {
 	p, err := l.policies.At(v, "placement_policy", m.GetPlacement().GetPlacementPolicy())
 	if err != nil {
-		return &policy.Policy{ID: policy.Default, Weights: policy.Preset(policy.Default).GetWeights()}
+		return defaultPolicy()
 	}
 	return p
 }

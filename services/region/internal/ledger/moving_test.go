@@ -223,7 +223,7 @@ func TestADrainPlanKeepsWhatMachinesWereComposedWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moves, stranded := l.Fleet(v).DrainPlan("h0000", l.machinesOn(v, []string{"h0000"}, nil))
+	moves, stranded := l.Fleet(v).DrainPlan("h0000", l.machinesOn(v, map[string]bool{"h0000": true}))
 	if len(moves) != 2 || len(stranded) != 0 {
 		t.Fatalf("%d moves, %d stranded", len(moves), len(stranded))
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -81,7 +82,11 @@ func (l *Ledger) WhatIf(ctx context.Context, req *vmhostv1.WhatIfRequest) (*vmho
 	if err := imagine(v, req, &imagined); err != nil {
 		return nil, err
 	}
-	outcome := l.fleetAt(v).WhatIf(l.machinesOn(v, imagined.LostHosts, imagined.LostZones), imagined)
+	lost := l.lost(v, &imagined)
+	if imagined.Places, err = l.placesOn(v, lost, time.Now()); err != nil {
+		return nil, err
+	}
+	outcome := l.fleetAt(v).WhatIf(l.machinesOn(v, lost), imagined)
 	out := &vmhostv1.WhatIfResponse{
 		Placed: int32(len(outcome.Moves)), StrandedTotal: int32(len(outcome.Stranded)),
 		CapacityBefore: outcome.RoomBefore, CapacityAfter: outcome.RoomAfter,
@@ -92,6 +97,7 @@ func (l *Ledger) WhatIf(ctx context.Context, req *vmhostv1.WhatIfRequest) (*vmho
 	for _, s := range outcome.Stranded[:min(len(outcome.Stranded), maxMachines)] {
 		out.Stranded = append(out.Stranded, &vmhostv1.MachineStranded{Machine: s.Machine.Name, From: "vmHosts/" + s.From, RefusedCounts: countsOf(s.Plan.RefusedCounts)})
 	}
+	tellPlaces(&outcome, out)
 	for _, id := range outcome.Overcommitted {
 		out.OvercommittedVmHosts = append(out.OvercommittedVmHosts, "vmHosts/"+id)
 	}
@@ -193,23 +199,31 @@ func imagine(v *store.View, req *vmhostv1.WhatIfRequest, out *placement.Imagined
 	return nil
 }
 
-// machinesOn are the machines of ours on hosts, as placement asks for another
-// place for them.
-func (l *Ledger) machinesOn(v *store.View, hosts, zones []string) []placement.Machine {
-	if len(hosts)+len(zones) == 0 {
-		return nil
-	}
+// lost are the hosts that are imagined to be lost, by id.
+func (l *Ledger) lost(v *store.View, what *placement.Imagined) map[string]bool {
 	lost := map[string]bool{}
-	for _, id := range hosts {
+	for _, id := range what.LostHosts {
 		lost[id] = true
 	}
+	if len(what.LostZones) == 0 {
+		return lost
+	}
 	for h := range l.fleets.at(v).Hosts() {
-		if slices.Contains(zones, h.Zone) {
+		if slices.Contains(what.LostZones, h.Zone) {
 			lost[h.ID] = true
 		}
 	}
+	return lost
+}
+
+// machinesOn are the machines of ours on hosts, as placement asks for another
+// place for them.
+func (l *Ledger) machinesOn(v *store.View, hosts map[string]bool) []placement.Machine {
+	if len(hosts) == 0 {
+		return nil
+	}
 	var out []placement.Machine
-	for _, m := range MachinesOn(v, slices.Sorted(maps.Keys(lost))) {
+	for _, m := range MachinesOn(v, slices.Sorted(maps.Keys(hosts))) {
 		out = append(out, l.MachineOf(v, m))
 	}
 	return out

@@ -31,7 +31,11 @@ type clearing struct {
 	revision int64             // of the operation; 0: nothing is known
 	todo     []string          // uids of machines that were not begun with
 	active   map[string]string // uids of operations under way, with their machines
-	ended    int               // operations on machines that have ended
+	ended    int               // machines whose operations have ended
+	// Of a drain: destinations that a machine could not be brought to, by its uid,
+	// and those that let nobody in, with why; by host.
+	failed map[string]map[string]string
+	barred map[string]string
 }
 
 // clears says whether an operation is a removal or a drain.
@@ -101,7 +105,9 @@ func (e *Engine) clear(ctx context.Context, c *change) (time.Duration, error) {
 		return 0, nil // the process that drives the host's other operations drives this one
 	}
 	w := e.clearingOf(c)
-	w.settle(c.view)
+	if w.settle(c.view) {
+		w.scan(c)
+	}
 	stop := c.whyStop()
 	if stop.GetReason() == vmhostv1.ErrorReason_CANCELLED.String() {
 		if err := e.cancelAll(ctx, c.op, w); err != nil {
@@ -206,18 +212,23 @@ func (e *Engine) clearingOf(c *change) *clearing {
 // scan learns everything from the records.
 func (w *clearing) scan(c *change) {
 	w.revision, w.todo, w.active, w.ended = c.revision, nil, map[string]string{}, 0
+	w.failed, w.barred = map[string]map[string]string{}, map[string]string{}
 	tried := map[string]bool{}
 	for uid, op := range store.Operations.All(c.view) {
 		if op.Value.GetParent() != c.op.GetResource().GetName() {
 			continue
 		}
-		tried[op.Value.GetMachineUid()] = true
-		if ended(op.Value) {
-			w.ended++
-		} else {
+		tried[op.Value.GetMachineUid()] = !w.elsewhere(op.Value)
+		if !ended(op.Value) {
 			w.active[uid] = op.Value.GetMachineUid()
 		}
 	}
+	for _, is := range tried {
+		if is {
+			w.ended++
+		}
+	}
+	w.ended -= len(w.active)
 	for uid, m := range store.Machines.All(c.view) {
 		if !tried[uid] && m.Value.GetResource().GetVmHost() == "vmHosts/"+w.host {
 			w.todo = append(w.todo, uid)
@@ -228,14 +239,17 @@ func (w *clearing) scan(c *change) {
 	}
 }
 
-// settle notices which operations have ended.
-func (w *clearing) settle(v *store.View) {
+// settle notices which operations have ended. True when one of them is no end for
+// its machine, and all has to be looked at anew.
+func (w *clearing) settle(v *store.View) (again bool) {
 	for uid := range w.active {
 		if op, ok := store.Operations.Get(v, uid); !ok || ended(op.Value) {
 			delete(w.active, uid)
 			w.ended++
+			again = again || op.Value.GetElsewhere()
 		}
 	}
+	return again
 }
 
 // beginNext begins with one machine that nobody works on; false when there is

@@ -14,6 +14,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -61,7 +62,7 @@ func (e *Engine) Drain(ctx context.Context, principal string, req *vmhostv1.Drai
 // waited for, and planned as if it were ready.
 func (e *Engine) drainPlan(v *store.View, host string, plan movePlan) *vmhostv1.DrainVmHostResult {
 	out := &vmhostv1.DrainVmHostResult{}
-	how := map[string]string{}
+	how, whyOffline := map[string]string{}, map[string]string{}
 	var going, stay []*vmhostv1.DrainedMachine
 	var movable []*storev1.StoredMachine
 	for _, m := range store.Machines.All(v) {
@@ -69,18 +70,18 @@ func (e *Engine) drainPlan(v *store.View, host string, plan movePlan) *vmhostv1.
 		if r.GetVmHost() != "vmHosts/"+host {
 			continue
 		}
-		how[r.GetName()] = howMoved(v, m.Value)
+		how[r.GetName()], whyOffline[r.GetName()] = howMoved(v, m.Value)
 		if err := e.mayMove(v, m.Value, plan); err != nil && notBusy(v, r) == nil {
 			stay = append(stay, &vmhostv1.DrainedMachine{Machine: r.GetName(), Error: told(err)})
 		} else if to := m.Value.GetMove(); to != nil {
-			going = append(going, &vmhostv1.DrainedMachine{Machine: r.GetName(), To: "vmHosts/" + to.GetVmHost(), How: how[r.GetName()]})
+			going = append(going, &vmhostv1.DrainedMachine{Machine: r.GetName(), To: "vmHosts/" + to.GetVmHost(), How: how[r.GetName()], WhyOffline: whyOffline[r.GetName()]})
 		} else {
 			movable = append(movable, m.Value)
 		}
 	}
 	moves, stranded := e.cfg.Places.DrainPlan(v, host, movable, notReached(v, host))
 	for _, m := range moves {
-		going = append(going, &vmhostv1.DrainedMachine{Machine: m.Machine.Name, To: "vmHosts/" + m.Plan.Host.ID, How: how[m.Machine.Name]})
+		going = append(going, &vmhostv1.DrainedMachine{Machine: m.Machine.Name, To: "vmHosts/" + m.Plan.Host.ID, How: how[m.Machine.Name], WhyOffline: whyOffline[m.Machine.Name]})
 	}
 	for _, s := range stranded {
 		stay = append(stay, &vmhostv1.DrainedMachine{Machine: s.Machine.Name, Error: told(noPlace(&s.Plan))})
@@ -88,6 +89,7 @@ func (e *Engine) drainPlan(v *store.View, host string, plan movePlan) *vmhostv1.
 	out.Moved, out.Stayed = int32(len(going)), int32(len(stay))
 	out.Machines = slices.Concat(going, stay)
 	out.Machines = out.GetMachines()[:min(len(out.GetMachines()), maxDrained)]
+	out.Held, out.HeldPlaces = ledger.HeldOn(v, host, maxDrained)
 	return out
 }
 
@@ -129,7 +131,7 @@ func (c *change) beginMove(ctx context.Context, _ *store.View, w *clearing, m st
 		if err != nil {
 			return err
 		}
-		plan := movePlan{allowOffline: c.op.GetDrain().GetAllowOffline(), grace: defaultGrace}
+		plan := movePlan{allowOffline: c.op.GetDrain().GetAllowOffline(), grace: defaultGrace, not: w.notFor(m.Value.GetResource().GetUid())}
 		next := proto.CloneOf(c.op)
 		next.Drain.Begun++
 		w.describe(v, next.GetResource(), 1)
@@ -169,6 +171,9 @@ func (c *change) drained(ctx context.Context, stop *vmhostv1.OperationError) err
 		phase = failed
 	}
 	next := c.finished(phase, stop)
+	if words := heldWords(result); phase == succeeded && words != "" {
+		next.Resource.Message = "no machine is left on " + next.GetResource().GetVmHost() + "; " + words
+	}
 	var err error
 	if next.Resource.Response, err = packed(result); err != nil {
 		return err

@@ -106,7 +106,7 @@ func TestADrainSaysWhyMachinesStay_P9(t *testing.T) {
 	stuck := names[0]
 	w.rack.script = func(s *rackv1.Step, _ int) *rackv1.StepError {
 		if s.GetMoveMachine().GetMachine().GetName() == stuck {
-			return &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_REFUSED, Message: "in its own words"}
+			return &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_REFUSED, Message: "in its own words", NeedsOffline: true}
 		}
 		return nil
 	}

@@ -85,20 +85,17 @@ func why(op *storev1.StoredOperation, e *rackv1.StepError) *vmhostv1.OperationEr
 		code = codes.FailedPrecondition
 	default:
 	}
-	if destination(op) != "" {
-		reason, hint = whyNotMoved(e.GetClass(), reason, hint)
-	}
-	if e.GetHint() != "" {
-		hint = e.GetHint()
-	}
 	out := &vmhostv1.OperationError{
 		Code: int32(code), Reason: reason.String(), Message: clip(e.GetMessage()), Hint: hint, Metadata: map[string]string{},
 	}
 	if h := op.GetResource().GetVmHost(); h != "" {
 		out.Metadata["vm_host"] = h
 	}
-	if to := destination(op); to != "" {
-		out.Metadata["destination"] = to
+	if destination(op) != "" {
+		whyNotMoved(op, e, out)
+	}
+	if e.GetHint() != "" {
+		out.Hint = e.GetHint()
 	}
 	if k := e.GetPresentedHostKey(); k != "" {
 		out.Metadata["presented_host_key"] = clip(k)

@@ -237,7 +237,7 @@ func (w *world) checkBooks() {
 	}
 	for uid, m := range store.Machines.All(v) {
 		_, there := w.rack.domains[uid]
-		if m.Value.GetResource().GetVmHost() == "vmHosts/h2" {
+		if m.Value.GetResource().GetVmHost() != "vmHosts/h" {
 			_, there = w.rack.moved[uid]
 		}
 		if m.Value.GetResource().GetPhase() == vmhostv1.MachinePhase_MACHINE_PHASE_READY && !there {
@@ -310,6 +310,7 @@ type fakeRack struct {
 	// fails leaves there.
 	moved map[string]bool
 	left  bool
+	how   *rackv1.MoveOutcome // of moves; nil: offline
 }
 
 // loss is where a rack is killed while it does a step.
@@ -431,6 +432,9 @@ func (r *fakeRack) execute(step *rackv1.Step) *rackv1.StepResult {
 			delete(r.domains, uid)
 		} else if _, there := r.moved[uid]; !there {
 			res.Error = &rackv1.StepError{Class: rackv1.ErrorClass_ERROR_CLASS_NOT_FOUND, Message: "on neither"}
+		}
+		if res.Move = r.how; r.how == nil {
+			res.Move = &rackv1.MoveOutcome{How: rackv1.MoveHow_MOVE_HOW_OFFLINE}
 		}
 	case *rackv1.Step_AdoptMachine:
 		r.domains[a.AdoptMachine.GetMachine().GetUid()] = true // ours from now on

@@ -2,6 +2,7 @@ package operation
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -32,6 +33,7 @@ type movePlan struct {
 	to           string // id of the only destination; empty: any
 	allowOffline bool
 	grace        time.Duration
+	not          map[string]string // more hosts that cannot be it, by id, with why
 }
 
 // Move begins to bring a machine to another host. From the transaction that
@@ -79,7 +81,9 @@ func (e *Engine) planMove(v *store.View, tx *store.Txn, op *storev1.StoredOperat
 			return err
 		}
 		if next.GetMove() == nil {
-			choice := e.cfg.Places.ChooseMove(v, next, ledger.MoveQuery{To: plan.to, Not: notDestinations(v, next)})
+			not := notDestinations(v, next)
+			maps.Copy(not, plan.not)
+			choice := e.cfg.Places.ChooseMove(v, next, ledger.MoveQuery{To: plan.to, Not: not})
 			if choice.Move == nil {
 				return choice.Refusal()
 			}

@@ -190,7 +190,9 @@ func TestAMoveThatFailsForGoodLeavesTheMachineWhereItWas_P4(t *testing.T) {
 			w := newWorld(t)
 			name := w.made()
 			before := w.stored(name)
-			w.rack.script = failing("move", class, always)
+			w.rack.script = func(*rackv1.Step, int) *rackv1.StepError {
+				return &rackv1.StepError{Class: class, Message: "in its own words", NeedsOffline: class == rackv1.ErrorClass_ERROR_CLASS_REFUSED}
+			}
 			op := w.move(name)
 			w.run(nil)
 			end := w.ended(op.GetName())

@@ -21,16 +21,20 @@ import (
 // then it keeps what it holds on both (P4), and the next move of it, or its
 // deletion, finds out.
 //
-// What is known is decided here, and is never a guess. A step that failed because
-// a hypervisor did not answer, or let nobody in, may have left anything anywhere;
-// the operation remembers that by its cause. From then on a failure of which the
-// rack may have looked at nothing is none.
+// What is known is decided here, and is never a guess. A rack says whether it has
+// looked at the destination after a failure, or has done nothing at all. A try that
+// ended because a hypervisor did not answer may have left anything anywhere; the
+// operation remembers that by its cause. From then on only a look proves something.
 
 // moved ends a move whose step succeeded.
-func (c *change) moved(ctx context.Context, next *storev1.StoredOperation) error {
+func (c *change) moved(ctx context.Context, next *storev1.StoredOperation, how *rackv1.MoveOutcome) error {
 	c.op = next
 	end := c.finished(succeeded, nil)
 	end.Cause = nil
+	if how != nil {
+		end.Move = &rackv1.MoveOutcome{How: how.GetHow(), NotLive: clip(how.GetNotLive())}
+	}
+	end.Resource.Message = movedMessage(end)
 	if m, ok := store.Machines.Get(c.view, next.GetMachineUid()); ok && m.Value.GetMove() != nil {
 		m.Value = ledger.Moved(c.view, m.Value)
 		shown := view.Machine(c.view, c.engine.cfg.Seen, m)
@@ -44,30 +48,62 @@ func (c *change) moved(ctx context.Context, next *storev1.StoredOperation) error
 }
 
 // moveFailed takes in a failure of a move's step.
-func (c *change) moveFailed(ctx context.Context, next *storev1.StoredOperation, cause *vmhostv1.OperationError, class rackv1.ErrorClass) error {
-	again := false
-	switch class {
-	case rackv1.ErrorClass_ERROR_CLASS_BUSY, rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH:
-		again = true
-	case rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, rackv1.ErrorClass_ERROR_CLASS_TIMEOUT, rackv1.ErrorClass_ERROR_CLASS_UNSPECIFIED,
-		rackv1.ErrorClass_ERROR_CLASS_AUTH, rackv1.ErrorClass_ERROR_CLASS_HOST_KEY:
-		again, next.Cause = true, cause
-	case rackv1.ErrorClass_ERROR_CLASS_UNSUPPORTED:
-		// A rack that cannot move anything says so without having looked.
-		again = c.doubted() || c.changedHands()
-	default:
-	}
-	if next.GetCause() == nil && c.changedHands() && again {
-		next.Cause = cause // of what another rack did before nothing is known
+func (c *change) moveFailed(ctx context.Context, next *storev1.StoredOperation, cause *vmhostv1.OperationError, e *rackv1.StepError) error {
+	definite, doubt := c.proves(e)
+	if next.GetCause() == nil && (doubt || !definite && c.changedHands()) {
+		next.Cause = cause // of what another rack did before nothing is known either
 	}
 	// A destination that shows it is not without it, whatever the rack says.
-	if again || c.seenThere() {
+	if !definite || c.seenThere() {
 		return c.again(ctx, next)
 	}
 	s := next.GetResource().GetSteps()[next.GetStep()]
 	s.EndTime = timestamppb.Now()
+	next.Elsewhere = ofDestination(c.op, e)
 	c.op, next.StepId, next.Cause = next, "", nil
 	return c.undoMove(ctx, c.finished(failed, cause))
+}
+
+// proves says whether a failure is for good and the destination is known to be
+// without the machine, and whether it leaves doubt about that.
+func (c *change) proves(e *rackv1.StepError) (definite, doubt bool) {
+	// Nothing was done by this try, and there was no other of which it is not known
+	// what it left.
+	clean := !c.doubted() && !c.changedHands()
+	var looked, untouched, has bool
+	switch e.GetDestination() {
+	case rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_WITHOUT:
+		looked = true
+	case rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_UNTOUCHED:
+		untouched = true
+	case rackv1.MoveDestinationState_MOVE_DESTINATION_STATE_HAS:
+		has = true
+	default:
+	}
+	switch e.GetClass() {
+	case rackv1.ErrorClass_ERROR_CLASS_STALE_EPOCH:
+		return false, false
+	case rackv1.ErrorClass_ERROR_CLASS_BUSY:
+		return false, !looked && !untouched
+	case rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, rackv1.ErrorClass_ERROR_CLASS_TIMEOUT, rackv1.ErrorClass_ERROR_CLASS_UNSPECIFIED:
+		return false, !untouched // who looked, and found nothing, may have left volumes
+	case rackv1.ErrorClass_ERROR_CLASS_AUTH, rackv1.ErrorClass_ERROR_CLASS_HOST_KEY:
+		if c.op.GetParent() != "" && !ofDestination(c.op, e) {
+			return false, !looked && !untouched // a drain waits for its host
+		}
+		return looked || untouched && clean, !looked && !untouched
+	case rackv1.ErrorClass_ERROR_CLASS_UNSUPPORTED:
+		// An older rack that cannot move anything says so without having looked.
+		return looked || !has && clean, has
+	default:
+		return looked || !has && (!untouched || clean), has
+	}
+}
+
+// ofDestination says whether a move failed for something that another destination
+// may not have.
+func ofDestination(op *storev1.StoredOperation, e *rackv1.StepError) bool {
+	return e.GetVmHost() != "" && e.GetVmHost() == destination(op)
 }
 
 // endMove ends a move before its step came to anything.
@@ -104,26 +140,6 @@ func (c *change) seenThere() bool {
 	}
 	_, seen := store.Seen.Get(c.view, idOf(destination(c.op)), m.Value.GetResource().GetHypervisorUuid())
 	return seen
-}
-
-// whyNotMoved is the reason and the hint of a step's failure where those of other
-// steps do not fit.
-func whyNotMoved(class rackv1.ErrorClass, reason vmhostv1.ErrorReason, hint string) (vmhostv1.ErrorReason, string) {
-	const elsewhere = "the machine is where and as it was; move it to another host"
-	switch class {
-	case rackv1.ErrorClass_ERROR_CLASS_EXISTS, rackv1.ErrorClass_ERROR_CLASS_FOREIGN:
-		return reason, elsewhere + ", or look at what is in its way"
-	case rackv1.ErrorClass_ERROR_CLASS_CAPACITY:
-		return reason, elsewhere + ", or free something on the destination"
-	case rackv1.ErrorClass_ERROR_CLASS_UNSUPPORTED:
-		return reason, "the machine is where and as it was; stop it and move it then"
-	case rackv1.ErrorClass_ERROR_CLASS_REFUSED:
-		return vmhostv1.ErrorReason_WRONG_STATE, "the machine is where and as it was; stop it first, or allow it to be stopped (allow_offline)"
-	case rackv1.ErrorClass_ERROR_CLASS_AUTH, rackv1.ErrorClass_ERROR_CLASS_HOST_KEY:
-		return reason, "look at both hosts; it is tried again by itself"
-	default:
-		return reason, hint
-	}
 }
 
 // refusedMove is the record of a move that was not begun, as part of another

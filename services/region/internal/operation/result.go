@@ -72,7 +72,7 @@ func (c *change) success(ctx context.Context, rack string, res *rackv1.StepResul
 	case compose && r.GetCancelRequested():
 		return c.compensate(ctx, next, cancelledByUser())
 	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_MOVE:
-		return c.moved(ctx, next)
+		return c.moved(ctx, next, res.GetMove())
 	case r.GetVerb() == vmhostv1.OperationVerb_OPERATION_VERB_DELETE && last:
 		c.op = next
 		return c.release(ctx, c.finished(succeeded, nil))
@@ -187,7 +187,7 @@ func (c *change) failure(ctx context.Context, stepErr *rackv1.StepError) error {
 	}
 	verb := r.GetVerb()
 	if verb == vmhostv1.OperationVerb_OPERATION_VERB_MOVE {
-		return c.moveFailed(ctx, next, cause, stepErr.GetClass())
+		return c.moveFailed(ctx, next, cause, stepErr)
 	}
 	if passing(c.op, stepErr.GetClass()) {
 		return c.again(ctx, next)

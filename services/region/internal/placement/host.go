@@ -21,6 +21,9 @@ type Host struct {
 	// State is where the host stands, Trouble what its condition says.
 	State   vmhostv1.VmHostState
 	Trouble string
+	// Barred is why the host, which may be well, is no place for the machine that is
+	// asked about; its State is not ready then. Empty: it is none of that.
+	Barred string
 	// Cordoned hosts take nothing new.
 	Cordoned bool
 	// ResourcePool and Zone are ids.

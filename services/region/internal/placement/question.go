@@ -75,6 +75,9 @@ type Imagined struct {
 	RatioHosts []string
 	// Request is a machine to count the room for; nil: none.
 	Request *Request
+	// Places are held for machines to come; of those of lost hosts it is said
+	// whether there is room for them elsewhere once the machines have theirs.
+	Places []Machine
 }
 
 // Outcome is what would be.
@@ -88,11 +91,14 @@ type Outcome struct {
 	Moves []Move
 	// Stranded have none.
 	Stranded []Stranded
+	// PlacesMoved and PlacesStranded are the same of places.
+	PlacesMoved    []Move
+	PlacesStranded []Stranded
 	// Overcommitted are hosts that would be over their limits, with the moves or
 	// without; by id.
 	Overcommitted []string
 	// RoomBefore and RoomAfter are how many more of the request's machine fit now,
-	// and then, with the moves made.
+	// and then, with the moves made, of places too.
 	RoomBefore, RoomAfter int64
 }
 

@@ -188,6 +188,9 @@ func (r Refusal) tags() string {
 }
 
 func (r Refusal) state() string {
+	if r.Host.Barred != "" {
+		return "cannot be the destination: " + r.Host.Barred
+	}
 	word := strings.ToLower(strings.TrimPrefix(r.Host.State.String(), "VM_HOST_STATE_"))
 	if r.Host.State == vmhostv1.VmHostState_VM_HOST_STATE_UNSPECIFIED {
 		word = "pending"
@@ -200,7 +203,7 @@ func (r Refusal) state() string {
 
 // Reason is the reason beyond the filter, where one is known.
 func (r Refusal) Reason() vmhostv1.ErrorReason {
-	if r.Filter != FilterState {
+	if r.Filter != FilterState || r.Host.Barred != "" {
 		return vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED
 	}
 	switch r.Host.State {

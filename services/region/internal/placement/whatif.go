@@ -33,13 +33,16 @@ func (f *Fleet) WhatIf(machines []Machine, what Imagined) Outcome {
 			}
 		}
 	}
-	var homeless []*Machine
-	for i := range machines {
-		if lost[machines[i].Host] {
-			homeless = append(homeless, &machines[i])
+	homeless := func(all []Machine) (out []*Machine) {
+		for i := range all {
+			if lost[all[i].Host] {
+				out = append(out, &all[i])
+			}
 		}
+		return out
 	}
-	out.Moves, out.Stranded = d.move(homeless)
+	out.Moves, out.Stranded = d.move(homeless(machines))
+	out.PlacesMoved, out.PlacesStranded = d.move(homeless(what.Places))
 	after := d.Fleet()
 	for h := range after.Hosts() {
 		if _, _, over := h.over(); over {

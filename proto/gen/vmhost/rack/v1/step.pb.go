@@ -1490,7 +1490,10 @@ type StepError struct {
 	Destination MoveDestinationState `protobuf:"varint,5,opt,name=destination,proto3,enum=vmhost.rack.v1.MoveDestinationState" json:"destination,omitempty"`
 	// The host whose failure it is, `vmHosts/{vm_host}`; empty: the step's, or not
 	// told apart.
-	VmHost        string `protobuf:"bytes,6,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	VmHost string `protobuf:"bytes,6,opt,name=vm_host,json=vmHost,proto3" json:"vm_host,omitempty"`
+	// For ERROR_CLASS_REFUSED of a move: it is refused only because the machine would
+	// have to be stopped, which was not allowed.
+	NeedsOffline  bool `protobuf:"varint,7,opt,name=needs_offline,json=needsOffline,proto3" json:"needs_offline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1565,6 +1568,13 @@ func (x *StepError) GetVmHost() string {
 		return x.VmHost
 	}
 	return ""
+}
+
+func (x *StepError) GetNeedsOffline() bool {
+	if x != nil {
+		return x.NeedsOffline
+	}
+	return false
 }
 
 var File_vmhost_rack_v1_step_proto protoreflect.FileDescriptor
@@ -1647,14 +1657,15 @@ const file_vmhost_rack_v1_step_proto_rawDesc = "" +
 	"\x03how\x18\x01 \x01(\x0e2\x17.vmhost.rack.v1.MoveHowR\x03how\x12\x19\n" +
 	"\bnot_live\x18\x02 \x01(\tR\anotLive\"\x1f\n" +
 	"\rStepResultAck\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xfa\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x9f\x02\n" +
 	"\tStepError\x120\n" +
 	"\x05class\x18\x01 \x01(\x0e2\x1a.vmhost.rack.v1.ErrorClassR\x05class\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
 	"\x04hint\x18\x03 \x01(\tR\x04hint\x12,\n" +
 	"\x12presented_host_key\x18\x04 \x01(\tR\x10presentedHostKey\x12F\n" +
 	"\vdestination\x18\x05 \x01(\x0e2$.vmhost.rack.v1.MoveDestinationStateR\vdestination\x12\x17\n" +
-	"\avm_host\x18\x06 \x01(\tR\x06vmHost*\xd7\x01\n" +
+	"\avm_host\x18\x06 \x01(\tR\x06vmHost\x12#\n" +
+	"\rneeds_offline\x18\a \x01(\bR\fneedsOffline*\xd7\x01\n" +
 	"\vPowerAction\x12\x1c\n" +
 	"\x18POWER_ACTION_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12POWER_ACTION_START\x10\x01\x12\x15\n" +

@@ -51,7 +51,7 @@ func (m *move) tryApart(ctx context.Context, k, moved *vmhostv1.MachineDisk) err
 	}
 	to, err := m.to.usablePool(ctx, moved.GetStoragePool())
 	if err != nil {
-		return err
+		return atDestination(err)
 	}
 	for _, p := range []pool{from, to} {
 		if !ownKind(p.kind) {

@@ -51,7 +51,7 @@ func (m *move) live(ctx context.Context, here *seen, p *plan) error {
 	for _, k := range p.disks {
 		source, err := m.to.emptyDisk(ctx, k)
 		if err != nil {
-			return err
+			return atDestination(err)
 		}
 		a.disks = append(a.disks, source)
 	}

@@ -23,7 +23,7 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 	for _, k := range p.disks {
 		target, err := m.to.makeTarget(ctx, k)
 		if err != nil {
-			return err
+			return atDestination(err)
 		}
 		if err := copyVolume(ctx, m.from, k.volume, m.to, target, !kindOf(k.to.kind).block); err != nil {
 			return err
@@ -48,7 +48,7 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 	}
 	dom, err := call(ctx, m.to.conn, "define domain "+m.dom.Name, slow, func(a api) (lv.Domain, error) { return a.DomainDefineXMLFlags(text, 0) })
 	if err != nil {
-		return definite(err)
+		return atDestination(definite(err))
 	}
 	// What was copied is good only if nobody has used it meanwhile.
 	if state, err := m.from.state(ctx, m.dom); err != nil || !off(state) {
@@ -57,7 +57,7 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 	if m.stopped {
 		m.started = true
 		if err := m.to.start(ctx, dom, lv.DomainShutoff); err != nil {
-			return definite(err)
+			return atDestination(definite(err))
 		}
 	}
 	return m.arrived(ctx, dom)
@@ -89,7 +89,7 @@ func (m *move) arrived(ctx context.Context, dom lv.Domain) error {
 		return err
 	}
 	if there == nil || m.started && off(there.state) {
-		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: opMove, Err: errors.New("the machine does not stay on the destination: it has stopped there")}
+		return &hypervisor.Error{Class: hypervisor.ErrRefused, AtDestination: true, Op: opMove, Err: errors.New("the machine does not stay on the destination: it has stopped there")}
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (d *Driver) makeNew(ctx context.Context, p pool, x *libvirtxml.StorageVolum
 // would stop the machine and copy its disks in vain.
 func definite(err error) error {
 	if e, ok := errors.AsType[*hypervisor.Error](err); ok && e.Class == nil && number(err) != lv.ErrOk {
-		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: e.Op, Err: e.Err, Hint: e.Hint}
+		return &hypervisor.Error{Class: hypervisor.ErrRefused, Op: e.Op, Err: e.Err, Hint: e.Hint, AtDestination: e.AtDestination}
 	}
 	return err
 }

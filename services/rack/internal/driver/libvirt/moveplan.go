@@ -47,6 +47,21 @@ func cannot(format string, args ...any) error {
 	return &hypervisor.Error{Class: hypervisor.ErrUnsupported, Op: opMove, Err: fmt.Errorf(format, args...)}
 }
 
+// atDestination marks a failure as one of the destination, so that another one may
+// do. What a compose is advised to do is no help then.
+func atDestination(err error) error {
+	e, ok := err.(*hypervisor.Error) //nolint:errorlint // what wraps it has more to say
+	if !ok {
+		return err
+	}
+	out := *e
+	out.AtDestination = true
+	if errors.Is(err, hypervisor.ErrNotFound) || errors.Is(err, hypervisor.ErrForeign) {
+		out.Hint = ""
+	}
+	return &out
+}
+
 // plan looks at the domain and at what it is to have on the destination.
 func (m *move) plan(ctx context.Context, here *seen, text string) (*plan, error) {
 	p := &plan{text: text}
@@ -56,13 +71,13 @@ func (m *move) plan(ctx context.Context, here *seen, text string) (*plan, error)
 	}
 	moved := m.what.GetMoved()
 	if _, err := m.to.ownOrFree(ctx, m.id, &vmhostv1.Machine{Uid: m.ref.UID, HypervisorName: here.dom.Name}); err != nil {
-		return nil, err
+		return nil, atDestination(err)
 	}
 	if err := m.planDisks(ctx, here, x, p); err != nil {
 		return nil, err
 	}
 	if err := m.to.attachable(ctx, moved); err != nil {
-		return nil, err
+		return nil, atDestination(err)
 	}
 	if err := m.planHost(ctx, x, p); err != nil {
 		return nil, err
@@ -129,7 +144,7 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 		return out, err
 	}
 	if out.to, err = m.to.usablePool(ctx, want.GetStoragePool()); err != nil {
-		return out, err
+		return out, atDestination(err)
 	}
 	v, err := m.from.findVolume(ctx, out.from, name)
 	if err == nil && v == nil {
@@ -157,7 +172,7 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 	}
 	if k := kindOf(out.to.kind); !k.thin && out.to.available < out.size || k.thin && out.to.available < qcow2Room {
 		return out, &hypervisor.Error{
-			Class: hypervisor.ErrCapacity, Op: opMove, Err: fmt.Errorf("storage pool %q of the destination has %d bytes free, disk %s needs %d", out.to.name, out.to.available, out.device, out.size),
+			Class: hypervisor.ErrCapacity, AtDestination: true, Op: opMove, Err: fmt.Errorf("storage pool %q of the destination has %d bytes free, disk %s needs %d", out.to.name, out.to.available, out.device, out.size),
 		}
 	}
 	return out, nil
@@ -206,12 +221,12 @@ func (m *move) planHost(ctx context.Context, x *xmlText, p *plan) error {
 	}
 	architecture := x.root.first("os", "type").attr("arch")
 	if !slices.Contains(architectures(caps), architecture) {
-		return cannot("the destination cannot run machines of architecture %q", architecture)
+		return atDestination(cannot("the destination cannot run machines of architecture %q", architecture))
 	}
 	p.host = hostFacts{kvm: hasKVM(caps, architecture), libVersion: static.libvirt}
 	p.emulation = p.host.kvm != (x.root.attr("type") == "kvm")
 	if p.host.hostdevNetworks, p.host.functions, err = m.to.freeFunctions(ctx, m.what.GetMoved()); err != nil {
-		return err
+		return atDestination(err)
 	}
 	p.host.tagged, err = m.to.tagsOf(ctx, m.what.GetMoved(), static.libvirt)
 	if err != nil || p.emulation || x.root.first("cpu").attr("mode") != "host-passthrough" {
@@ -286,9 +301,9 @@ func copyable(k movedDisk, backing []string) error {
 	case len(backing) > 0:
 		return cannot("disk %s is laid over %s, which the destination has not", k.device, backing[0])
 	case to.block && k.format != "raw":
-		return cannot("disk %s is a %s file, and storage pool %q of the destination has devices", k.device, k.format, k.to.name)
+		return atDestination(cannot("disk %s is a %s file, and storage pool %q of the destination has devices", k.device, k.format, k.to.name))
 	case !to.byPath:
-		return cannot("storage pool %q of the destination is of type %q, which disks are not copied to", k.to.name, k.to.kind)
+		return atDestination(cannot("storage pool %q of the destination is of type %q, which disks are not copied to", k.to.name, k.to.kind))
 	}
 	return nil
 }

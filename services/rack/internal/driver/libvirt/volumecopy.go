@@ -65,7 +65,7 @@ func (d *Driver) noRoom(ctx context.Context, target lv.StorageVol, op string, ca
 	if at < 0 || d.facts.pools()[at].available > qcow2Room {
 		return cause
 	}
-	return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: op, Err: cause, Hint: "make room in storage pool " + target.Pool + " of the destination"}
+	return &hypervisor.Error{Class: hypervisor.ErrCapacity, AtDestination: true, Op: op, Err: cause, Hint: "make room in storage pool " + target.Pool + " of the destination"}
 }
 
 // download reads a volume, all of it for a length of 0, and answers how much it
