@@ -124,13 +124,13 @@ func (i *Inventory) move(v *store.View, host, uuid string) (*store.Txn, bool) {
 		was, _ := store.Seen.Get(v, side.host, uuid)
 		tx.IfRevision(store.Seen.Key(side.host, uuid), was.Revision)
 	}
-	tx.Delete(store.Seen.Key(old.host, uuid))
 	tx.IfRevision(store.Machines.Key(r.GetUid()), record.Revision)
 	next := proto.CloneOf(record.Value)
 	next.Resource.VmHost, next.Resource.Zone, next.Resource.UpdateTime = s.resource.GetName(), s.resource.GetZone(), timestamppb.Now()
 	store.Put(tx, store.Machines, next, r.GetUid())
 	books := ledger.Open(tx, v)
 	books.Move(record.Value, host)
+	books.Unsee(old.host, uuid, record.Value.GetCommitment())
 	books.Close()
 	// It was one of others here as long as its record was elsewhere.
 	if s.observed.Value.GetObservation() != nil {

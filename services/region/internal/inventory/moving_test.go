@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
@@ -92,4 +93,44 @@ func TestAMachineThatIsMovedIsOursOnBothHosts_P1(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a machine took beyond its commitment goes with it, in the transaction that
+// says that it is not there, and not with the next whole report of the host.
+func TestWhatAMachineTookBeyondItsCommitmentGoesWithIt_P1(t *testing.T) {
+	grown := func(c *cluster) *rackv1.MachineObservation {
+		m := c.sees(1)
+		m.Cores, m.MemoryMib, m.Hugepages = 8, 900, true
+		return m
+	}
+	for word, tt := range map[string]struct {
+		host string // on which it has grown
+		end  func(c *cluster, tx *store.Txn)
+	}{
+		"moved":           {"a", func(c *cluster, tx *store.Txn) { ledger.EndMove(tx, c.store.Cached(), id(1)) }},
+		"not moved":       {"b", func(c *cluster, tx *store.Txn) { ledger.UndoMove(tx, c.store.Cached(), id(1)) }},
+		"deleted":         {"a", func(c *cluster, tx *store.Txn) { ledger.Release(tx, c.store.Cached(), id(1)) }},
+		"deleted on both": {"b", func(c *cluster, tx *store.Txn) { ledger.Release(tx, c.store.Cached(), id(1)) }},
+	} {
+		t.Run(word, func(t *testing.T) {
+			c := newCluster(t)
+			c.move(1, "b")
+			c.on(c.inv, tt.host, grown(c))
+			o, _ := store.Observed.Get(c.store.Cached(), tt.host)
+			if f := o.Value.GetObservation().GetForeign(); f.GetCores() != 6 || f.GetMemoryMib() != 800 || f.GetHugepagesMib() != 900 {
+				t.Fatalf("it takes %v beyond its commitment, so that this proves nothing", f)
+			}
+			c.put(func(tx *store.Txn) { tt.end(c, tx) })
+			c.balanced()
+			c.later(tt.host, id(1)) // the rack tells that it is gone only now
+			c.balanced()
+		})
+	}
+	t.Run("followed", func(t *testing.T) {
+		c := newCluster(t)
+		c.on(c.inv, "a", grown(c))
+		c.later("a", id(1))
+		c.on(c.inv, "b", c.sees(1))
+		c.moved(1)
+	})
 }

@@ -23,12 +23,13 @@ type Books struct {
 	tx      *store.Txn
 	v       *store.View
 	ledgers map[string]*storev1.StoredLedger
-	pools   map[string]*storev1.StoredPoolUsage // nil: no quota
+	pools   map[string]*storev1.StoredPoolUsage         // nil: no quota
+	hosts   map[string]*storev1.StoredVmHostObservation // see Unsee
 }
 
 // Open opens the books of a view for a transaction.
 func Open(tx *store.Txn, v *store.View) *Books {
-	return &Books{tx: tx, v: v, ledgers: map[string]*storev1.StoredLedger{}, pools: map[string]*storev1.StoredPoolUsage{}}
+	return &Books{tx: tx, v: v, ledgers: map[string]*storev1.StoredLedger{}, pools: map[string]*storev1.StoredPoolUsage{}, hosts: map[string]*storev1.StoredVmHostObservation{}}
 }
 
 // Take takes what the machine commits, whether its host has room or not: it is
@@ -79,6 +80,9 @@ func (b *Books) Close() {
 			store.Put(b.tx, store.PoolUsage, used, pool)
 		}
 	}
+	for host, o := range b.hosts {
+		store.Put(b.tx, store.Observed, o, host)
+	}
 }
 
 func (b *Books) ledger(host string) *storev1.StoredLedger {
@@ -119,8 +123,9 @@ func Release(tx *store.Txn, v *store.View, uids ...string) int {
 	for _, uid := range uids {
 		if m := b.forget(uid); m != nil {
 			released++
-			for _, host := range HostsOf(m) {
-				tx.Delete(store.Seen.Key(host, m.GetResource().GetHypervisorUuid()))
+			b.Unsee(hostOf(m), m.GetResource().GetHypervisorUuid(), m.GetCommitment())
+			if to := m.GetMove(); to != nil && to.GetVmHost() != hostOf(m) {
+				b.Unsee(to.GetVmHost(), m.GetResource().GetHypervisorUuid(), to.GetCommitment())
 			}
 		}
 	}

@@ -185,8 +185,8 @@ func EndMove(tx *store.Txn, v *store.View, uid string) bool {
 		charge(used, sum(heldBy(next), minus(heldBy(m.Value))))
 	}
 	subtract(b.ledger(hostOf(m.Value)), m.Value.GetCommitment())
+	b.Unsee(hostOf(m.Value), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetCommitment())
 	b.Close()
-	tx.Delete(store.Seen.Key(hostOf(m.Value), m.Value.GetResource().GetHypervisorUuid()))
 	tx.IfRevision(store.Machines.Key(uid), m.Revision)
 	store.Put(tx, store.Machines, next, uid)
 	return true
@@ -224,7 +224,7 @@ func UndoMove(tx *store.Txn, v *store.View, uids ...string) int {
 			charge(used, sum(heldBy(next), minus(heldBy(m.Value))))
 		}
 		subtract(b.ledger(m.Value.GetMove().GetVmHost()), m.Value.GetMove().GetCommitment())
-		tx.Delete(store.Seen.Key(m.Value.GetMove().GetVmHost(), m.Value.GetResource().GetHypervisorUuid()))
+		b.Unsee(m.Value.GetMove().GetVmHost(), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetMove().GetCommitment())
 		tx.IfRevision(store.Machines.Key(uid), m.Revision)
 		store.Put(tx, store.Machines, next, uid)
 	}
