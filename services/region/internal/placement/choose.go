@@ -37,63 +37,102 @@ type search struct {
 	pick  uint64 // of the seed
 }
 
-// firstBlocks is how many blocks are looked at in the order of what they promise.
-// Then the best is mostly known, and of the others only few can be better.
-const firstBlocks = 8
+// hopeless says that no host from a position on that promises so much would be
+// chosen.
+func (s *search) hopeless(bound float64, seed uint64, from position) bool {
+	return s.found && (bound < s.score || (bound == s.score && seed == 0 && s.at < from))
+}
 
-// best goes over the blocks, the most promising ones first and then in order, and
-// leaves out those of which no host can be better than the best so far. That
-// leaves out none that would be chosen: bounds are exact.
+// shelf is what is known of a stack during a search.
+type shelf struct {
+	// top is the most that the blocks that were not looked at can promise.
+	top float64
+	// Once the shelf is open: the hosts of each block that pass the masks, and what
+	// the best of them could be.
+	open   bool
+	able   [stackSize]uint64
+	bounds [stackSize]float64
+}
+
+// done is the bound of what holds nothing, or nothing more.
+const done = -1
+
+// best looks at the block of which most can be expected, again and again, until no
+// host of the others can be better than the best so far. That leaves out none that
+// would be chosen: bounds are exact.
 func (q *query) best() (position, bool) {
 	if q.req.VMHost != "" {
 		return q.only()
 	}
-	const done = -1
 	var s search
-	blocks := q.fleet.blocks
-	bounds := make([]float64, len(blocks))
-	for k, b := range blocks {
-		bounds[k] = done
-		if q.rooms(b) {
-			bounds[k] = q.bound(b)
+	shelves := make([]shelf, len(q.fleet.stacks))
+	for k, st := range q.fleet.stacks {
+		shelves[k].top = done
+		if q.rooms(&st.sum) {
+			shelves[k].top = q.bound(&st.sum)
 		}
 	}
-	hopeless := func(k int) bool {
-		return s.found && (bounds[k] < s.score || (bounds[k] == s.score && q.req.Seed == 0 && s.at < at(k, 0)))
-	}
-	for range min(firstBlocks, len(bounds)) {
+	for {
 		k := 0
-		for j, bound := range bounds {
-			if bound > bounds[k] {
-				k = j
+		for i := range shelves {
+			if shelves[i].top > shelves[k].top {
+				k = i
 			}
 		}
-		if bounds[k] == done || hopeless(k) {
+		if k == len(shelves) || shelves[k].top == done {
 			break
 		}
-		q.scan(&s, k)
-		bounds[k] = done
-	}
-	for k, bound := range bounds {
-		if bound != done && !hopeless(k) {
-			q.scan(&s, k)
+		sh, slot := &shelves[k], 0
+		if sh.open {
+			slot = sh.highest()
 		}
+		if s.hopeless(sh.top, q.req.Seed, at(k*stackSize+slot, 0)) {
+			break
+		}
+		if sh.open {
+			q.scan(&s, k*stackSize+slot, sh.able[slot])
+			sh.bounds[slot] = done
+		} else {
+			q.open(sh, k)
+		}
+		sh.top = sh.bounds[sh.highest()]
 	}
 	return s.at, s.found
 }
 
-// scan looks at the hosts of a block: what is cheap of all of them, the rest of
-// those only that would be the best.
-func (q *query) scan(s *search, k int) {
-	b := q.fleet.blocks[k]
-	var p parts
-	for m := q.able(k, b); m != 0; m &= m - 1 {
+func (sh *shelf) highest() int {
+	slot := 0
+	for i, bound := range sh.bounds {
+		if bound > sh.bounds[slot] {
+			slot = i
+		}
+	}
+	return slot
+}
+
+// open finds the bounds of a stack's blocks.
+func (q *query) open(sh *shelf, k int) {
+	st := q.fleet.stacks[k]
+	sh.open = true
+	q.able(st, &sh.able)
+	for slot := range sh.bounds {
+		sh.bounds[slot] = done
+		if sum := &st.sums[slot]; sh.able[slot] != 0 && q.rooms(sum) {
+			sh.bounds[slot] = q.bound(sum)
+		}
+	}
+}
+
+// scan looks at the hosts of a block that pass the masks: what is cheap of all of
+// them, the rest of those only that would be the best.
+func (q *query) scan(s *search, k int, able uint64) {
+	b := q.fleet.block(k)
+	for m := q.keeping(k, able); m != 0; m &= m - 1 {
 		i := bits.TrailingZeros64(m)
-		if !q.roomy(b, i) {
+		if l := &b.loads[i]; int64(q.req.Cores) > l.cores.room || q.req.MemoryMiB > l.memory.room {
 			continue
 		}
-		q.parts(&p, k, b, i)
-		score := q.weigh(&p)
+		score := q.score(k, b, i)
 		if s.found && score < s.score {
 			continue
 		}
@@ -106,7 +145,7 @@ func (q *query) scan(s *search, k int) {
 				continue
 			}
 		}
-		if !q.fits(b, i) {
+		if !q.roomy(b, i) || !q.fits(b, i) {
 			continue
 		}
 		if q.req.Seed != 0 && pick == 0 {
@@ -158,7 +197,7 @@ func (q *query) fill(p *Plan, where position) {
 	p.Index = q.fleet.number(where)
 	check(p.Host, req, q.near, fit)
 	p.Load = p.Host.loadWith(req.Cores, req.MemoryMiB)
-	p.Scores = q.scores(where.block(), q.fleet.blocks[where.block()], where.row())
+	p.Scores = q.scores(where)
 	p.Architecture = fit.architecture
 	p.Pools = slices.Clone(fit.pools)
 	p.PinnedCores = slices.Clone(fit.cores)
@@ -171,13 +210,4 @@ func (q *query) fill(p *Plan, where position) {
 	for i, n := range fit.networks {
 		p.Networks = append(p.Networks, Attachment{Source: n.source, Kind: n.kind, VLAN: n.tag, Why: n.why(p.Host, &req.Interfaces[i])})
 	}
-}
-
-// number is how many hosts come before one.
-func (f *Fleet) number(p position) int {
-	n := p.row()
-	for _, b := range f.blocks[:p.block()] {
-		n += b.n
-	}
-	return n
 }

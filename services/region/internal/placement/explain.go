@@ -25,78 +25,82 @@ func ordered() []Filter {
 	return append(slices.Clone(early[:]), FilterCores, FilterMemory, FilterHugepages, FilterPinnedCores, FilterNUMA, FilterStorage)
 }
 
-// refusals tries every host. The filters that are masks take a block at a time.
+// refusals tries every host. The filters that are masks take a stack at a time.
 func (q *query) refusals() *refused {
 	r := &refused{q: q, all: ordered(), list: make([]short, 0, q.fleet.count)}
-	place := map[Filter]uint8{}
-	for i, f := range r.all {
-		place[f] = uint8(i)
-	}
 	only := position(-1)
 	if q.req.VMHost != "" {
 		if p, found := q.fleet.find(q.req.VMHost); found {
 			only = p
 		}
 	}
-	certain := q.certain()
-	for k, b := range q.fleet.blocks {
-		m := b.all
-		drop := func(out uint64, f Filter) {
-			for out &= m; out != 0; out &= out - 1 {
-				r.list = append(r.list, short{at(k, bits.TrailingZeros64(out)), place[f]})
+	for n, st := range q.fleet.stacks {
+		var m [stackSize]uint64
+		for slot := range st.n {
+			k := n*stackSize + slot
+			not := q.left(k)
+			if q.req.VMHost != "" && (only < 0 || only.block() != k) {
+				not = ^uint64(0)
+			} else if q.req.VMHost != "" {
+				not |= ^(uint64(1) << only.row())
 			}
+			m[slot] = r.without(k, st.sums[slot].all, not, FilterVMHost)
 		}
-		if q.req.VMHost != "" {
-			asked := uint64(0)
-			if only >= 0 && only.block() == k {
-				asked = 1 << only.row()
-			}
-			drop(^asked, FilterVMHost)
-			m &= asked
-		}
-		left := q.left(k)
-		drop(left, FilterVMHost)
-		m &^= left
 		for i := range q.steps {
-			if m == 0 {
-				break
-			}
-			pass := q.steps[i].passes(b, q)
-			drop(^pass, q.steps[i].filter)
-			m &= pass
-		}
-		late := uint64(0)
-		for ; m != 0; m &= m - 1 {
-			i := bits.TrailingZeros64(m)
-			if why, ok := q.late(b, i); !ok {
-				r.list = append(r.list, short{at(k, i), place[why.Filter]})
-			} else {
-				late |= 1 << i
+			pass := m
+			q.steps[i].passes(st, q, &pass)
+			for slot := range st.n {
+				m[slot] = r.without(n*stackSize+slot, m[slot], ^pass[slot], q.steps[i].filter)
 			}
 		}
-		m = late
-		hard := b.all
-		for i := range q.rules {
-			if !q.req.Affinity[i].Soft {
-				hard &= q.rules[i].keeps(k, b)
-			}
-		}
-		drop(^hard, FilterAffinity)
-		m &= hard
-		full := q.fullZones(b)
-		drop(full, FilterSpread)
-		for m &^= full; m != 0; m &= m - 1 {
-			i := bits.TrailingZeros64(m)
-			if certain && q.roomy(b, i) {
-				r.fits = append(r.fits, at(k, i))
-			} else if why, ok := q.fit.room(b.hosts[i], q.req); !ok {
-				r.list = append(r.list, short{at(k, i), place[why.Filter]})
-			} else {
-				r.fits = append(r.fits, at(k, i))
-			}
+		for slot := range st.n {
+			r.late(n*stackSize+slot, m[slot])
 		}
 	}
 	return r
+}
+
+// late tries the filters that are no words.
+func (r *refused) late(k int, m uint64) {
+	q := r.q
+	b := q.fleet.block(k)
+	for left := m; left != 0; left &= left - 1 {
+		i := bits.TrailingZeros64(left)
+		if why, ok := q.late(b, i); !ok {
+			m = r.without(k, m, 1<<i, why.Filter)
+		}
+	}
+	hard := b.sum.all
+	for i := range q.rules {
+		if !q.req.Affinity[i].Soft {
+			hard &= q.rules[i].keeps(q.fleet, k)
+		}
+	}
+	m = r.without(k, m, ^hard, FilterAffinity)
+	certain := q.certain()
+	for m = r.without(k, m, q.fullZones(k), FilterSpread); m != 0; m &= m - 1 {
+		i := bits.TrailingZeros64(m)
+		if certain && q.roomy(b, i) {
+			r.fits = append(r.fits, at(k, i))
+		} else if why, ok := q.fit.room(b.hosts[i], q.req); !ok {
+			r.without(k, m, 1<<i, why.Filter)
+		} else {
+			r.fits = append(r.fits, at(k, i))
+		}
+	}
+}
+
+// without notes of hosts of a block which ones a filter refuses, and answers the
+// others.
+func (r *refused) without(k int, hosts, refused uint64, f Filter) uint64 {
+	if refused &= hosts; refused == 0 {
+		return hosts
+	}
+	filter := uint8(slices.Index(r.all, f))
+	for out := refused; out != 0; out &= out - 1 {
+		r.list = append(r.list, short{at(k, bits.TrailingZeros64(out)), filter})
+	}
+	return hosts &^ refused
 }
 
 // counts are how many hosts each filter refused.
@@ -165,12 +169,10 @@ func (f *Fleet) Explain(req *Request, maxRefusals, maxCandidates int) Explanatio
 		pick  uint64
 	}
 	list := make([]scored, 0, len(r.fits))
-	var p parts
 	for _, where := range r.fits {
 		k, i := where.block(), where.row()
-		b := f.blocks[k]
-		q.parts(&p, k, b, i)
-		s := scored{at: where, score: q.weigh(&p)}
+		b := f.block(k)
+		s := scored{at: where, score: q.score(k, b, i)}
 		if req.Seed != 0 {
 			s.pick = draw(req.Seed, b.hosts[i].ID)
 		}
@@ -183,8 +185,7 @@ func (f *Fleet) Explain(req *Request, maxRefusals, maxCandidates int) Explanatio
 		q.fill(&out.Plan, list[0].at)
 	}
 	for _, s := range list[:min(len(list), maxCandidates)] {
-		k := s.at.block()
-		out.Candidates = append(out.Candidates, Candidate{Host: f.at(s.at), Scores: q.scores(k, f.blocks[k], s.at.row())})
+		out.Candidates = append(out.Candidates, Candidate{Host: f.at(s.at), Scores: q.scores(s.at)})
 	}
 	return out
 }

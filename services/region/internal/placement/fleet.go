@@ -4,21 +4,19 @@ import (
 	"iter"
 	"slices"
 	"strings"
-
-	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 )
 
-// Fleet is all hosts at one time, made for scanning. It never changes, so that
-// many may read it; a Draft makes the next one and shares with it every block in
-// which no host changed.
+// Fleet is all hosts at one time, made for scanning: stacks of blocks of hosts. It
+// never changes, so that many may read it; a Draft makes the next one and shares
+// with it every block in which no host changed.
 type Fleet struct {
-	blocks []*block
+	stacks []*stack
 	count  int
 	index  *index
 }
 
 // position is where a host is: the number of its block, and its row. Positions
-// are in the order of ids.
+// are in the order of ids. Blocks are counted as if all stacks were full.
 type position int
 
 func at(block, row int) position { return position(block*blockSize + row) }
@@ -40,13 +38,17 @@ func NewFleet(hosts []*Host) *Fleet {
 	f := &Fleet{count: len(kept), index: &index{}}
 	statics := make([]*static, 0, blockSize)
 	var last *static
+	var blocks []*block
 	for some := range slices.Chunk(kept, blockSize) {
 		statics = statics[:0]
 		for _, h := range some {
 			last = f.index.static(h, last)
 			statics = append(statics, last)
 		}
-		f.blocks = append(f.blocks, newBlock(some, statics, f.index))
+		blocks = append(blocks, newBlock(some, statics, f.index))
+	}
+	for some := range slices.Chunk(blocks, stackSize) {
+		f.stacks = append(f.stacks, newStack(some))
 	}
 	f.index.initial = f.index.size()
 	return f
@@ -58,7 +60,7 @@ func (f *Fleet) Len() int { return f.count }
 // Hosts are all hosts, by id.
 func (f *Fleet) Hosts() iter.Seq[*Host] {
 	return func(yield func(*Host) bool) {
-		for _, b := range f.blocks {
+		for _, b := range f.blocks() {
 			for _, h := range b.hosts[:b.n] {
 				if !yield(h) {
 					return
@@ -67,6 +69,21 @@ func (f *Fleet) Hosts() iter.Seq[*Host] {
 		}
 	}
 }
+
+// blocks are all blocks by their numbers.
+func (f *Fleet) blocks() iter.Seq2[int, *block] {
+	return func(yield func(int, *block) bool) {
+		for k, st := range f.stacks {
+			for slot, b := range st.blocks[:st.n] {
+				if !yield(k*stackSize+slot, b) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (f *Fleet) block(k int) *block { return f.stacks[k/stackSize].blocks[k%stackSize] }
 
 // Host is the host of an id, nil when there is none.
 func (f *Fleet) Host(id string) *Host {
@@ -77,169 +94,44 @@ func (f *Fleet) Host(id string) *Host {
 	return f.at(p)
 }
 
-func (f *Fleet) at(p position) *Host { return f.blocks[p.block()].hosts[p.row()] }
+func (f *Fleet) at(p position) *Host { return f.block(p.block()).hosts[p.row()] }
 
-// find is where the host of an id is, or would be.
+// find is where the host of an id is.
 func (f *Fleet) find(id string) (position, bool) {
-	// The last block that does not begin after the id.
-	k, exact := slices.BinarySearchFunc(f.blocks, id, func(b *block, id string) int { return strings.Compare(b.hosts[0].ID, id) })
+	k, slot, i, found := f.place(id)
+	return at(k*stackSize+slot, i), found
+}
+
+// place is in which row of which block of which stack the host of an id is, or
+// would be: behind the others of the last block that does not begin after it.
+func (f *Fleet) place(id string) (k, slot, row int, found bool) {
+	begins := func(b *block, id string) int { return strings.Compare(b.hosts[0].ID, id) }
+	k, exact := slices.BinarySearchFunc(f.stacks, id, func(st *stack, id string) int { return begins(st.blocks[0], id) })
+	switch {
+	case exact:
+		return k, 0, 0, true
+	case k == 0:
+		return 0, 0, 0, false
+	}
+	st := f.stacks[k-1]
+	slot, exact = slices.BinarySearchFunc(st.blocks[:st.n], id, begins)
 	if exact {
-		return at(k, 0), true
+		return k - 1, slot, 0, true
 	}
-	if k == 0 {
-		return at(0, 0), false
-	}
-	b := f.blocks[k-1]
-	i, found := slices.BinarySearchFunc(b.hosts[:b.n], id, func(h *Host, id string) int { return strings.Compare(h.ID, id) })
-	if i == blockSize {
-		return at(k, 0), false
-	}
-	return at(k-1, i), found
+	b := st.blocks[slot-1]
+	row, found = slices.BinarySearchFunc(b.hosts[:b.n], id, func(h *Host, id string) int { return strings.Compare(h.ID, id) })
+	return k - 1, slot - 1, row, found
 }
 
-// Draft begins a fleet that can be changed; this one stays as it is.
-func (f *Fleet) Draft() *Draft {
-	return &Draft{fleet: Fleet{blocks: slices.Clone(f.blocks), count: f.count, index: f.index}, own: make([]bool, len(f.blocks))}
-}
-
-// Draft is a fleet in the making: the next snapshot, or what will be once
-// decisions came true. It is for one goroutine.
-type Draft struct {
-	fleet Fleet
-	own   []bool // whether the block is the draft's alone
-}
-
-// Fleet is the fleet as it is now. The draft can go on.
-func (d *Draft) Fleet() *Fleet {
-	// Words that no host has any more are left behind now and then.
-	if d.fleet.index.size() > 4*d.fleet.index.initial+4096 {
-		d.fleet = *NewFleet(slices.Collect(d.fleet.Hosts()))
-		d.own = make([]bool, len(d.fleet.blocks))
+// number is how many hosts come before one.
+func (f *Fleet) number(p position) int {
+	k, slot := p.block()/stackSize, p.block()%stackSize
+	n := p.row()
+	for _, st := range f.stacks[:k] {
+		n += st.count
 	}
-	clear(d.own)
-	return &Fleet{blocks: slices.Clone(d.fleet.blocks), count: d.fleet.count, index: d.fleet.index}
-}
-
-// Len is how many hosts there are now.
-func (d *Draft) Len() int { return d.fleet.count }
-
-// Host is the host of an id as it is now, nil when there is none.
-func (d *Draft) Host(id string) *Host { return d.fleet.Host(id) }
-
-// mine is a block that may be changed.
-func (d *Draft) mine(k int) *block {
-	if !d.own[k] {
-		b := *d.fleet.blocks[k]
-		d.fleet.blocks[k], d.own[k] = &b, true
+	for _, b := range f.stacks[k].blocks[:slot] {
+		n += b.n
 	}
-	return d.fleet.blocks[k]
-}
-
-// Put adds a host, or replaces the one of its id.
-func (d *Draft) Put(h *Host) {
-	p, found := d.fleet.find(h.ID)
-	if found {
-		d.mine(p.block()).replace(p.row(), h, d.fleet.index)
-		return
-	}
-	d.fleet.count++
-	k, i := p.block(), p.row()
-	if k == len(d.fleet.blocks) || (i == 0 && k > 0 && d.fleet.blocks[k-1].n < blockSize) {
-		if k > 0 && d.fleet.blocks[k-1].n < blockSize {
-			k, i = k-1, d.fleet.blocks[k-1].n
-		} else {
-			d.insert(k, newBlock(nil, nil, d.fleet.index))
-		}
-	}
-	b := d.fleet.blocks[k]
-	var before *static
-	if b.n > 0 {
-		before = b.static[0]
-	}
-	hosts, statics := slices.Insert(slices.Clone(b.hosts[:b.n]), i, h), slices.Insert(slices.Clone(b.static[:b.n]), i, d.fleet.index.static(h, before))
-	if len(hosts) <= blockSize {
-		d.fleet.blocks[k], d.own[k] = newBlock(hosts, statics, d.fleet.index), true
-		return
-	}
-	half := len(hosts) / 2
-	d.fleet.blocks[k], d.own[k] = newBlock(hosts[:half], statics[:half], d.fleet.index), true
-	d.insert(k+1, newBlock(hosts[half:], statics[half:], d.fleet.index))
-}
-
-func (d *Draft) insert(k int, b *block) {
-	d.fleet.blocks, d.own = slices.Insert(d.fleet.blocks, k, b), slices.Insert(d.own, k, true)
-}
-
-// Remove removes the host of an id, if there is one.
-func (d *Draft) Remove(id string) {
-	p, found := d.fleet.find(id)
-	if !found {
-		return
-	}
-	d.fleet.count--
-	k, i := p.block(), p.row()
-	b := d.fleet.blocks[k]
-	if b.n == 1 {
-		d.fleet.blocks, d.own = slices.Delete(d.fleet.blocks, k, k+1), slices.Delete(d.own, k, k+1)
-		return
-	}
-	hosts, statics := slices.Delete(slices.Clone(b.hosts[:b.n]), i, i+1), slices.Delete(slices.Clone(b.static[:b.n]), i, i+1)
-	d.fleet.blocks[k], d.own[k] = newBlock(hosts, statics, d.fleet.index), true
-}
-
-// Take takes what a machine commits of a host, and counts it in its group, if it
-// has one.
-func (d *Draft) Take(host string, c *storev1.Commitment, groupKey string) {
-	h := d.fleet.Host(host)
-	if h == nil {
-		return
-	}
-	h = h.Take(c)
-	if groupKey != "" {
-		h = h.Join(groupKey, 1)
-	}
-	d.Put(h)
-}
-
-// Give gives back what a machine commits of a host.
-func (d *Draft) Give(host string, c *storev1.Commitment) {
-	if h := d.fleet.Host(host); h != nil {
-		d.Put(h.Give(c))
-	}
-}
-
-// Choose is Fleet.Choose on the draft. It takes nothing.
-func (d *Draft) Choose(req *Request) Plan { return d.fleet.Choose(req) }
-
-// Explain is Fleet.Explain on the draft.
-func (d *Draft) Explain(req *Request, maxRefusals, maxCandidates int) Explanation {
-	return d.fleet.Explain(req, maxRefusals, maxCandidates)
-}
-
-// Place chooses for each request in turn and takes for it, so that each finds
-// what those before it left, and their groups. With all, either every one of them
-// fits, or nothing is taken.
-func (d *Draft) Place(reqs []*Request, all bool) Many {
-	begin := *d
-	begin.fleet.blocks, begin.own = slices.Clone(d.fleet.blocks), make([]bool, len(d.own))
-	clear(d.own) // those are the beginning's as well now
-	out := Many{Refused: -1, Plans: make([]Plan, 0, len(reqs))}
-	for i, req := range reqs {
-		plan := d.fleet.Choose(req)
-		out.Plans = append(out.Plans, plan)
-		if plan.Host != nil {
-			d.Take(plan.Host.ID, plan.Commitment(req), req.groupKey())
-			continue
-		}
-		if out.Refused < 0 {
-			out.Refused = i
-		}
-		out.Unplaced++
-		if all {
-			*d = begin
-			out.Unplaced = len(reqs)
-			return out
-		}
-	}
-	return out
+	return n
 }

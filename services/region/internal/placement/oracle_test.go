@@ -126,8 +126,23 @@ func fitsSomehow(h *Host, r Request) bool {
 	if over(h.Cores) || over(h.MemoryMiB) || slices.ContainsFunc(h.Pools, func(p Pool) bool { return over(p.Resource) }) {
 		return false
 	}
-	if h.State != 2 || h.Cordoned || (r.Zone != "" && r.Zone != h.Zone) || h.ResourcePool != r.ResourcePool ||
-		!within(h.Cores, int64(r.Cores)) || !within(h.MemoryMiB, r.MemoryMiB) {
+	if !admitted(h, r) || !within(h.Cores, int64(r.Cores)) || !within(h.MemoryMiB, r.MemoryMiB) {
+		return false
+	}
+	if r.Hugepages && (!within(h.Hugepages, r.MemoryMiB) || (h.PageMiB > 0 && r.MemoryMiB%h.PageMiB != 0)) {
+		return false
+	}
+	for _, c := range r.PinnedCores {
+		if !slices.Contains(h.CoreNumbers, c) || slices.Contains(h.Pinned, c) {
+			return false
+		}
+	}
+	return ableTo(h, r) && attachable(h, r, 0, map[string]int64{}) && storable(h, r)
+}
+
+// admitted is what the operator says of the host, and how it stands.
+func admitted(h *Host, r Request) bool {
+	if h.State != 2 || h.Cordoned || (r.Zone != "" && r.Zone != h.Zone) || h.ResourcePool != r.ResourcePool {
 		return false
 	}
 	for _, tag := range r.RequiredTags {
@@ -140,15 +155,7 @@ func fitsSomehow(h *Host, r Request) bool {
 			return false
 		}
 	}
-	if r.Hugepages && (!within(h.Hugepages, r.MemoryMiB) || (h.PageMiB > 0 && r.MemoryMiB%h.PageMiB != 0)) {
-		return false
-	}
-	for _, c := range r.PinnedCores {
-		if !slices.Contains(h.CoreNumbers, c) || slices.Contains(h.Pinned, c) {
-			return false
-		}
-	}
-	return ableTo(h, r) && attachable(h, r, 0, map[string]int64{}) && storable(h, r)
+	return true
 }
 
 // ableTo is what the host must be able to, whatever its room.

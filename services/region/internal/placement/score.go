@@ -36,17 +36,31 @@ type parts struct {
 // rounded: what is weighed from the best parts of a block is never less than what
 // is weighed from those of any of its hosts.
 func (q *query) weigh(p *parts) float64 {
-	w := &q.w
-	t := float64(w.LeastLoaded * max(0, 1-p.low))
-	t += float64(w.MostLoaded * min(1, p.high))
-	t += float64(w.Balance * max(0, 1-p.gap))
-	t += float64(w.FreeStorage * min(1, max(0, p.left)))
-	t += float64(w.SpreadZones * p.zone)
-	t += float64(w.AvoidOvercommit * within(p.over))
+	w, t := &q.w, 0.0
+	if w.LeastLoaded != 0 {
+		t += float64(w.LeastLoaded * max(0, 1-p.low))
+	}
+	if w.MostLoaded != 0 {
+		t += float64(w.MostLoaded * min(1, p.high))
+	}
+	if w.Balance != 0 {
+		t += float64(w.Balance * max(0, 1-p.gap))
+	}
+	if w.FreeStorage != 0 {
+		t += float64(w.FreeStorage * min(1, max(0, p.left)))
+	}
+	if w.SpreadZones != 0 {
+		t += float64(w.SpreadZones * p.zone)
+	}
+	if w.AvoidOvercommit != 0 {
+		t += float64(w.AvoidOvercommit * within(p.over))
+	}
 	if p.kvm {
 		t += w.AvoidEmulation
 	}
-	t += float64(w.AvoidRefusing * p.refusing)
+	if w.AvoidRefusing != 0 {
+		t += float64(w.AvoidRefusing * p.refusing)
+	}
 	return t + float64(q.keptWeight*p.kept)
 }
 
@@ -60,50 +74,68 @@ func within(over float64) float64 {
 
 // parts of a host.
 func (q *query) parts(p *parts, k int, b *block, i int) {
-	cores, memory := b.cores[i].with(q.cores), b.memory[i].with(q.memory)
-	p.low = max(cores, memory)
-	p.high = p.low
-	p.gap = max(cores-memory, memory-cores)
-	p.over = max(float64(cores*b.cores[i].over), float64(memory*b.memory[i].over))
-	p.left = b.storage[i].used - float64(q.storage*b.storage[i].each)
-	p.zone, p.refusing = 1, 1
-	if q.zoneScore != nil {
-		p.zone = q.zoneScore[b.zones[i]]
+	l := &b.loads[i]
+	cores, memory := l.cores.with(q.cores.amount), l.memory.with(q.memory.amount)
+	p.low, p.gap = cores, cores-memory
+	if memory > cores {
+		p.low, p.gap = memory, memory-cores
 	}
-	p.kvm = q.container || b.kvm&(1<<i) != 0
+	p.high = p.low
+	p.over = max(float64(cores*l.cores.over), float64(memory*l.memory.over))
+	p.zone, p.refusing, p.kept = 1, 1, 0
+	if q.w.FreeStorage != 0 {
+		p.left = b.rests[i].left(q.storage)
+	}
+	if q.zoneScore != nil {
+		p.zone = q.zoneScore[b.rests[i].zone]
+	}
+	p.kvm = q.container || b.sum.kvm&(1<<i) != 0
 	if q.refusing != nil {
 		if r, ok := q.refusing[at(k, i)]; ok {
 			p.refusing = r
 		}
 	}
-	p.kept = 0
-	for _, m := range q.softly(k, b) {
-		p.kept += float64(m >> i & 1)
+	if len(q.soft) > 0 {
+		for _, m := range q.softly(k) {
+			p.kept += float64(m >> i & 1)
+		}
 	}
 }
 
+// left is what is left of storage after so much more.
+func (r *rest) left(bytes float64) float64 {
+	return r.storage.used - float64(bytes*r.storage.each)
+}
+
+// score of a host.
+func (q *query) score(k int, b *block, i int) float64 {
+	var p parts
+	q.parts(&p, k, b, i)
+	return q.weigh(&p)
+}
+
 // softly is which hosts of a block keep each soft rule.
-func (q *query) softly(k int, b *block) []uint64 {
-	if len(q.soft) == 0 || q.softBlock == b {
+func (q *query) softly(k int) []uint64 {
+	if q.softBlock == k {
 		return q.softMasks
 	}
-	q.softBlock, q.softMasks = b, q.softMasks[:0]
+	q.softBlock, q.softMasks = k, q.softMasks[:0]
 	for _, j := range q.soft {
-		q.softMasks = append(q.softMasks, q.rules[j].keeps(k, b))
+		q.softMasks = append(q.softMasks, q.rules[j].keeps(q.fleet, k))
 	}
 	return q.softMasks
 }
 
-// bound is at least the sum of any host of a block.
-func (q *query) bound(b *block) float64 {
-	lowCores, lowMemory := b.low.cores.with(q.cores), b.low.memory.with(q.memory)
-	highCores, highMemory := b.high.cores.with(q.cores), b.high.memory.with(q.memory)
+// bound is at least the sum of any host of a summary that has room.
+func (q *query) bound(s *summary) float64 {
+	lowCores, highCores := s.cores.span(&q.cores)
+	lowMemory, highMemory := s.memory.span(&q.memory)
 	p := parts{
 		low: max(lowCores, lowMemory), high: max(highCores, highMemory),
 		gap:  max(0, lowCores-highMemory, lowMemory-highCores),
-		over: max(float64(lowCores*b.low.cores.over), float64(lowMemory*b.low.memory.over)),
-		left: b.high.storage.used - float64(q.storage*b.low.storage.each),
-		zone: 1, refusing: 1, kvm: q.container || b.kvm != 0, kept: float64(len(q.soft)),
+		over: max(float64(lowCores*s.cores.over), float64(lowMemory*s.memory.over)),
+		left: s.storage.used - float64(q.storage*s.storage.each),
+		zone: 1, refusing: 1, kvm: q.container || s.kvm != 0, kept: float64(len(q.soft)),
 	}
 	if q.zoneScore != nil {
 		p.zone = q.zoneBest
@@ -112,9 +144,12 @@ func (q *query) bound(b *block) float64 {
 }
 
 // scores are the parts by their names.
-func (q *query) scores(k int, b *block, i int) Scores {
+func (q *query) scores(where position) Scores {
 	var p parts
+	k, i := where.block(), where.row()
+	b := q.fleet.block(k)
 	q.parts(&p, k, b, i)
+	p.left = b.rests[i].left(q.storage)
 	s := Scores{
 		Total: q.weigh(&p), LeastLoaded: max(0, 1-p.low), MostLoaded: min(1, p.high), Balance: max(0, 1-p.gap), FreeStorage: min(1, max(0, p.left)),
 		SpreadZones: p.zone, AvoidOvercommit: within(p.over), AvoidRefusing: p.refusing, Affinity: 1,

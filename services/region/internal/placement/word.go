@@ -85,15 +85,55 @@ func (s *bitset) of(word uint32) uint64 {
 }
 
 // fill makes the set of what each of n hosts has.
-func (s *bitset) fill(n int, has func(i int) []uint32) {
+func (s *bitset) fill(n int, has func(i int, add func(word uint32))) {
 	s.words, s.masks = nil, nil // shared with fleets that are done
 	for i := range n {
-		for _, w := range has(i) {
+		has(i, func(w uint32) {
 			at, found := slices.BinarySearch(s.words, w)
 			if !found {
 				s.words, s.masks = slices.Insert(s.words, at, w), slices.Insert(s.masks, at, 0)
 			}
 			s.masks[at] |= 1 << i
+		})
+	}
+}
+
+// table says for each word which hosts of a stack have it, a mask for each block.
+type table struct {
+	words []uint32 // sorted
+	masks []*[stackSize]uint64
+}
+
+// of is the hosts that have the word; nil: none has.
+func (t *table) of(word uint32) *[stackSize]uint64 {
+	// Words that nearly all hosts have are the first ones.
+	if int(word) < len(t.words) && t.words[word] == word {
+		return t.masks[word]
+	}
+	i, found := slices.BinarySearch(t.words, word)
+	if !found {
+		return nil
+	}
+	return t.masks[i]
+}
+
+// fill makes the table of what the hosts of blocks have.
+func (t *table) fill(blocks []*block) {
+	t.words, t.masks = nil, nil // shared with fleets that are done
+	for _, b := range blocks {
+		t.words = append(t.words, b.facts.words...)
+	}
+	slices.Sort(t.words)
+	t.words = slices.Clip(slices.Compact(t.words))
+	all := make([][stackSize]uint64, len(t.words))
+	t.masks = make([]*[stackSize]uint64, len(t.words))
+	for i := range all {
+		t.masks[i] = &all[i]
+	}
+	for slot, b := range blocks {
+		for i, w := range b.facts.words {
+			at, _ := slices.BinarySearch(t.words, w)
+			all[at][slot] = b.facts.masks[i]
 		}
 	}
 }

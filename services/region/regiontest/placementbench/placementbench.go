@@ -168,6 +168,26 @@ func (f *Fleet) Take() error {
 	return nil
 }
 
+// batch is how many composes share a transaction at most.
+const batch = 32
+
+// Batch is what a transaction of composes is decided on: a draft, and one decision
+// after the other on what those before it left.
+func (f *Fleet) Batch() error {
+	d := f.fleet.Draft()
+	for range batch {
+		req := *f.turn()
+		req.Affinity = nil
+		p := d.Choose(&req)
+		if p.Host == nil {
+			return errUnexpected
+		}
+		d.Take(p.Host.ID, p.Commitment(&req), placement.GroupKey("default", "web"))
+	}
+	d.Fleet()
+	return nil
+}
+
 // Scan is the least that looking at every host can cost: the two numbers of each
 // are read, and the best is kept.
 func (f *Fleet) Scan() error {
