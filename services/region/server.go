@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,11 +43,10 @@ const (
 func serverOptions(chain interceptor.Interceptors, security *tls.Config) []grpc.ServerOption {
 	opts := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.ForceServerCodecV2(encoded.Codec()),
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pongWithin}),
-	}, chain.Options()...)
+	}, slices.Concat(chain.Options(), encoded.Options())...)
 	if security != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(security)))
 	}

@@ -106,13 +106,14 @@ type Server struct {
 type base struct {
 	store *store.Store
 	seen  view.LastSeen
+	known *view.Hosts
 	pager *query.Pager
 	key   []byte
 }
 
 // New makes the API. Run must be going for WatchEvents to tell anything.
 func New(cfg Config) *Server {
-	b := &base{store: cfg.Store, seen: cfg.Seen, pager: query.NewPager(cfg.Key), key: cfg.Key}
+	b := &base{store: cfg.Store, seen: cfg.Seen, known: &view.Hosts{}, pager: query.NewPager(cfg.Key), key: cfg.Key}
 	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log), discovered: newDiscovered(cfg.Store)}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +48,7 @@ type fixture struct {
 	conn  *grpc.ClientConn
 	log   *logBuffer
 	api   *api.Server
+	chain interceptor.Interceptors
 
 	hosts   vmhostv1.VmHostServiceClient
 	mach    vmhostv1.MachineServiceClient
@@ -110,9 +112,10 @@ func start(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(append(interceptor.Chain(interceptor.Config{
+	f.chain = interceptor.Chain(interceptor.Config{
 		Log: log, Auth: interceptor.NewBearerTokens(f.store, interceptor.APIPolicy()), Validator: validator,
-	}).Options(), grpc.ForceServerCodecV2(encoded.Codec()))...)
+	})
+	server := grpc.NewServer(slices.Concat(f.chain.Options(), encoded.Options())...)
 	f.api.Register(server)
 	reflection.Register(server)
 	f.serve(server, composer.Run, engine.Run, f.api.Run)

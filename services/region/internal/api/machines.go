@@ -103,11 +103,10 @@ func (s *machines) GetMachine(ctx context.Context, req *vmhostv1.GetMachineReque
 
 // ListMachines are all machines, composed and discovered.
 func (s *machines) ListMachines(ctx context.Context, req *vmhostv1.ListMachinesRequest) (*vmhostv1.ListMachinesResponse, error) {
-	page, next, err := answerSorted[*vmhostv1.Machine](ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, s.items)
-	if err != nil {
-		return nil, err
-	}
-	return &vmhostv1.ListMachinesResponse{Machines: page, NextPageToken: next}, nil
+	return answerSorted(ctx, s.base, vmhostv1.MachineService_ListMachines_FullMethodName, req, s.items,
+		func(page []*vmhostv1.Machine, next string) *vmhostv1.ListMachinesResponse {
+			return &vmhostv1.ListMachinesResponse{Machines: page, NextPageToken: next}
+		})
 }
 
 // DeleteMachine decomposes a machine.
@@ -132,6 +131,8 @@ func (s *machines) QueryMachinePower(ctx context.Context, req *vmhostv1.QueryMac
 func (s *machines) items(v *store.View, after string) iter.Seq[query.Item] {
 	ours := itemsAfter(store.Machines, machinesCollection, func(v *store.View, r store.Record[*storev1.StoredMachine]) proto.Message {
 		return view.OwnMachine(v, s.seen, r)
+	}, func(b []byte, v *store.View, r store.Stored[*storev1.StoredMachine]) ([]byte, error) {
+		return view.AppendMachine(b, v, s.seen, s.known, r)
 	})
 	return inOrder(ours(v, after), s.discovered.items(after, func(p place) proto.Message {
 		host, ok := store.VmHosts.Get(v, p.host)

@@ -110,14 +110,13 @@ func (s *vmHosts) GetVmHost(ctx context.Context, req *vmhostv1.GetVmHostRequest)
 
 // ListVmHosts are all hosts.
 func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequest) (*vmhostv1.ListVmHostsResponse, error) {
-	page, next, err := answerSorted[*vmhostv1.VmHost](ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req,
-		itemsAfter(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message {
-			return view.VmHost(v, s.seen, r)
-		}))
-	if err != nil {
-		return nil, err
-	}
-	return &vmhostv1.ListVmHostsResponse{VmHosts: page, NextPageToken: next}, nil
+	hosts := itemsAfter(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message {
+		return view.VmHost(v, s.seen, r)
+	}, nil)
+	return answerSorted(ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req, hosts,
+		func(page []*vmhostv1.VmHost, next string) *vmhostv1.ListVmHostsResponse {
+			return &vmhostv1.ListVmHostsResponse{VmHosts: page, NextPageToken: next}
+		})
 }
 
 // RefreshVmHost reads the host anew.

@@ -1,12 +1,17 @@
-// Package encoded lets one message be sent to many streams and be encoded once:
-// a codec for gRPC servers that knows, beside every protobuf message, one that
-// carries its own bytes. Compression, where a client asks for it, is as ever the
-// stream's.
+// Package encoded lets services answer with bytes instead of messages: one message
+// is sent to many streams and encoded once, and a page of a list is put together
+// of what is stored. It is a codec for gRPC servers that knows, beside every
+// protobuf message, one that carries its own bytes. Compression, where a client
+// asks for it, is as ever the stream's.
+//
+// Bytes are for clients that are sent them. A call in the same process, which is
+// answered with a message, does not go through Options, and Wanted says no.
 //
 // The package starts no goroutine.
 package encoded
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/encoding"
@@ -17,7 +22,7 @@ import (
 
 // Message is a message that is encoded when it is first sent.
 type Message struct {
-	encode func() ([]byte, error)
+	encode func() ([][]byte, error)
 }
 
 // New makes a Message of one that is not changed any more.
@@ -27,11 +32,25 @@ func New(m proto.Message) *Message {
 
 // Make makes a Message of what encode answers with; it is called once, or never.
 func Make(encode func() ([]byte, error)) *Message {
-	return &Message{encode: sync.OnceValues(encode)}
+	return &Message{encode: sync.OnceValues(func() ([][]byte, error) {
+		data, err := encode()
+		return [][]byte{data}, err
+	})}
+}
+
+// Join makes a Message of its parts, which one after another are its bytes.
+func Join(parts ...[]byte) *Message {
+	return &Message{encode: func() ([][]byte, error) { return parts, nil }}
 }
 
 // Bytes are the encoded message. Nobody may change them.
-func (m *Message) Bytes() ([]byte, error) { return m.encode() }
+func (m *Message) Bytes() ([]byte, error) {
+	parts, err := m.encode()
+	if err != nil || len(parts) == 1 {
+		return parts[0], err
+	}
+	return slices.Concat(parts...), nil
+}
 
 // codec is gRPC's own, and knows Messages.
 type codec struct {
@@ -48,9 +67,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	data, err := m.encode()
+	parts, err := m.encode()
 	if err != nil {
 		return nil, err
 	}
-	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+	out := make(mem.BufferSlice, len(parts))
+	for i, data := range parts {
+		out[i] = mem.SliceBuffer(data)
+	}
+	return out, nil
 }

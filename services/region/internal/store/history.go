@@ -5,8 +5,8 @@ import "slices"
 // maxHistory bounds how many changes a view remembers.
 const maxHistory = 8192
 
-// history is the latest changes of the records that hosts are placed by. Views
-// share it: it is only ever appended to, under the store's lock.
+// history is the latest changes of the records that hosts are placed by, and their
+// machines shown with. Views share it: it is only ever appended to, under the store's lock.
 type history struct {
 	from int64 // every change after this revision is in the list
 	list []hostChange
@@ -27,7 +27,7 @@ func (h *history) with(before, revision int64, changes []Change) *history {
 		for _, f := range []interface {
 			Name() string
 			ID(key string) string
-		}{VmHosts, Observed, Ledgers} {
+		}{VmHosts, Observed, Ledgers, Assignments} {
 			if c.Family == f.Name() {
 				out.list = append(out.list, hostChange{revision, f.ID(c.Key)})
 			}
@@ -40,8 +40,8 @@ func (h *history) with(before, revision int64, changes []Change) *history {
 	return out
 }
 
-// HostsChangedSince are the ids of hosts whose spec, observation or ledger changed
-// after a revision, up to this view; some may be in it twice. False when the view
+// HostsChangedSince are the ids of hosts whose spec, observation, ledger or rack
+// changed after a revision, up to this view; some may be in it twice. False when the view
 // does not remember that far, or is older.
 func (v *View) HostsChangedSince(revision int64) ([]string, bool) {
 	if revision == v.Revision {

@@ -50,7 +50,12 @@ func (f Family[T]) Name() string { return f.name() }
 
 // Key is the etcd key of a record. Parts must not hold a slash unless it is
 // meant to divide (see EscapeID).
-func (f Family[T]) Key(parts ...string) string { return Root + f.prefix + strings.Join(parts, "/") }
+func (f Family[T]) Key(parts ...string) string {
+	if len(parts) == 2 { //nolint:mnd // in one piece
+		return Root + f.prefix + parts[0] + "/" + parts[1]
+	}
+	return Root + f.prefix + strings.Join(parts, "/")
+}
 
 // Prefix is the prefix of all keys of the family below parts.
 func (f Family[T]) Prefix(parts ...string) string {
@@ -72,6 +77,12 @@ func (f Family[T]) Get(v *View, parts ...string) (Record[T], bool) {
 	return f.record(e), true
 }
 
+// Find is Get for a reader who may not need all of the record.
+func (f Family[T]) Find(v *View, parts ...string) (Stored[T], bool) {
+	e := v.tree.get(f.Key(parts...))
+	return Stored[T]{f, e}, e != nil
+}
+
 // All are the records of the family, below parts, in the order of their keys.
 // The first value is what follows the prefix and parts in the key.
 func (f Family[T]) All(v *View, parts ...string) iter.Seq2[string, Record[T]] {
@@ -84,11 +95,11 @@ func (f Family[T]) AllAfter(v *View, after string, parts ...string) iter.Seq2[st
 }
 
 // EachAfter is AllAfter for a reader who does not read all of them, or not in this
-// goroutine: a record is read when it is asked for, and each time anew.
-func (f Family[T]) EachAfter(v *View, after string, parts ...string) iter.Seq2[string, func() Record[T]] {
-	return func(yield func(string, func() Record[T]) bool) {
+// goroutine, or not all of each.
+func (f Family[T]) EachAfter(v *View, after string, parts ...string) iter.Seq2[string, Stored[T]] {
+	return func(yield func(string, Stored[T]) bool) {
 		v.tree.below(f.Prefix(parts...), after, func(id string, e *entry) bool {
-			return yield(id, func() Record[T] { return f.record(e) })
+			return yield(id, Stored[T]{f, e})
 		})
 	}
 }

@@ -4,9 +4,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
-
-	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
-	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
 // LastSeen knows when hosts were last reported, by their ids. What changes
@@ -19,11 +16,10 @@ type LastSeen interface {
 }
 
 // observeTime is when a host was last read from its hypervisor; nil when it
-// never was.
-func observeTime(observed *storev1.StoredVmHostObservation, seen LastSeen, h *vmhostv1.VmHost) *timestamppb.Timestamp {
-	stored := observed.GetObservation().GetObserveTime()
+// never was. Stored is what is recorded of it.
+func observeTime(stored *timestamppb.Timestamp, seen LastSeen, host string) *timestamppb.Timestamp {
 	if seen != nil && stored != nil {
-		if t := seen.LastSeen(id(h.GetName())); t.After(stored.AsTime()) {
+		if t := seen.LastSeen(host); t.After(stored.AsTime()) {
 			return timestamppb.New(t)
 		}
 	}

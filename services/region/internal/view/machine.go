@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -140,7 +141,7 @@ func unreadable(m *vmhostv1.Machine, o *rackv1.MachineObservation) {
 // machine that its host does not show.
 func judge(m *vmhostv1.Machine, v *store.View, fresh LastSeen, host *vmhostv1.VmHost, seen *storev1.StoredSeenMachine) {
 	observed := observationOf(v, host)
-	at := observeTime(observed, fresh, host)
+	at := observeTime(observed.GetObservation().GetObserveTime(), fresh, id(host.GetName()))
 	if seen != nil {
 		// The host was read whole, or this machine alone since.
 		m.ObserveTime = proto.CloneOf(later(at, seen.GetChangeTime()))
@@ -148,11 +149,7 @@ func judge(m *vmhostv1.Machine, v *store.View, fresh LastSeen, host *vmhostv1.Vm
 	switch {
 	case !hostReady(v, host, observed):
 		m.PowerState = vmhostv1.PowerState_POWER_STATE_UNSPECIFIED
-		m.Conditions = append(m.Conditions, &vmhostv1.Condition{
-			Type: conditionObserved, Reason: vmhostv1.ErrorReason_HOST_UNREACHABLE.String(),
-			Message: host.GetName() + " is not reached now; what is shown is how the machine was last seen" + lastSeenAt(m.GetObserveTime()),
-			Hint:    "look at the host with `vmhostctl vm-host get " + id(host.GetName()) + "`",
-		})
+		m.Conditions = append(m.Conditions, notObserved(host.GetName(), m.GetObserveTime()))
 	case seen == nil && m.GetPhase() == vmhostv1.MachinePhase_MACHINE_PHASE_READY:
 		m.PowerState = vmhostv1.PowerState_POWER_STATE_UNSPECIFIED
 		m.Conditions = append(m.Conditions, &vmhostv1.Condition{
@@ -160,5 +157,14 @@ func judge(m *vmhostv1.Machine, v *store.View, fresh LastSeen, host *vmhostv1.Vm
 			Message: "the machine is not on " + host.GetName() + " any more, which was looked at last at " + rfc3339(at) + "; somebody removed it there",
 			Hint:    "bring it back on the hypervisor, or delete it to give its capacity and name back",
 		})
+	}
+}
+
+// notObserved is the condition of a machine whose host is not reached.
+func notObserved(host string, last *timestamppb.Timestamp) *vmhostv1.Condition {
+	return &vmhostv1.Condition{
+		Type: conditionObserved, Reason: vmhostv1.ErrorReason_HOST_UNREACHABLE.String(),
+		Message: host + " is not reached now; what is shown is how the machine was last seen" + lastSeenAt(last),
+		Hint:    "look at the host with `vmhostctl vm-host get " + id(host) + "`",
 	}
 }

@@ -32,7 +32,7 @@ func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]
 	h.Usage.HeldMachines = heldOn(v, host)
 	h.Usage.Machines -= h.GetUsage().GetHeldMachines()
 	h.Observation = proto.CloneOf(observed.GetObservation())
-	at := observeTime(observed, fresh, h)
+	at := observeTime(observed.GetObservation().GetObserveTime(), fresh, host)
 	if h.GetObservation() != nil {
 		h.Observation.ObserveTime = proto.CloneOf(at)
 	}

@@ -11,11 +11,8 @@ package query
 
 import (
 	"bytes"
-	"iter"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,6 +37,9 @@ type Item struct {
 	// Build makes the resource. It is called only when the filter, the order or
 	// the page needs it.
 	Build func() proto.Message
+	// Append appends the encoded resource, which is what Build makes, and nothing
+	// when there is none. Nil: what Build makes is encoded.
+	Append func(b []byte) ([]byte, error)
 }
 
 // List is a compiled list request.
@@ -127,72 +127,6 @@ func (l *List) Page(items []Item) ([]proto.Message, string) {
 		page, last = append(page, e.message), e.cursor
 	}
 	return page, ""
-}
-
-// After is the name of the last resource of the page before, empty for the first
-// page. It answers false when the order is another than by name, rising.
-func (l *List) After() (name string, byName bool) {
-	return l.after.Name, l.order.onlyName() && !l.order.fields[0].descending
-}
-
-// Cut is Page for a list by name: items come in the order of their names, behind
-// After, and no more of them are taken than the page needs.
-func (l *List) Cut(items iter.Seq[Item]) ([]proto.Message, string) {
-	var (
-		page []proto.Message
-		last string
-	)
-	// One more than there is room for tells whether another page follows.
-	chunk := make([]entry, 0, l.size+1)
-	full := func() bool {
-		l.build(chunk)
-		for _, e := range chunk {
-			if e.message == nil {
-				continue
-			}
-			if len(page) == l.size {
-				return true
-			}
-			page, last = append(page, e.message), e.item.Name
-		}
-		chunk = chunk[:0]
-		return false
-	}
-	for item := range items {
-		chunk = append(chunk, entry{item: item})
-		if len(chunk) == l.size+1-len(page) && full() {
-			return page, l.sign(cursor{Keys: l.order.nameKeys(last), Name: last})
-		}
-	}
-	if full() {
-		return page, l.sign(cursor{Keys: l.order.nameKeys(last), Name: last})
-	}
-	return page, ""
-}
-
-// buildApart is how many resources are built by one goroutine at least.
-const buildApart = 128
-
-// build makes the messages that the filter lets through, by as many goroutines as
-// are of use, and ends them.
-func (l *List) build(chunk []entry) {
-	one := func(part []entry) {
-		for i := range part {
-			if m := part[i].item.Build(); m != nil && l.filter.Match(m) {
-				part[i].message = m
-			}
-		}
-	}
-	workers := min(runtime.GOMAXPROCS(0), len(chunk)/buildApart)
-	if workers < 2 {
-		one(chunk)
-		return
-	}
-	var group sync.WaitGroup
-	for part := range slices.Chunk(chunk, (len(chunk)+workers-1)/workers) {
-		group.Go(func() { one(part) })
-	}
-	group.Wait()
 }
 
 // cursor is a place in an order: the sort keys and the name of a resource.
