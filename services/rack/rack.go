@@ -168,6 +168,7 @@ func (r *Rack) hello() func() *rackv1.RackHello {
 	hello := &rackv1.RackHello{
 		Protocol: session.Protocol, Version: obs.Version, BootId: uuid.NewString(), Drivers: slices.Sorted(slices.Values(r.cfg.Drivers)),
 	}
+	hello.Movers = hello.GetDrivers() // all of them move machines
 	if r.cfg.has(DriverLibvirt) {
 		hello.LocalSockets = append([]string{""}, slices.Sorted(maps.Keys(r.cfg.LocalSockets))...)
 	}

@@ -83,6 +83,7 @@ func TestARunningMachineThatCannotMoveLiveNeedsLeaveToStop(t *testing.T) {
 	s, _ := store.Sessions.Get(w.store.Cached(), "r1")
 	session := proto.CloneOf(s.Value)
 	session.Drivers = append(session.Drivers, "lxd")
+	session.Movers = session.GetDrivers()
 	store.Put(tx, store.Sessions, session, "r1")
 	for _, h := range []string{"h", "h2"} {
 		o, _ := store.Observed.Get(w.store.Cached(), h)
@@ -101,6 +102,45 @@ func TestARunningMachineThatCannotMoveLiveNeedsLeaveToStop(t *testing.T) {
 	}
 	if move := w.operation(op.GetName()).GetPlan()[0].GetMoveMachine(); move.GetLive() || !move.GetAllowOffline() || move.GetGracePeriod().AsDuration() != time.Minute {
 		t.Errorf("step %v", move)
+	}
+}
+
+// What a rack cannot do is said before anything is begun, and so is a destination
+// that is the source.
+func TestNothingIsMovedWhereNoRackMovesIt(t *testing.T) {
+	w := newWorld(t)
+	name := w.made()
+	lxd := func(h *vmhostv1.VmHost) {
+		h.Type, h.HostKey = vmhostv1.VmHostType_VM_HOST_TYPE_LXD, "tls-sha256:one"
+	}
+	w.change("h", lxd)
+	w.change("h2", lxd)
+	for word, want := range map[string]string{"lxdc1": "same LXD server", "lxdc2": "moves no machines between hosts of this kind"} {
+		tx := store.NewTxn()
+		for host, member := range map[string]string{"h": "lxdc1", "h2": word} {
+			o, _ := store.Observed.Get(w.store.Cached(), host)
+			next := proto.CloneOf(o.Value)
+			next.Observation.ClusterMember, next.Observation.Capabilities = member, []string{"virtual-machines"}
+			store.Put(tx, store.Observed, next, host)
+		}
+		w.put(tx)
+		_, err := w.mover().Move(t.Context(), "alice", &moveRequest{Name: name})
+		if apierror.Reason(err) != vmhostv1.ErrorReason_NO_CAPACITY || !strings.Contains(err.Error(), want) {
+			t.Errorf("h2 is on %s: %v, want %q", word, err, want)
+		}
+	}
+}
+
+// A libvirt machine does not become one of LXD, nor the other way round: placement
+// says so of the host, and not the rack when it is asked.
+func TestAMachineStaysOneOfItsKindOfHypervisor(t *testing.T) {
+	w := newWorld(t)
+	name := w.made()
+	w.change("h", func(h *vmhostv1.VmHost) { h.Type = vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT })
+	w.change("h2", func(h *vmhostv1.VmHost) { h.Type = vmhostv1.VmHostType_VM_HOST_TYPE_LXD })
+	_, err := w.mover().Move(t.Context(), "alice", &moveRequest{Name: name})
+	if apierror.Reason(err) != vmhostv1.ErrorReason_NO_CAPACITY || !strings.Contains(err.Error(), "is a host of type lxd; the machine is one of libvirt and cannot become another") {
+		t.Errorf("moved to another kind of hypervisor: %v", err)
 	}
 }
 

@@ -81,12 +81,27 @@ func notReached(v *store.View, source string) map[string]string {
 		case host == source || r.GetType() != kind:
 		case kind == vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT && uuid != "" && hostUUID(v, host) == uuid:
 			out[host] = "it is the same hypervisor as vmHosts/" + source
+		case kind == vmhostv1.VmHostType_VM_HOST_TYPE_LXD && sameServer(v, here.Value.GetResource(), r):
+			out[host] = "it is the same LXD server as vmHosts/" + source
+		case connected && !reach.Moves(v, kind, rack):
+			out[host] = "racks/" + rack + ", which drives vmHosts/" + source + ", moves no machines between hosts of this kind: bring it to the region's version"
 		case connected && !reach.Can(v, r.GetAddress(), rack):
 			out[host] = "racks/" + rack + ", which drives vmHosts/" + source + " and copies, cannot reach " + r.GetAddress()
 		default:
 		}
 	}
 	return out
+}
+
+// sameServer says whether two hosts are projects of one LXD server, or of one
+// member of a cluster. All members of a cluster show one certificate.
+func sameServer(v *store.View, a, b *vmhostv1.VmHost) bool {
+	member := func(h *vmhostv1.VmHost) string {
+		o, _ := store.Observed.Get(v, idOf(h.GetName()))
+		return o.Value.GetObservation().GetClusterMember()
+	}
+	one := a.GetAddress() == b.GetAddress() || a.GetHostKey() != "" && a.GetHostKey() == b.GetHostKey()
+	return one && member(a) == member(b)
 }
 
 func hostUUID(v *store.View, host string) string {

@@ -69,3 +69,14 @@ func driver(t vmhostv1.VmHostType) string {
 		return ""
 	}
 }
+
+// Moves says whether a connected rack moves machines between hosts of a kind.
+func Moves(v *store.View, kind vmhostv1.VmHostType, rack string) bool {
+	session, ok := store.Sessions.Get(v, rack)
+	movers := session.Value.GetMovers()
+	if len(movers) == 0 { // older than the question
+		movers = []string{"libvirt", "fake"}
+	}
+	word := driver(kind)
+	return ok && (word == "" || slices.Contains(movers, word))
+}

@@ -53,3 +53,21 @@ func TestRacksThatCanReachAnAddressThoseOfTheZoneFirst(t *testing.T) {
 		}
 	}
 }
+
+// A rack that is older than the question moved what the drivers of its time could.
+func TestWhichRacksMoveMachinesOfWhichHosts(t *testing.T) {
+	s := storetest.New(t)
+	tx := store.NewTxn()
+	store.Put(tx, store.Sessions, &storev1.StoredSession{Drivers: []string{"fake", "libvirt", "lxd"}}, "old")
+	store.Put(tx, store.Sessions, &storev1.StoredSession{Drivers: []string{"libvirt", "lxd"}, Movers: []string{"libvirt", "lxd"}}, "new")
+	if _, err := s.Commit(t.Context(), tx); err != nil {
+		t.Fatal(err)
+	}
+	for rack, want := range map[string][]bool{"old": {true, true, false}, "new": {false, true, true}, "none": {false, false, false}} {
+		for i, kind := range []vmhostv1.VmHostType{vmhostv1.VmHostType_VM_HOST_TYPE_FAKE, vmhostv1.VmHostType_VM_HOST_TYPE_LIBVIRT, vmhostv1.VmHostType_VM_HOST_TYPE_LXD} {
+			if got := Moves(s.Cached(), kind, rack); got != want[i] {
+				t.Errorf("rack %s moves machines of %s: %v", rack, kind, got)
+			}
+		}
+	}
+}

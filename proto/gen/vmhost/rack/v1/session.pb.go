@@ -733,7 +733,10 @@ type RackHello struct {
 	Drivers []string `protobuf:"bytes,4,rep,name=drivers,proto3" json:"drivers,omitempty"`
 	// Names of local sockets that addresses may use; the empty name is the
 	// machine's default socket. LXD's carry the prefix `lxd:`.
-	LocalSockets  []string `protobuf:"bytes,5,rep,name=local_sockets,json=localSockets,proto3" json:"local_sockets,omitempty"`
+	LocalSockets []string `protobuf:"bytes,5,rep,name=local_sockets,json=localSockets,proto3" json:"local_sockets,omitempty"`
+	// Drivers of which the rack moves machines from host to host. Empty in what racks
+	// say that are older than the field: `libvirt` and `fake`.
+	Movers        []string `protobuf:"bytes,6,rep,name=movers,proto3" json:"movers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +802,13 @@ func (x *RackHello) GetDrivers() []string {
 func (x *RackHello) GetLocalSockets() []string {
 	if x != nil {
 		return x.LocalSockets
+	}
+	return nil
+}
+
+func (x *RackHello) GetMovers() []string {
+	if x != nil {
+		return x.Movers
 	}
 	return nil
 }
@@ -1400,13 +1410,14 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x19.vmhost.rack.v1.StepErrorH\x00R\x05errorB\t\n" +
 	"\amessage\"%\n" +
 	"\x0fConsoleResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\x99\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xb1\x01\n" +
 	"\tRackHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x18\n" +
 	"\adrivers\x18\x04 \x03(\tR\adrivers\x12#\n" +
-	"\rlocal_sockets\x18\x05 \x03(\tR\flocalSockets\"\xbf\x01\n" +
+	"\rlocal_sockets\x18\x05 \x03(\tR\flocalSockets\x12\x16\n" +
+	"\x06movers\x18\x06 \x03(\tR\x06movers\"\xbf\x01\n" +
 	"\vRegionHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +

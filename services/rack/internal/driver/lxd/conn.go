@@ -66,6 +66,9 @@ func newConn(cfg Config, remote bool, dial func(ctx context.Context) (net.Conn, 
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	if cfg.through != nil {
+		c.api = cfg.through(c, c.api)
+	}
 	return c
 }
 

@@ -36,6 +36,11 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	if err := d.removeInstance(ctx, ref); err != nil {
 		return err
 	}
+	return d.removeVolumes(ctx, machine)
+}
+
+// removeVolumes removes the volumes in a machine's disks that were made for it.
+func (d *Driver) removeVolumes(ctx context.Context, machine *vmhostv1.Machine) error {
 	var errs []error
 	for _, k := range machine.GetDisks() {
 		if k.GetStoragePool() == "" || k.GetVolume() == "" {
@@ -49,12 +54,17 @@ func (d *Driver) Delete(ctx context.Context, machine *vmhostv1.Machine) error {
 	return errors.Join(errs...)
 }
 
-// removeInstance turns an instance of ours off and removes it, and answers when
-// the server was seen without it.
+// removeInstance turns an instance of ours off and removes it, wherever it is, and
+// answers when the server was seen without it.
 func (d *Driver) removeInstance(ctx context.Context, ref hypervisor.Ref) error {
+	return d.removeFound(ctx, func(ctx context.Context) (*instance, error) { return d.own(ctx, ref, opDelete) })
+}
+
+// removeFound is removeInstance for what find finds.
+func (d *Driver) removeFound(ctx context.Context, find func(context.Context) (*instance, error)) error {
 	var last error
 	for range 3 {
-		i, err := d.own(ctx, ref, opDelete)
+		i, err := find(ctx)
 		if err != nil || i == nil {
 			return err
 		}
@@ -78,7 +88,7 @@ func (d *Driver) removeInstance(ctx context.Context, ref hypervisor.Ref) error {
 			return serr
 		}
 	}
-	i, err := d.own(ctx, ref, opDelete)
+	i, err := find(ctx)
 	switch {
 	case err != nil:
 		return err

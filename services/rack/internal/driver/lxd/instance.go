@@ -26,6 +26,11 @@ const (
 	// labelRoot is what the region calls the root disk's volume, which LXD names
 	// after the instance.
 	labelRoot = "user.vmhost.root"
+	// labelMoving names the operation that has stopped an instance to move it.
+	labelMoving = "user.vmhost.moving"
+	// labelAside is the name of an instance that is out of the way of its copy, see
+	// moveaside.go.
+	labelAside = "user.vmhost.aside"
 
 	labelPrefix  = "user.vmhost."
 	volatileUUID = "volatile.uuid"

@@ -222,29 +222,31 @@ func (d *Driver) own(ctx context.Context, ref hypervisor.Ref, op string) (*insta
 
 // pick finds the machine of a ref in a list.
 func (d *Driver) pick(list []*instance, ref hypervisor.Ref, op string) (*instance, error) {
-	var other *instance
+	var other, elsewhere *instance
 	for _, i := range list {
 		switch {
 		case i.uuid != ref.Domain():
 		case !d.is(i, ref.UID):
 			other = i
-		case d.here(i.Location), op == opDelete:
-			// What is to go goes wherever it is: not there must mean nowhere.
+		case d.here(i.Location):
 			return i, nil
 		default:
-			return nil, &hypervisor.Error{
-				Class: hypervisor.ErrNotFound, Op: op, Err: fmt.Errorf("instance %q is on the cluster member %q now", i.Name, i.Location),
-				Hint: "add that member as a host; the machine follows it there",
-			}
+			elsewhere = i
 		}
 	}
-	if other == nil {
-		return nil, nil //nolint:nilnil // absent is no error
+	switch {
+	case elsewhere != nil && op == opDelete:
+		// What is to go goes wherever it is: not there must mean nowhere.
+		return elsewhere, nil
+	case elsewhere != nil:
+		return nil, &hypervisor.Error{
+			Class: hypervisor.ErrNotFound, Op: op, Err: fmt.Errorf("instance %q is on the cluster member %q now", elsewhere.Name, elsewhere.Location),
+			Hint: "add that member as a host; the machine follows it there",
+		}
+	case other != nil:
+		return nil, notOurs(op, other)
 	}
-	return nil, &hypervisor.Error{
-		Class: hypervisor.ErrForeign, Op: op, Err: fmt.Errorf("instance %q does not carry this machine's uid", other.Name),
-		Hint: "it was made or changed outside of vmhost, which leaves it alone",
-	}
+	return nil, nil //nolint:nilnil // absent is no error
 }
 
 // mine is own for calls that need it there.

@@ -42,6 +42,9 @@ type Config struct {
 	// OperationInterval is how often an operation of LXD is looked at while no event
 	// tells of its end. Default 2 s.
 	OperationInterval time.Duration
+
+	// through is put between the driver and the server, by tests.
+	through func(c *conn, to api) api
 }
 
 func (c Config) withDefaults() Config {

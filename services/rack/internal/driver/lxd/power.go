@@ -31,6 +31,17 @@ func (d *Driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1
 	if err := checkUUID(ref.Domain()); err != nil {
 		return nil, err
 	}
+	i, err := d.bringPower(ctx, ref, action, grace)
+	if err != nil {
+		return nil, err
+	}
+	d.index.put(i)
+	d.addresses.changed(i.uuid)
+	return d.Machine(ctx, ref.Domain())
+}
+
+// bringPower does it, and answers the instance that it was done to.
+func (d *Driver) bringPower(ctx context.Context, ref hypervisor.Ref, action rackv1.PowerAction, grace time.Duration) (*instance, error) {
 	i, err := d.mine(ctx, ref, opPower)
 	if err != nil {
 		return nil, err
@@ -51,12 +62,7 @@ func (d *Driver) SetPower(ctx context.Context, ref hypervisor.Ref, action rackv1
 			return nil, err
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	d.index.put(i)
-	d.addresses.changed(i.uuid)
-	return d.Machine(ctx, ref.Domain())
+	return i, err
 }
 
 func (d *Driver) power(ctx context.Context, i *instance, action rackv1.PowerAction, grace time.Duration) error {

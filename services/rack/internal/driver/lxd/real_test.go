@@ -105,8 +105,9 @@ func (o outside) volumes(t testing.TB, pool string) []string {
 		roots[i.Name] = i.Config[labelRoot]
 	}
 	for _, v := range list {
-		switch v.Type {
-		case "custom":
+		switch {
+		case v.Location != "" && v.Location != "none" && v.Location != o.Name: // of another member
+		case v.Type == "custom":
 			out = append(out, v.Name)
 		default:
 			if roots[v.Name] != "" {
