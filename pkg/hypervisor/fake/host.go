@@ -239,13 +239,13 @@ func (h *Host) dropVolume(k volumeKey) {
 	h.journal.dropVolume(h.spec.Name, k)
 }
 
-// allocated sums up a pool: ours are volumes by our names, and those of machines
-// that were adopted.
-func (h *Host) allocated(pool string) (all, ours int64) {
-	others := map[volumeKey]bool{} // of machines that vmhost did not make, adopted or not
+// allocated sums up a pool: ours are volumes that are named after the machine they
+// belong to, unclaimed those that are named after one that is not here, by its uid.
+func (h *Host) allocated(pool string) (all, ours int64, unclaimed map[string]int64) {
+	owned := map[volumeKey]bool{} // by a machine that they are named after, or not
 	for _, m := range h.machines {
 		for _, d := range m.GetDisks() {
-			others[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != m.GetUuid()
+			owned[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != "" && strings.HasPrefix(d.GetVolume(), "vmhost-"+m.GetUid()+"-")
 		}
 	}
 	for k, v := range h.volumes {
@@ -253,11 +253,19 @@ func (h *Host) allocated(pool string) (all, ours int64) {
 			continue
 		}
 		all += v.allocation
-		if strings.HasPrefix(k.name, "vmhost-") && !others[k] {
+		uid, named := strings.CutPrefix(k.name, "vmhost-")
+		byUs, has := owned[k]
+		switch end := strings.LastIndexByte(uid, '-'); {
+		case has && named && byUs:
 			ours += v.allocation
+		case !has && named && end > 0:
+			if unclaimed == nil {
+				unclaimed = map[string]int64{}
+			}
+			unclaimed[uid[:end]] += v.allocation
 		}
 	}
-	return all, ours
+	return all, ours, unclaimed
 }
 
 func (h *Host) copies() []*rackv1.MachineObservation {

@@ -146,7 +146,7 @@ func (h *Host) makeVolumes(want *vmhostv1.Machine, undo *[]func()) error {
 		if !pool.Thin {
 			v.allocation = v.size
 		}
-		if all, _ := h.allocated(pool.Name); v.allocation > pool.CapacityBytes-all {
+		if all, _, _ := h.allocated(pool.Name); v.allocation > pool.CapacityBytes-all {
 			return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume", Err: fmt.Errorf("no room for %d bytes in storage pool %q", v.size, pool.Name)}
 		}
 		h.putVolume(key, v)

@@ -37,10 +37,10 @@ func (h *Host) observe(project string) *vmhostv1.VmHostObservation {
 		o.SriovDevices = []*vmhostv1.SriovDevice{{Name: "fake-sriov0", Functions: h.spec.SriovFunctions, Free: h.spec.SriovFunctions}}
 	}
 	for _, p := range h.spec.Pools {
-		all, ours := h.allocated(p.Name)
+		all, ours, unclaimed := h.allocated(p.Name)
 		o.StoragePools = append(o.StoragePools, &vmhostv1.StoragePool{
 			Name: p.Name, Type: "dir", Path: "/fake/" + p.Name, CapacityBytes: p.CapacityBytes,
-			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: !p.Inactive, Thin: p.Thin,
+			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: !p.Inactive, Thin: p.Thin, UnclaimedBytes: unclaimed,
 		})
 	}
 	for _, n := range h.spec.Networks {

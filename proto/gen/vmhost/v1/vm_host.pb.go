@@ -1925,9 +1925,14 @@ type StoragePool struct {
 	// that has it, such as `nfs://nas/vm` or `rbd://10.0.0.1,10.0.0.2/vms`. Empty for
 	// a pool that is the host's alone, as far as is known. The operator may know
 	// better: VmHost.shared_storage_pools.
-	Shared        string `protobuf:"bytes,11,opt,name=shared,proto3" json:"shared,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Shared string `protobuf:"bytes,11,opt,name=shared,proto3" json:"shared,omitempty"`
+	// What volumes have allocated that are named after a machine of vmhost's which is
+	// not on the host, by the machine's uid, bytes: of one that is being made or
+	// brought here, whose are then counted in ours_bytes too; else what broken work
+	// has left. At most 100; empty for a pool that hosts share.
+	UnclaimedBytes map[string]int64 `protobuf:"bytes,12,rep,name=unclaimed_bytes,json=unclaimedBytes,proto3" json:"unclaimed_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StoragePool) Reset() {
@@ -2035,6 +2040,13 @@ func (x *StoragePool) GetShared() string {
 		return x.Shared
 	}
 	return ""
+}
+
+func (x *StoragePool) GetUnclaimedBytes() map[string]int64 {
+	if x != nil {
+		return x.UnclaimedBytes
+	}
+	return nil
 }
 
 // One network, bridge or device of a host that machines can be attached to.
@@ -2682,7 +2694,7 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\tHugePages\x12\x19\n" +
 	"\bsize_kib\x18\x01 \x01(\x03R\asizeKib\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x03R\x05total\x12\x12\n" +
-	"\x04free\x18\x03 \x01(\x03R\x04free\"\xc1\x02\n" +
+	"\x04free\x18\x03 \x01(\x03R\x04free\"\xd9\x03\n" +
 	"\vStoragePool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x12\n" +
@@ -2696,7 +2708,11 @@ const file_vmhost_v1_vm_host_proto_rawDesc = "" +
 	"\x04thin\x18\t \x01(\bR\x04thin\x12\x18\n" +
 	"\aproblem\x18\n" +
 	" \x01(\tR\aproblem\x12\x16\n" +
-	"\x06shared\x18\v \x01(\tR\x06shared\"\xd1\x02\n" +
+	"\x06shared\x18\v \x01(\tR\x06shared\x12S\n" +
+	"\x0funclaimed_bytes\x18\f \x03(\v2*.vmhost.v1.StoragePool.UnclaimedBytesEntryR\x0eunclaimedBytes\x1aA\n" +
+	"\x13UnclaimedBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xd1\x02\n" +
 	"\vHostNetwork\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1a.vmhost.v1.HostNetworkKindR\x04kind\x12\x16\n" +
@@ -2792,7 +2808,7 @@ func file_vmhost_v1_vm_host_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_v1_vm_host_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_vmhost_v1_vm_host_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(VmHostType)(0),               // 0: vmhost.v1.VmHostType
 	(VmHostState)(0),              // 1: vmhost.v1.VmHostState
@@ -2820,15 +2836,16 @@ var file_vmhost_v1_vm_host_proto_goTypes = []any{
 	(*VmHostUsage)(nil),           // 23: vmhost.v1.VmHostUsage
 	(*SharedStorage)(nil),         // 24: vmhost.v1.SharedStorage
 	(*ResourceUsage)(nil),         // 25: vmhost.v1.ResourceUsage
-	nil,                           // 26: vmhost.v1.ForeignUsage.SriovFunctionsEntry
-	nil,                           // 27: vmhost.v1.VmHostUsage.StorageBytesEntry
-	nil,                           // 28: vmhost.v1.VmHostUsage.SharedStorageEntry
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*Condition)(nil),             // 30: vmhost.v1.Condition
+	nil,                           // 26: vmhost.v1.StoragePool.UnclaimedBytesEntry
+	nil,                           // 27: vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	nil,                           // 28: vmhost.v1.VmHostUsage.StorageBytesEntry
+	nil,                           // 29: vmhost.v1.VmHostUsage.SharedStorageEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*Condition)(nil),             // 31: vmhost.v1.Condition
 }
 var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
-	29, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
-	29, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
+	30, // 0: vmhost.v1.VmHost.create_time:type_name -> google.protobuf.Timestamp
+	30, // 1: vmhost.v1.VmHost.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: vmhost.v1.VmHost.type:type_name -> vmhost.v1.VmHostType
 	10, // 3: vmhost.v1.VmHost.overcommit:type_name -> vmhost.v1.OvercommitRatios
 	2,  // 4: vmhost.v1.VmHost.default_macvlan_mode:type_name -> vmhost.v1.MacvlanMode
@@ -2837,14 +2854,14 @@ var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
 	7,  // 7: vmhost.v1.VmHost.storage_pool_labels:type_name -> vmhost.v1.StoragePoolLabels
 	8,  // 8: vmhost.v1.VmHost.shared_storage_pools:type_name -> vmhost.v1.SharedStoragePool
 	1,  // 9: vmhost.v1.VmHost.state:type_name -> vmhost.v1.VmHostState
-	30, // 10: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
+	31, // 10: vmhost.v1.VmHost.conditions:type_name -> vmhost.v1.Condition
 	14, // 11: vmhost.v1.VmHost.observation:type_name -> vmhost.v1.VmHostObservation
 	23, // 12: vmhost.v1.VmHost.usage:type_name -> vmhost.v1.VmHostUsage
 	9,  // 13: vmhost.v1.VmHost.credential_info:type_name -> vmhost.v1.CredentialInfo
-	29, // 14: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	30, // 14: vmhost.v1.CredentialInfo.certificate_expire_time:type_name -> google.protobuf.Timestamp
 	13, // 15: vmhost.v1.Credential.tls:type_name -> vmhost.v1.TlsCredential
 	12, // 16: vmhost.v1.Credential.lxd:type_name -> vmhost.v1.LxdCredential
-	29, // 17: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
+	30, // 17: vmhost.v1.VmHostObservation.observe_time:type_name -> google.protobuf.Timestamp
 	18, // 18: vmhost.v1.VmHostObservation.numa_nodes:type_name -> vmhost.v1.NumaNode
 	20, // 19: vmhost.v1.VmHostObservation.storage_pools:type_name -> vmhost.v1.StoragePool
 	21, // 20: vmhost.v1.VmHostObservation.networks:type_name -> vmhost.v1.HostNetwork
@@ -2854,19 +2871,20 @@ var file_vmhost_v1_vm_host_proto_depIdxs = []int32{
 	17, // 24: vmhost.v1.VmHostObservation.images:type_name -> vmhost.v1.HostImage
 	3,  // 25: vmhost.v1.HostImage.type:type_name -> vmhost.v1.MachineType
 	19, // 26: vmhost.v1.NumaNode.huge_pages:type_name -> vmhost.v1.HugePages
-	4,  // 27: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
-	26, // 28: vmhost.v1.ForeignUsage.sriov_functions:type_name -> vmhost.v1.ForeignUsage.SriovFunctionsEntry
-	25, // 29: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
-	25, // 30: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
-	27, // 31: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
-	28, // 32: vmhost.v1.VmHostUsage.shared_storage:type_name -> vmhost.v1.VmHostUsage.SharedStorageEntry
-	25, // 33: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
-	24, // 34: vmhost.v1.VmHostUsage.SharedStorageEntry.value:type_name -> vmhost.v1.SharedStorage
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	26, // 27: vmhost.v1.StoragePool.unclaimed_bytes:type_name -> vmhost.v1.StoragePool.UnclaimedBytesEntry
+	4,  // 28: vmhost.v1.HostNetwork.kind:type_name -> vmhost.v1.HostNetworkKind
+	27, // 29: vmhost.v1.ForeignUsage.sriov_functions:type_name -> vmhost.v1.ForeignUsage.SriovFunctionsEntry
+	25, // 30: vmhost.v1.VmHostUsage.cores:type_name -> vmhost.v1.ResourceUsage
+	25, // 31: vmhost.v1.VmHostUsage.memory_mib:type_name -> vmhost.v1.ResourceUsage
+	28, // 32: vmhost.v1.VmHostUsage.storage_bytes:type_name -> vmhost.v1.VmHostUsage.StorageBytesEntry
+	29, // 33: vmhost.v1.VmHostUsage.shared_storage:type_name -> vmhost.v1.VmHostUsage.SharedStorageEntry
+	25, // 34: vmhost.v1.VmHostUsage.StorageBytesEntry.value:type_name -> vmhost.v1.ResourceUsage
+	24, // 35: vmhost.v1.VmHostUsage.SharedStorageEntry.value:type_name -> vmhost.v1.SharedStorage
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_v1_vm_host_proto_init() }
@@ -2889,7 +2907,7 @@ func file_vmhost_v1_vm_host_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_v1_vm_host_proto_rawDesc), len(file_vmhost_v1_vm_host_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -112,6 +112,7 @@ func cleanPools(in []*vmhostv1.StoragePool) []*vmhostv1.StoragePool {
 			CapacityBytes: clamp(p.GetCapacityBytes(), maxBytes), AllocationBytes: clamp(p.GetAllocationBytes(), maxBytes),
 			OursBytes: clamp(p.GetOursBytes(), maxBytes), AvailableBytes: clamp(p.GetAvailableBytes(), maxBytes),
 			Active: p.GetActive(), Thin: p.GetThin(), Problem: cleanText(p.GetProblem(), maxMessage), Shared: cleanIdentity(p.GetShared()),
+			UnclaimedBytes: cleanUnclaimed(p.GetUnclaimedBytes()),
 		})
 	}
 	return out

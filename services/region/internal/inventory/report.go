@@ -119,6 +119,7 @@ func (i *Inventory) apply(ctx context.Context, s *scope, u *update) error {
 	next := s.next()
 	if u.observation != nil {
 		next.Observation = proto.CloneOf(u.observation)
+		claim(s.view, s.host, next.GetObservation())
 		calm(s.observed.Value.GetObservation(), next.GetObservation())
 	}
 	next.Observation.Foreign = s.foreign(u, w.swaps, next.GetObservation())

@@ -24,7 +24,7 @@ type Books struct {
 	v       *store.View
 	ledgers map[string]*storev1.StoredLedger
 	pools   map[string]*storev1.StoredPoolUsage         // nil: no quota
-	hosts   map[string]*storev1.StoredVmHostObservation // see Unsee
+	hosts   map[string]*storev1.StoredVmHostObservation // see Unsee and Disclaim
 }
 
 // Open opens the books of a view for a transaction.
@@ -126,6 +126,9 @@ func Release(tx *store.Txn, v *store.View, uids ...string) int {
 			b.Unsee(hostOf(m), m.GetResource().GetHypervisorUuid(), m.GetCommitment())
 			if to := m.GetMove(); to != nil && to.GetVmHost() != hostOf(m) {
 				b.Unsee(to.GetVmHost(), m.GetResource().GetHypervisorUuid(), to.GetCommitment())
+			}
+			for _, host := range HostsOf(m) {
+				b.Disclaim(host, uid)
 			}
 		}
 	}

@@ -186,6 +186,7 @@ func EndMove(tx *store.Txn, v *store.View, uid string) bool {
 	}
 	subtract(b.ledger(hostOf(m.Value)), m.Value.GetCommitment())
 	b.Unsee(hostOf(m.Value), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetCommitment())
+	b.Disclaim(hostOf(m.Value), uid)
 	b.Close()
 	tx.IfRevision(store.Machines.Key(uid), m.Revision)
 	store.Put(tx, store.Machines, next, uid)
@@ -225,6 +226,7 @@ func UndoMove(tx *store.Txn, v *store.View, uids ...string) int {
 		}
 		subtract(b.ledger(m.Value.GetMove().GetVmHost()), m.Value.GetMove().GetCommitment())
 		b.Unsee(m.Value.GetMove().GetVmHost(), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetMove().GetCommitment())
+		b.Disclaim(m.Value.GetMove().GetVmHost(), uid)
 		tx.IfRevision(store.Machines.Key(uid), m.Revision)
 		store.Put(tx, store.Machines, next, uid)
 	}

@@ -23,15 +23,9 @@ func (b *Books) Unsee(host, uuid string, c *storev1.Commitment) {
 	if !ok || !exceeds(seen.Value.GetObservation(), c) {
 		return
 	}
-	next := b.hosts[host]
-	if next == nil {
-		record, ok := store.Observed.Get(b.v, host)
-		if !ok || record.Value.GetObservation().GetForeign() == nil {
-			return
-		}
-		b.tx.IfRevision(store.Observed.Key(host), record.Revision)
-		next = proto.CloneOf(record.Value)
-		b.hosts[host] = next
+	next := b.observed(host)
+	if next.GetObservation().GetForeign() == nil {
+		return
 	}
 	o, f := seen.Value.GetObservation(), next.GetObservation().GetForeign()
 	f.Cores = max(f.GetCores()-max(o.GetCores()-c.GetCores(), 0), 0)
@@ -44,6 +38,34 @@ func (b *Books) Unsee(host, uuid string, c *storev1.Commitment) {
 			f.SriovFunctions[device] = max(had-max(n-c.GetSriovFunctions()[device], 0), 0)
 		}
 	}
+}
+
+// Disclaim takes out of what is ours on a host the volumes of a machine that it has
+// no domain of, as that machine holds no room there any more. They are gone in the
+// next report, or others' use from now on.
+func (b *Books) Disclaim(host, uid string) {
+	record, _ := store.Observed.Get(b.v, host)
+	for i, p := range record.Value.GetObservation().GetStoragePools() {
+		if bytes := p.GetUnclaimedBytes()[uid]; bytes > 0 {
+			next := b.observed(host).GetObservation().GetStoragePools()[i]
+			next.OursBytes = max(next.GetOursBytes()-bytes, 0)
+		}
+	}
+}
+
+// observed is what is recorded of a host, to be changed.
+func (b *Books) observed(host string) *storev1.StoredVmHostObservation {
+	next := b.hosts[host]
+	if next == nil {
+		record, ok := store.Observed.Get(b.v, host)
+		if !ok {
+			return nil
+		}
+		b.tx.IfRevision(store.Observed.Key(host), record.Revision)
+		next = proto.CloneOf(record.Value)
+		b.hosts[host] = next
+	}
+	return next
 }
 
 // exceeds says whether a machine takes more than it holds.

@@ -202,6 +202,30 @@ func TestRealStoragePoolThatBothHostsHaveIsRefusedAndNothingIsLost_P5(t *testing
 	}
 }
 
+// A copy that no domain has yet is told apart from what others have.
+func TestRealVolumesOfMachinesThatAreNotHereAreTold(t *testing.T) {
+	from, _, r, _ := twoHosts(t)
+	uid := uuid.NewString()
+	pool, err := r.StoragePoolLookupByName("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.StorageVolCreateXML(pool, fmt.Sprintf("<volume><name>%s0</name><capacity>%d</capacity><allocation unit='bytes'>%d</allocation></volume>", volumePrefix(uid), 8<<20, 8<<20), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.StorageVolDelete(v, 0) })
+	o, err := from.Probe(timeout(t, time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range o.GetStoragePools() {
+		if got := p.GetUnclaimedBytes()[uid]; p.GetName() == "default" && got < 8<<20 || p.GetName() != "default" && got != 0 {
+			t.Errorf("storage pool %s has %d bytes of it: %v", p.GetName(), got, p.GetUnclaimedBytes())
+		}
+	}
+}
+
 // An adopted machine has whatever names and formats somebody gave it.
 func TestRealAdoptedMachineIsMovedWithItsSparseDisk(t *testing.T) {
 	from, to, r, rawTo := twoHosts(t)

@@ -78,6 +78,7 @@ func (d *Driver) probe(ctx context.Context, by reader) (*vmhostv1.VmHostObservat
 	}
 	pools := d.facts.pools()
 	ours, foreign := usage(s, pools)
+	unclaimed := d.unclaimed(ctx, s, pools)
 	out := &vmhostv1.VmHostObservation{
 		ObserveTime:       timestamppb.New(s.taken),
 		HypervisorVersion: fmt.Sprintf("QEMU %s / libvirt %s", versionOf(static.driver), versionOf(static.libvirt)),
@@ -98,7 +99,7 @@ func (d *Driver) probe(ctx context.Context, by reader) (*vmhostv1.VmHostObservat
 		out.StoragePools = append(out.StoragePools, &vmhostv1.StoragePool{
 			Name: p.name, Type: p.kind, Path: p.path, Active: p.active, Thin: thinPools[p.kind], Problem: p.problem,
 			CapacityBytes: int64(p.capacity), AllocationBytes: int64(p.allocation), AvailableBytes: int64(p.available),
-			OursBytes: int64(min(ours[p.name], p.allocation)), Shared: p.shared,
+			OursBytes: int64(min(ours[p.name], p.allocation)), Shared: p.shared, UnclaimedBytes: unclaimed[p.name],
 		})
 	}
 	out.Capabilities = words(out, secure)
