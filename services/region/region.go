@@ -183,10 +183,12 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	})
 	metrics.Register(r.registry, r.store, composer)
 	// Racks.
+	memoryPace := newPace()
 	enrolment := enroll.New(r.store, r.deployment)
 	r.sessions = session.New(session.Config{
 		Store: r.store, Hub: hub, Inventory: seen, Results: engine, Secrets: secrets, Identity: rackIdentity,
 		RegionID: regionID(), Version: obs.Version, Log: r.log, Grace: r.cfg.RackGrace,
+		Begun: memoryPace.begun,
 	})
 	r.consoles = console.New(console.Config{
 		Store: r.store, Lease: r.sessions.Lease, Local: func(rack string) bool { return hub.Session(rack) != "" }, Identity: rackIdentity,
@@ -214,6 +216,7 @@ func (r *Region) wire(secrets *secret.Keyset) error {
 	r.back.Go("sessions", r.sessions.Run)
 	r.back.Go("inventory", func(ctx context.Context) error { return seen.Run(ctx, hub) })
 	r.back.Go("consoles", r.consoles.Run)
+	r.back.Go("pace", memoryPace.run)
 	r.back.Go("events", r.api.Run)
 	r.back.Go("sweep", sweep.New(r.store, r.log).Run)
 	r.back.Go("expiry", sweep.NewExpiry(composer, r.log).Run)

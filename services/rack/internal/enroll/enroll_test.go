@@ -17,8 +17,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/vmhost-project/vmhost/pkg/apierror"
 	"github.com/vmhost-project/vmhost/pkg/pki"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
+	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/rack/internal/enroll"
 	"github.com/vmhost-project/vmhost/services/rack/internal/stubregion"
 )
@@ -191,6 +193,24 @@ func (c *certifier) RenewCertificate(_ context.Context, r *rackv1.RenewCertifica
 	}
 	chain, _, err := c.authority.RackCertificate(r.GetCsr(), "deployment", "rack-uid", 24*time.Hour)
 	return &rackv1.RenewCertificateResponse{Certificates: chain, CaCertificates: [][]byte{c.authority.CertDER()}}, err
+}
+
+func TestARackShowsARegionItsCertificateAlone(t *testing.T) {
+	region, dir := stubregion.Start(t), t.TempDir()
+	s := load(t, dir)
+	if err := s.Enroll(t.Context(), region.Token("t1")); err != nil {
+		t.Fatal(err)
+	}
+	shown, err := s.TLS("127.0.0.1").GetClientCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(shown.Certificate) != 1 || string(shown.Certificate[0]) != string(shown.Leaf.Raw) {
+		t.Errorf("%d certificates are shown", len(shown.Certificate))
+	}
+	if err := renew(t, s, region.Token("t2").Endpoints[0]); apierror.Reason(err) == vmhostv1.ErrorReason_RACK_MUST_ENROLL {
+		t.Errorf("the region does not take it: %v", err)
+	}
 }
 
 func TestCertificateIsRenewedAtHalfItsLifeWithANewKey(t *testing.T) {

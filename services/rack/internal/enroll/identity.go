@@ -9,6 +9,7 @@
 package enroll
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -118,8 +119,19 @@ func (r record) open() (*identity, error) {
 	}
 	return &identity{
 		record: r, roots: roots, seal: seal,
-		chain: tls.Certificate{Certificate: r.Certificates, PrivateKey: private, Leaf: leaf},
+		chain: tls.Certificate{Certificate: presented(r.Certificates), PrivateKey: private, Leaf: leaf},
 	}, nil
+}
+
+// presented is what of a chain is shown to a region: not the authority's own
+// certificate at its end, which proves nothing, and which the region would keep in
+// memory for as long as the rack is connected.
+func presented(chain [][]byte) [][]byte {
+	last := len(chain) - 1
+	if c, err := x509.ParseCertificate(chain[last]); err == nil && last > 0 && bytes.Equal(c.RawSubject, c.RawIssuer) {
+		return chain[:last]
+	}
+	return chain
 }
 
 // replace checks a record, puts it on disk and uses it from now on.

@@ -18,9 +18,15 @@ func Racks(v *store.View, address, zone, pinned string) []string {
 	if err != nil {
 		return nil
 	}
+	if pinned != "" {
+		if _, enrolled := store.Racks.Get(v, pinned); enrolled && can(v, a, pinned) {
+			return []string{pinned}
+		}
+		return nil
+	}
 	var near, far []string
 	for id, rack := range store.Racks.All(v) {
-		if (pinned != "" && id != pinned) || !can(v, a, id) {
+		if !can(v, a, id) {
 			continue
 		}
 		if strings.TrimPrefix(rack.Value.GetResource().GetZone(), "zones/") == zone {

@@ -93,12 +93,12 @@ func (a *assigner) host(ctx context.Context, v *store.View, host string, spec st
 		delete(a.lonely, host)
 		return false
 	}
-	racks := reach.Racks(v, r.GetAddress(), strings.TrimPrefix(r.GetZone(), "zones/"), pinned)
 	_, enrolled := store.Racks.Get(v, rack)
 	_, connected := store.Sessions.Get(v, rack)
 	if valid && enrolled && !connected && now.Sub(a.absent[rack]) < a.server.cfg.Grace {
 		return true // it may be back in a moment, with what it has begun
 	}
+	racks := reach.Racks(v, r.GetAddress(), strings.TrimPrefix(r.GetZone(), "zones/"), pinned)
 	if len(racks) > 0 {
 		delete(a.lonely, host)
 		a.give(ctx, v, host, spec, present, racks)

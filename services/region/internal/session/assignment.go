@@ -18,43 +18,37 @@ type assigned struct {
 	epoch           int64
 }
 
-// assign tells the rack what is new about its hosts: what it is to drive, with
-// the credential sealed to it, and what no more. given is by host.
-func (ss *session) assign(ctx context.Context, given map[string]assigned) error {
-	ss.mu.Lock()
-	dirty := ss.dirty
-	ss.dirty = map[string]bool{}
-	ss.mu.Unlock()
+// assign tells the rack what is new about some of its hosts, or about all: what it
+// is to drive, with the credential sealed to it, and what no more.
+func (ss *session) assign(ctx context.Context, dirty map[string]bool) error {
 	v := ss.server.store.Cached()
 	if dirty[""] {
-		for host, a := range store.Assignments.All(v) {
-			if a.Value.GetRack() == ss.rack {
-				dirty[host] = true
-			}
+		for _, host := range ss.server.placed.hosts(ss.rack) {
+			dirty[host] = true
 		}
-		for host := range given {
+		for host := range ss.given {
 			dirty[host] = true
 		}
 		delete(dirty, "")
 	}
 	for host := range dirty {
-		if err := ss.assignHost(ctx, v, host, given); err != nil {
+		if err := ss.assignHost(ctx, v, host); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (ss *session) assignHost(ctx context.Context, v *store.View, host string, given map[string]assigned) error {
+func (ss *session) assignHost(ctx context.Context, v *store.View, host string) error {
 	spec, exists := store.VmHosts.Get(v, host)
 	a, ok := store.Assignments.Get(v, host)
 	uid := spec.Value.GetResource().GetUid()
 	mine := exists && ok && a.Value.GetRack() == ss.rack && a.Value.GetVmHostUid() == uid
-	before, had := given[host]
+	before, had := ss.given[host]
 	if had && (!mine || before.uid != uid) {
-		delete(given, host)
+		delete(ss.given, host)
 		had = false
-		if err := ss.stream.Send(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Unassignment{
+		if err := ss.put(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Unassignment{
 			Unassignment: &rackv1.Unassignment{Uid: before.uid},
 		}}); err != nil {
 			return err
@@ -67,11 +61,14 @@ func (ss *session) assignHost(ctx context.Context, v *store.View, host string, g
 	m, err := ss.assignment(v, host, spec.Value, now)
 	if err != nil {
 		// One credential that cannot be read must not take the other hosts along.
-		ss.log.ErrorContext(ctx, "host cannot be assigned", "vm_host", host, "error", err)
+		ss.log().ErrorContext(ctx, "host cannot be assigned", "vm_host", host, "error", err)
 		return nil
 	}
-	given[host] = now
-	return ss.stream.Send(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Assignment{Assignment: m}})
+	if ss.given == nil {
+		ss.given = map[string]assigned{}
+	}
+	ss.given[host] = now
+	return ss.put(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Assignment{Assignment: m}})
 }
 
 func (ss *session) assignment(v *store.View, host string, spec *storev1.StoredVmHost, now assigned) (*rackv1.Assignment, error) {
@@ -95,16 +92,16 @@ func (ss *session) assignment(v *store.View, host string, spec *storev1.StoredVm
 
 // prepare tells the rack of the host that a step or console is for, if it was not
 // told of it under that epoch: it would refuse.
-func (ss *session) prepare(ctx context.Context, m *rackv1.ConnectResponse, given map[string]assigned) error {
+func (ss *session) prepare(ctx context.Context, m *rackv1.ConnectResponse) error {
 	name, epoch := m.GetStep().GetVmHost(), m.GetStep().GetEpoch()
 	if open := m.GetOpenConsole(); open != nil {
 		name, epoch = open.GetVmHost(), open.GetEpoch()
 	}
 	host := strings.TrimPrefix(name, "vmHosts/")
-	if host == "" || given[host].epoch >= epoch {
+	if host == "" || ss.given[host].epoch >= epoch {
 		return nil
 	}
-	return ss.assignHost(ctx, ss.server.store.Cached(), host, given)
+	return ss.assignHost(ctx, ss.server.store.Cached(), host)
 }
 
 // note hands one change to the sessions that it concerns.
@@ -124,11 +121,11 @@ func (s *Server) note(c store.Change) {
 		}
 	case store.Assignments.Name():
 		host := store.Assignments.ID(c.Key)
-		for _, a := range []any{c.Old(), c.New} {
-			if a, ok := a.(*storev1.StoredAssignment); ok {
-				s.syncRack(a.GetRack(), host)
-			}
-		}
+		was, _ := c.Old().(*storev1.StoredAssignment)
+		is, _ := c.New.(*storev1.StoredAssignment)
+		s.placed.note(host, was.GetRack(), is.GetRack())
+		s.syncRack(was.GetRack(), host)
+		s.syncRack(is.GetRack(), host)
 	case store.VmHosts.Name():
 		host := store.VmHosts.ID(c.Key)
 		a, _ := store.Assignments.Get(s.store.Cached(), host)

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"io"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ type wire struct {
 	sent chan *rackv1.ConnectResponse
 }
 
+func (w wire) Context() context.Context              { return context.Background() }
 func (w wire) Send(m *rackv1.ConnectResponse) error  { w.sent <- m; return nil }
 func (w wire) Recv() (*rackv1.ConnectRequest, error) { return nil, io.EOF }
 func (w wire) next(t *testing.T) *rackv1.ConnectResponse {
@@ -46,11 +46,8 @@ func TestNoStepOvertakesTheAssignmentThatItNeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { ss.send(ctx) })
-	defer wg.Wait()
-	defer cancel()
+	ss.beginSending()
+	defer ss.endSending()
 	for range 2 { // nothing tells the session of the assignment but the step
 		put(t, r.store, func(tx *store.Txn) {
 			store.Put(tx, store.Assignments, &storev1.StoredAssignment{Rack: "r1", VmHostUid: "uid-h1"}, "h1")

@@ -26,10 +26,7 @@ func (ss *session) receive(ctx context.Context) {
 			ss.end(vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the stream ended")
 			return
 		}
-		select {
-		case ss.heard <- struct{}{}:
-		default:
-		}
+		ss.heard()
 		hello := m.GetHello()
 		switch {
 		case first && hello != nil:
@@ -49,7 +46,7 @@ func (ss *session) receive(ctx context.Context) {
 		}
 		if err != nil {
 			if ctx.Err() == nil {
-				ss.log.WarnContext(ctx, "what the rack sent could not be recorded", "error", err)
+				ss.log().WarnContext(ctx, "what the rack sent could not be recorded", "error", err)
 			}
 			// The rack sends it again in its next session.
 			ss.end(vmhostv1.ErrorReason_STORE_UNAVAILABLE, "the region could not record what the rack sent")
@@ -80,7 +77,7 @@ func (ss *session) handle(ctx context.Context, parts *inventory.Assembler, m *ra
 	case *rackv1.ConnectRequest_MachineChange:
 		return ss.persist(ctx, func() error { return inv.Change(ctx, ss.rack, m.MachineChange) })
 	case *rackv1.ConnectRequest_StepAccepted:
-		ss.log.DebugContext(ctx, "step accepted", "step", clip(m.StepAccepted.GetId()))
+		ss.log().DebugContext(ctx, "step accepted", "step", clip(m.StepAccepted.GetId()))
 	case *rackv1.ConnectRequest_StepResult:
 		return ss.result(ctx, m.StepResult)
 	default: // something of a newer version
@@ -113,7 +110,7 @@ func (ss *session) again(ctx context.Context, m *rackv1.ConnectRequest, failure 
 	if errors.Is(failure, inventory.ErrReportAgain) {
 		level = slog.LevelInfo
 	}
-	ss.log.Log(ctx, level, "a report could not be recorded, asking for the host whole", "vm_host", name, "epoch", epoch, "error", failure)
+	ss.log().Log(ctx, level, "a report could not be recorded, asking for the host whole", "vm_host", name, "epoch", epoch, "error", failure)
 	return ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_ReportAgain{
 		ReportAgain: &rackv1.ReportAgain{Uid: a.Value.GetVmHostUid(), Epoch: epoch},
 	}})

@@ -14,9 +14,9 @@
 //     again in its next session.
 //   - A credential leaves the process only sealed to the rack that needs it (P8).
 //
-// Each session has three goroutines: the handler of the stream, which decides
-// when it ends, one that sends and one that receives; what they do with the store
-// they do in another for as long as it takes. Run owns one that follows
+// Each session has two goroutines, the handler of the stream, which ends it, and
+// one that receives. A third sends, for as long as there is something to send; what
+// they do with the store they do in another for as long as it takes. Run owns one that follows
 // the store and one that assigns hosts to racks, and waits for all of them.
 package session
 
@@ -69,6 +69,8 @@ type Config struct {
 	Identity Identity
 	// RegionID names this process; Version is its software version.
 	RegionID, Version string
+	// Begun is told of every session that begins; nil tells nobody.
+	Begun func()
 	// Log gets what no rack is told.
 	Log *slog.Logger
 	// Heartbeat is how often racks send a sign of life; 0 means 5 s. A rack that
@@ -89,6 +91,8 @@ type Server struct {
 	store *store.Store
 	hub   *Hub
 	log   *slog.Logger
+	// placed is kept by follow.
+	placed placed
 
 	mu       sync.Mutex
 	lease    *store.Lease
@@ -229,6 +233,7 @@ func (s *Server) Connect(stream grpc.BidiStreamingServer[rackv1.ConnectRequest, 
 func (s *Server) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		sub := s.store.Subscribe(ctx)
+		s.placed.load(sub.View)
 		for _, ss := range s.hub.all() {
 			s.recheck(sub.View, ss)
 			ss.syncAll()

@@ -24,12 +24,6 @@ import (
 
 const (
 	protocol = 1
-	// outboxSize bounds what waits to be sent to one rack. Assignments are not in
-	// it, so that it holds steps and acknowledgements of work under way.
-	outboxSize = 256
-	// stepShare of the outbox may be steps, which can wait where they come from.
-	// The rest is for messages that cannot.
-	stepShare = outboxSize * 3 / 4
 	// farewell is how long the last message may take.
 	farewell = time.Second
 	// maxHello bounds the lists of a Hello.
@@ -38,23 +32,27 @@ const (
 
 type bidi = grpc.BidiStreamingServer[rackv1.ConnectRequest, rackv1.ConnectResponse]
 
-// session is one stream of one rack.
+// session is one stream of one rack. There may be a thousand, which wait nearly
+// always: what is needed now and then is made then.
 type session struct {
 	server *Server
 	stream bidi
-	log    *slog.Logger
 
 	id, rack, uid string
-	outbox        chan *rackv1.ConnectResponse
 	hello         chan *rackv1.RackHello // the first message
-	heard         chan struct{}          // something was received
-	sync          chan struct{}          // hosts are dirty
+	silence       *time.Timer            // ends the session when the rack is silent
 
-	mu    sync.Mutex
-	dirty map[string]bool // hosts to be looked at; the empty name means all
+	mu      sync.Mutex
+	begun   bool                      // the Hello is out, others may follow
+	sending bool                      // a goroutine sends, or nothing is sent any more
+	outbox  []*rackv1.ConnectResponse // what waits to be sent
+	dirty   map[string]bool           // hosts to be looked at; the empty name means all
+
+	turn  sync.Mutex          // of the one that sends
+	given map[string]assigned // what the rack was told of its hosts; guarded by turn
 
 	recorded atomic.Bool  // its key is in the store
-	sent     atomic.Int64 // when the rack last took something, in nanoseconds since 1970
+	taken    atomic.Int64 // since when the rack has taken nothing of what waits, in nanoseconds since 1970
 
 	once   sync.Once
 	ended  chan struct{}
@@ -68,14 +66,14 @@ func newSession(s *Server, stream bidi, rack, uid string) (*session, error) {
 	}
 	return &session{
 		server: s, stream: stream, id: id.String(), rack: rack, uid: uid,
-		log:    s.log.With("rack", rack, "session", id.String()),
-		outbox: make(chan *rackv1.ConnectResponse, outboxSize),
-		hello:  make(chan *rackv1.RackHello, 1),
-		heard:  make(chan struct{}, 1),
-		sync:   make(chan struct{}, 1),
-		dirty:  map[string]bool{},
-		ended:  make(chan struct{}),
+		hello: make(chan *rackv1.RackHello, 1),
+		ended: make(chan struct{}),
 	}, nil
+}
+
+// log is made when something is logged, which is seldom.
+func (ss *session) log() *slog.Logger {
+	return ss.server.log.With("rack", ss.rack, "session", ss.id)
 }
 
 // end ends the session; the first reason counts.
@@ -86,93 +84,57 @@ func (ss *session) end(reason vmhostv1.ErrorReason, message string) {
 	})
 }
 
-// offer queues a step if there is room for one now. Having none is no fault of the
-// rack's: thousands of operations may wait for it. It is disconnected when it has
-// taken nothing for as long as it may be silent.
-func (ss *session) offer(step *rackv1.Step) bool {
-	if len(ss.outbox) < stepShare {
-		return ss.queue(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Step{Step: step}})
-	}
-	if time.Since(time.Unix(0, ss.sent.Load())) > 3*ss.server.cfg.Heartbeat {
-		ss.end(vmhostv1.ErrorReason_CONFLICT, notKeptUp)
-	}
-	return false
-}
-
-const notKeptUp = "the rack does not keep up with what it is sent"
-
-// queue puts a message into the outbox without waiting. A rack that leaves it
-// full is disconnected.
-func (ss *session) queue(m *rackv1.ConnectResponse) bool {
-	select {
-	case <-ss.ended:
-		return false
-	default:
-	}
-	select {
-	case ss.outbox <- m:
-		return true
-	default:
-		ss.end(vmhostv1.ErrorReason_CONFLICT, notKeptUp)
-		return false
-	}
-}
-
 // run is the handler: it ends the session when the rack is silent, when the
 // stream breaks, or when somebody ended it, and then returns, which also ends the
 // goroutines that send and receive.
 func (ss *session) run(ctx context.Context, lease *store.Lease) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	if ss.server.cfg.Begun != nil {
+		ss.server.cfg.Begun()
+	}
+	ss.silence = time.AfterFunc(3*ss.server.cfg.Heartbeat, ss.silent)
+	defer ss.silence.Stop()
 	ss.server.workers.Go(func() { ss.receive(ctx) }) // ends when the stream does
-	silence := time.NewTimer(3 * ss.server.cfg.Heartbeat)
-	defer silence.Stop()
 	select {
 	case hello := <-ss.hello:
+		ss.silence.Stop() // the rack waits for the answer
 		if err := ss.apart(func() error { return ss.begin(ctx, lease, hello) }); err != nil {
 			return err
 		}
-	case <-silence.C:
-		return apierror.New(codes.DeadlineExceeded, vmhostv1.ErrorReason_DEADLINE, "the rack sent no Hello")
 	case <-ss.ended:
 		return ss.farewellError()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	defer ss.close(context.WithoutCancel(ctx))
-	sent := make(chan struct{})
-	ss.server.workers.Go(func() { // ends when the session has ended or the stream broke
-		defer close(sent)
-		ss.send(ctx)
-	})
+	ss.heard()
+	ss.beginSending()
 	ss.syncAll()
 	ss.server.offerAll(ss.server.store.Cached(), ss)
-	for {
-		select {
-		case <-ss.heard:
-			silence.Reset(3 * ss.server.cfg.Heartbeat)
-		case <-silence.C:
-			ss.end(vmhostv1.ErrorReason_DEADLINE, "the rack was silent for too long")
-		case <-ctx.Done():
-			ss.end(vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the stream ended")
-			return nil
-		case <-ss.ended:
-			ss.server.hub.drop(ss) // no step goes to a session that has ended
-			ss.log.InfoContext(ctx, "session ends", "reason", ss.reason.GetReason().String(), "cause", ss.reason.GetMessage())
-			late := time.NewTimer(farewell)
-			defer late.Stop()
-			select {
-			case <-sent:
-			case <-late.C:
-			case <-ctx.Done():
-			}
-			return nil
-		}
+	select {
+	case <-ss.ended:
+		ss.server.hub.drop(ss) // no step goes to a session that has ended
+		ss.log().InfoContext(ctx, "session ends", "reason", ss.reason.GetReason().String(), "cause", ss.reason.GetMessage())
+		ss.sayFarewell(ctx)
+	case <-ctx.Done():
 	}
+	return nil
 }
 
+// heard notes a sign of life.
+func (ss *session) heard() { ss.silence.Reset(3 * ss.server.cfg.Heartbeat) }
+
+// silent ends the session of a rack that gave no sign of life for too long.
+func (ss *session) silent() {
+	ss.end(vmhostv1.ErrorReason_DEADLINE, "the rack was silent for too long")
+}
+
+// farewellError is the end of a session that has not begun.
 func (ss *session) farewellError() error {
-	return apierror.New(codes.Aborted, ss.reason.GetReason(), "%s", ss.reason.GetMessage())
+	code := codes.Aborted
+	if ss.reason.GetReason() == vmhostv1.ErrorReason_DEADLINE {
+		code = codes.DeadlineExceeded
+	}
+	return apierror.New(code, ss.reason.GetReason(), "%s", ss.reason.GetMessage())
 }
 
 // begin records the session and answers the Hello.
@@ -197,7 +159,7 @@ func (ss *session) begin(ctx context.Context, lease *store.Lease, hello *rackv1.
 	}
 	ss.recorded.Store(true)
 	ss.server.recheck(ss.server.store.Cached(), ss)
-	ss.log.InfoContext(ctx, "session begins", "version", record.GetVersion(), "drivers", record.GetDrivers(), "boot_id", clip(hello.GetBootId()))
+	ss.log().InfoContext(ctx, "session begins", "version", record.GetVersion(), "drivers", record.GetDrivers(), "boot_id", clip(hello.GetBootId()))
 	return ss.stream.Send(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Hello{Hello: &rackv1.RegionHello{
 		Protocol: protocol, Version: ss.server.cfg.Version, Region: ss.server.cfg.RegionID, Session: ss.id,
 		HeartbeatInterval: durationpb.New(ss.server.cfg.Heartbeat),
@@ -236,6 +198,7 @@ func (ss *session) record(ctx context.Context, lease *store.Lease, record *store
 // the rack was last seen.
 func (ss *session) close(ctx context.Context) {
 	ss.end(vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the stream ended")
+	ss.endSending()
 	ss.server.hub.drop(ss)
 	const patience = 5 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -253,50 +216,7 @@ func (ss *session) close(ctx context.Context) {
 		Message: strings.TrimSpace("racks/" + ss.rack + " disconnected: " + ss.reason.GetMessage()),
 	})
 	if _, err := ss.server.store.Commit(ctx, tx); err != nil && !errors.Is(err, store.ErrConflict) {
-		ss.log.WarnContext(ctx, "session's key not removed, it ends with the lease", "error", err)
-	}
-}
-
-// send sends what is queued, and assignments when hosts are dirty. It is the only
-// goroutine that sends once the Hello is out.
-func (ss *session) send(ctx context.Context) {
-	given := map[string]assigned{}
-	ss.sent.Store(time.Now().UnixNano())
-	for {
-		var err error
-		select {
-		case m := <-ss.outbox:
-			if err = ss.prepare(ctx, m, given); err == nil {
-				err = ss.stream.Send(m)
-			}
-		case <-ss.sync:
-			err = ss.assign(ctx, given)
-		case <-ss.ended:
-			_ = ss.stream.Send(&rackv1.ConnectResponse{Message: &rackv1.ConnectResponse_Disconnect{Disconnect: ss.reason}}) // the stream ends anyhow
-			return
-		case <-ctx.Done():
-			return
-		}
-		if err != nil {
-			ss.log.DebugContext(ctx, "send failed", "error", err)
-			ss.end(vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED, "the stream broke")
-			return
-		}
-		ss.sent.Store(time.Now().UnixNano())
-	}
-}
-
-// syncAll has all hosts of the rack looked at.
-func (ss *session) syncAll() { ss.syncHost("") }
-
-// syncHost has the assignment of one host looked at.
-func (ss *session) syncHost(host string) {
-	ss.mu.Lock()
-	ss.dirty[host] = true
-	ss.mu.Unlock()
-	select {
-	case ss.sync <- struct{}{}:
-	default:
+		ss.log().WarnContext(ctx, "session's key not removed, it ends with the lease", "error", err)
 	}
 }
 
