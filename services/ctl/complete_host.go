@@ -67,6 +67,7 @@ func (a *app) completeHostParts(c *cobra.Command) {
 	}
 	a.completeOf(c, "default-storage-pool", host, func(h *vmhostv1.VmHost, _ string) []string { return poolWords(h, "", "") })
 	a.completeOf(c, "storage-pool-label", host, func(h *vmhostv1.VmHost, _ string) []string { return poolWords(h, "", ":tag=") })
+	a.completeOf(c, "shared-pool", host, func(h *vmhostv1.VmHost, _ string) []string { return poolWords(h, "", "=") })
 	a.completeOf(c, "network-label", host, func(h *vmhostv1.VmHost, _ string) []string {
 		var out []string
 		for _, n := range h.GetObservation().GetNetworks() {

@@ -254,6 +254,7 @@ func TestNoTextBreaksAParser(t *testing.T) {
 			"overcommit": func() error { _, _, err := parseOvercommit(s); return err },
 			"network":    func() error { _, err := parseNetworkLabels([]string{s}); return err },
 			"pool":       func() error { _, err := parsePoolLabels([]string{s}); return err },
+			"shared":     func() error { _, err := parseSharedPools([]string{s}); return err },
 			"tail":       func() error { _, err := parseTail(s); return err },
 			"rule":       func() error { _, err := parseRule("--near", s); return err },
 			"weights":    func() error { _, err := parseWeights(s); return err },

@@ -30,7 +30,8 @@ func goldenLXDHost(ago func(time.Duration) *timestamppb.Timestamp) *vmhostv1.VmH
 		NetworkLabels:     []*vmhostv1.NetworkLabels{{Network: "br0", Space: "storage", Tags: []string{"fast", "jumbo"}}, {Network: "gone", Space: "x"}},
 		StoragePoolLabels: []*vmhostv1.StoragePoolLabels{{StoragePool: "btrfs", Tags: []string{"ssd"}}},
 		Usage: &vmhostv1.VmHostUsage{
-			Cores: usage(8, 1, 7, 2, 1), MemoryMib: usage(16384, 2048, 14336, 256, 512), Machines: 1,
+			SharedStorage: map[string]*vmhostv1.SharedStorage{"ceph": {Identity: "ceph://abc/ceph", VmHosts: 3}},
+			Cores:         usage(8, 1, 7, 2, 1), MemoryMib: usage(16384, 2048, 14336, 256, 512), Machines: 1,
 			StorageBytes: map[string]*vmhostv1.ResourceUsage{"btrfs": usage(20e9, 0, 20e9, 4e9, 1e9)},
 		},
 		Observation: &vmhostv1.VmHostObservation{

@@ -18,7 +18,7 @@ func (a *app) vmHostUpdate() *cobra.Command {
 	var address, etag string
 	c := &cobra.Command{
 		Use: "update NAME", Short: "Change what is asked of a host", Args: takes(1), ValidArgsFunction: a.completeArg(completeHosts),
-		Long:    "Changes what is given and nothing else. --tag, --network-label and\n--storage-pool-label replace all there are; '' takes them away. A new address,\ncredential or host key is tried at once.",
+		Long:    "Changes what is given and nothing else. --tag, --network-label,\n--storage-pool-label and --shared-pool replace all there are; '' takes them\naway. A new address,\ncredential or host key is tried at once.",
 		Example: "  vmhostctl vm-host update h1 --overcommit cores=4\n  vmhostctl vm-host update h2 --accept-host-key",
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, api, err := a.connect(c.Context())

@@ -26,9 +26,20 @@ func storageColumns(h *vmhostv1.VmHost) []display.Column[*vmhostv1.StoragePool] 
 		{Head: "CAPACITY", Right: true, Cell: func(p pool) string { return display.Bytes(p.GetCapacityBytes()) }},
 		{Head: "THIN", Cell: func(p pool) string { return yesNo(p.GetThin()) }},
 		{Head: "PATH", Cell: pool.GetPath},
+		{Head: "SHARED", Cell: func(p pool) string { return sharedText(h, p) }},
 		{Head: "TAGS", Cell: func(p pool) string { return strings.Join(tags[p.GetName()], ",") }},
 		{Head: "PROBLEM", Cell: pool.GetProblem},
 	}
+}
+
+// sharedText is what is behind a pool that is counted once for several hosts, and
+// how many these are.
+func sharedText(h *vmhostv1.VmHost, p *vmhostv1.StoragePool) string {
+	s := h.GetUsage().GetSharedStorage()[p.GetName()]
+	if s == nil {
+		return ""
+	}
+	return s.GetIdentity() + " (" + strconv.Itoa(int(s.GetVmHosts())) + ")"
 }
 
 func networkColumns(h *vmhostv1.VmHost) []display.Column[*vmhostv1.HostNetwork] {

@@ -22,7 +22,7 @@ type hostFlags struct {
 	overcommit                    string
 	reservedCores                 int32
 	reservedMemory                string
-	networks, pools               []string
+	networks, pools, shared       []string
 	project, member, group        string
 	lxd                           bool
 	hostKey                       string
@@ -46,6 +46,7 @@ func (f *hostFlags) register(a *app, c *cobra.Command) {
 	c.Flags().StringVar(&f.reservedMemory, "reserved-memory", "", "`SIZE` of memory kept for the host itself, such as 2GiB")
 	c.Flags().StringArrayVar(&f.networks, "network-label", nil, "`LABEL` of a network of the host, such as br0:space=lab,tag=fast; repeat for more")
 	c.Flags().StringArrayVar(&f.pools, "storage-pool-label", nil, "`LABEL` of a storage pool of the host, such as fast:tag=ssd; repeat for more")
+	c.Flags().StringArrayVar(&f.shared, "shared-pool", nil, "`POOL=IDENTITY` of a storage pool that other hosts have as well, such as vm=nfs://nas/vm, the same on each; POOL= for one that is the host's alone; repeat for more")
 	f.login.register(c)
 	a.completeFlag(c, "zone", completeZones)
 	a.completeFlag(c, "pool", completePools)
@@ -111,6 +112,11 @@ func (f *hostFlags) apply(ctx context.Context, a *app, c *cobra.Command, h *vmho
 	}
 	if given("storage-pool-label", "storage_pool_labels") {
 		if h.StoragePoolLabels, err = parsePoolLabels(f.pools); err != nil {
+			return nil, err
+		}
+	}
+	if given("shared-pool", "shared_storage_pools") {
+		if h.SharedStoragePools, err = parseSharedPools(f.shared); err != nil {
 			return nil, err
 		}
 	}
@@ -230,6 +236,26 @@ func parsePoolLabels(in []string) ([]*vmhostv1.StoragePoolLabels, error) {
 			return nil, usage("say everything of a storage pool in one --storage-pool-label", "--storage-pool-label names %s twice", l.GetStoragePool())
 		}
 		out = append(out, l)
+	}
+	return out, nil
+}
+
+// parseSharedPools reads `POOL=IDENTITY`. One empty text takes all away.
+func parseSharedPools(in []string) ([]*vmhostv1.SharedStoragePool, error) {
+	const hint = "write for example --shared-pool vm=nfs://nas/vm, by the same word on every host; or vm= for a pool that is the host's alone"
+	var out []*vmhostv1.SharedStoragePool
+	for _, s := range withoutEmpty(in) {
+		pool, identity, ok := strings.Cut(s, "=")
+		if !ok || pool == "" {
+			return nil, usage(hint, "--shared-pool %q names no pool before a =", s)
+		}
+		if strings.ContainsFunc(identity, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, usage(hint, "--shared-pool %q: what is behind a pool is one word of ASCII, without spaces", s)
+		}
+		if slices.ContainsFunc(out, func(o *vmhostv1.SharedStoragePool) bool { return o.GetStoragePool() == pool }) {
+			return nil, usage(hint, "--shared-pool names %s twice", pool)
+		}
+		out = append(out, &vmhostv1.SharedStoragePool{StoragePool: pool, Identity: identity})
 	}
 	return out, nil
 }

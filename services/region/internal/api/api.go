@@ -41,6 +41,7 @@ type Composer interface {
 	DeleteReservation(ctx context.Context, principal string, req *vmhostv1.DeleteReservationRequest) (*vmhostv1.DeleteReservationResponse, error)
 	Turns
 	Planner
+	view.Fleets
 }
 
 // Operations begins, awaits and cancels work on hypervisors.
@@ -104,16 +105,17 @@ type Server struct {
 
 // base is what every service has.
 type base struct {
-	store *store.Store
-	seen  view.LastSeen
-	known *view.Hosts
-	pager *query.Pager
-	key   []byte
+	store  *store.Store
+	seen   view.LastSeen
+	known  *view.Hosts
+	fleets view.Fleets
+	pager  *query.Pager
+	key    []byte
 }
 
 // New makes the API. Run must be going for WatchEvents to tell anything.
 func New(cfg Config) *Server {
-	b := &base{store: cfg.Store, seen: cfg.Seen, known: &view.Hosts{}, pager: query.NewPager(cfg.Key), key: cfg.Key}
+	b := &base{store: cfg.Store, seen: cfg.Seen, known: &view.Hosts{}, fleets: cfg.Composer, pager: query.NewPager(cfg.Key), key: cfg.Key}
 	return &Server{base: b, cfg: cfg, events: newEventHub(cfg.Store, cfg.Log), discovered: newDiscovered(cfg.Store)}
 }
 

@@ -43,7 +43,7 @@ func (s *vmHosts) AddClusterMembers(ctx context.Context, req *vmhostv1.AddCluste
 		}
 		out := &vmhostv1.AddClusterMembersResponse{}
 		for _, h := range cluster.hosts {
-			out.VmHosts = append(out.VmHosts, view.VmHost(v, s.seen, h))
+			out.VmHosts = append(out.VmHosts, view.VmHost(v, s.seen, s.fleets, h))
 		}
 		tx.IfRevision(store.VmHosts.Key(idOf(name)), first.Revision)
 		if first.Value.GetResource().GetClusterGroup() == "" || first.Value.GetResource().GetClusterMember() == "" {
@@ -51,7 +51,7 @@ func (s *vmHosts) AddClusterMembers(ctx context.Context, req *vmhostv1.AddCluste
 			if err := s.nameMember(v, tx, named, cluster); err != nil {
 				return nil, err
 			}
-			out.VmHosts[0] = view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: named, Revision: first.Revision})
+			out.VmHosts[0] = view.VmHost(v, s.seen, s.fleets, store.Record[*storev1.StoredVmHost]{Value: named, Revision: first.Revision})
 		}
 		for _, member := range cluster.missing[:min(len(cluster.missing), maxClusterAdd)] {
 			stored, err := s.addMember(v, tx, first.Value.GetResource(), cluster.group, member, credential)
@@ -60,7 +60,7 @@ func (s *vmHosts) AddClusterMembers(ctx context.Context, req *vmhostv1.AddCluste
 			}
 			added := stored.GetResource().GetName()
 			addEvent(ctx, tx, "vm_host.created", added, added)
-			out.VmHosts = append(out.VmHosts, view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored}))
+			out.VmHosts = append(out.VmHosts, view.VmHost(v, s.seen, s.fleets, store.Record[*storev1.StoredVmHost]{Value: stored}))
 			out.Added = append(out.Added, added)
 		}
 		return out, nil

@@ -83,6 +83,7 @@ func TakeOut(v *store.View, tx *store.Txn, id string) error {
 	tx.Delete(store.VmHosts.Key(id))
 	tx.Delete(store.Observed.Key(id))
 	tx.Delete(store.Ledgers.Key(id))
+	ledger.DropPools(tx, v, id)
 	tx.Delete(store.Assignments.Key(id))
 	tx.Delete(store.Secrets.Key(secretParts(id)...))
 	tx.DeletePrefix(store.Seen.Prefix(id))

@@ -150,6 +150,10 @@ func TestAnLXDCredentialThatCannotWorkIsRefusedByItsField(t *testing.T) {
 			"vm_host.storage_pool_labels[1].storage_pool",
 			&vmhostv1.VmHost{HostKey: hostKey, StoragePoolLabels: []*vmhostv1.StoragePoolLabels{{StoragePool: "p"}, {StoragePool: "p"}}},
 		},
+		"pool shared twice": {
+			"vm_host.shared_storage_pools[1].storage_pool",
+			&vmhostv1.VmHost{HostKey: hostKey, SharedStoragePools: []*vmhostv1.SharedStoragePool{{StoragePool: "p", Identity: "a"}, {StoragePool: "p"}}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.host.GetAddress() == "" {

@@ -10,6 +10,7 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -59,8 +60,13 @@ func (s *vmHosts) UpdateVmHost(ctx context.Context, req *vmhostv1.UpdateVmHostRe
 		}
 		tx.IfRevision(store.VmHosts.Key(idOf(name)), r.Revision)
 		store.Put(tx, store.VmHosts, stored, idOf(name))
+		if mask["shared_storage_pools"] {
+			observed := observedNow(v, stored.GetResource())
+			tx.IfRevision(store.Observed.Key(idOf(name)), observed.Revision)
+			ledger.FollowPools(tx, v, idOf(name), stored.GetResource(), observed.Value.GetObservation())
+		}
 		addEvent(ctx, tx, "vm_host.updated", name, name)
-		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, s.seen, s.fleets, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 
@@ -186,14 +192,23 @@ func apply(spec, in *vmhostv1.VmHost, mask map[string]bool) {
 	spec.Overcommit = ratios
 }
 
+// observedNow is what was reported of a host, and not of one that had its id before.
+func observedNow(v *store.View, spec *vmhostv1.VmHost) store.Record[*storev1.StoredVmHostObservation] {
+	observed, _ := store.Observed.Get(v, idOf(spec.GetName()))
+	if observed.Value.GetVmHostUid() != spec.GetUid() {
+		observed.Value = nil
+	}
+	return observed
+}
+
 // knownStoragePool refuses a default pool that the host was seen without.
 func knownStoragePool(v *store.View, spec *vmhostv1.VmHost, mask map[string]bool) error {
 	pool := spec.GetDefaultStoragePool()
 	if !mask["default_storage_pool"] || pool == "" {
 		return nil
 	}
-	observed, ok := store.Observed.Get(v, idOf(spec.GetName()))
-	if !ok || observed.Value.GetVmHostUid() != spec.GetUid() || observed.Value.GetObservation() == nil {
+	observed := observedNow(v, spec)
+	if observed.Value.GetObservation() == nil {
 		return nil
 	}
 	pools := observed.Value.GetObservation().GetStoragePools()

@@ -71,7 +71,7 @@ func (s *vmHosts) CreateVmHost(ctx context.Context, req *vmhostv1.CreateVmHostRe
 		tx.IfAbsent(store.VmHosts.Key(id))
 		store.Put(tx, store.VmHosts, stored, id)
 		addEvent(ctx, tx, "vm_host.created", spec.GetName(), spec.GetName())
-		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
+		return view.VmHost(v, s.seen, s.fleets, store.Record[*storev1.StoredVmHost]{Value: stored}), nil
 	})
 }
 
@@ -105,13 +105,13 @@ func (s *vmHosts) GetVmHost(ctx context.Context, req *vmhostv1.GetVmHostRequest)
 	if !ok {
 		return nil, apierror.NotFound(req.GetName())
 	}
-	return view.VmHost(v, s.seen, r), nil
+	return view.VmHost(v, s.seen, s.fleets, r), nil
 }
 
 // ListVmHosts are all hosts.
 func (s *vmHosts) ListVmHosts(ctx context.Context, req *vmhostv1.ListVmHostsRequest) (*vmhostv1.ListVmHostsResponse, error) {
 	hosts := itemsAfter(store.VmHosts, vmHostsCollection, func(v *store.View, r store.Record[*storev1.StoredVmHost]) proto.Message {
-		return view.VmHost(v, s.seen, r)
+		return view.VmHost(v, s.seen, s.fleets, r)
 	}, nil)
 	return answerSorted(ctx, s.base, vmhostv1.VmHostService_ListVmHosts_FullMethodName, req, hosts,
 		func(page []*vmhostv1.VmHost, next string) *vmhostv1.ListVmHostsResponse {
@@ -160,7 +160,7 @@ func (s *vmHosts) setCordoned(ctx context.Context, method string, req cordonRequ
 			kind = "vm_host.cordoned"
 		}
 		addEvent(ctx, tx, kind, name, name)
-		return view.VmHost(v, s.seen, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
+		return view.VmHost(v, s.seen, s.fleets, store.Record[*storev1.StoredVmHost]{Value: stored, Revision: r.Revision}), nil
 	})
 }
 

@@ -42,6 +42,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -84,6 +85,7 @@ type scope struct {
 	host     string
 	epoch    int64
 	resource *vmhostv1.VmHost
+	spec     int64 // revision of the host's record
 	observed store.Record[*storev1.StoredVmHostObservation]
 	memory   *hostMemory
 }
@@ -115,7 +117,7 @@ func (i *Inventory) look(v *store.View, host string) (*scope, bool) {
 	if !ok {
 		return nil, false
 	}
-	s := &scope{view: v, host: host, resource: spec.Value.GetResource(), memory: i.memory.of(v, host)}
+	s := &scope{view: v, host: host, resource: spec.Value.GetResource(), spec: spec.Revision, memory: i.memory.of(v, host)}
 	s.observed, _ = store.Observed.Get(v, host)
 	if u := s.observed.Value.GetVmHostUid(); u != "" && u != s.resource.GetUid() {
 		s.observed.Value = nil // of the host that had the id before
@@ -195,14 +197,18 @@ func (s *scope) next() *storev1.StoredVmHostObservation {
 }
 
 // put adds the new record if it says something new, with an event when the
-// host's state changed. When the host was last seen goes with it.
+// host's state changed. When the host was last seen goes with it, and what its
+// ledger says of storage pools that it shares: as the host's record has a say in
+// that, it is compared.
 func (s *scope) put(tx *store.Txn, next *storev1.StoredVmHostObservation) bool {
 	old := s.observed.Value
 	if o := next.GetObservation(); o != nil {
 		o.ObserveTime = old.GetObservation().GetObserveTime()
-		if old.GetObservation() != nil && proto.Equal(next, old) {
+		shared := ledger.FollowPools(tx, s.view, s.host, s.resource, o)
+		if old.GetObservation() != nil && proto.Equal(next, old) && !shared {
 			return false
 		}
+		tx.IfRevision(store.VmHosts.Key(s.host), s.spec)
 		if t := s.memory.lastSeen(); !t.IsZero() && (o.GetObserveTime() == nil || t.After(o.GetObserveTime().AsTime())) {
 			o.ObserveTime = timestamppb.New(t)
 		}

@@ -43,7 +43,7 @@ func (l *Ledger) bind(d *decision) bool {
 		}
 		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)
 	}
-	if !l.bindUsage(v, d) {
+	if !l.bindTaken(v, d) {
 		return false
 	}
 	l.mu.Lock()
@@ -55,6 +55,22 @@ func (l *Ledger) bind(d *decision) bool {
 		l.index.claim(p.machine, underway)
 	}
 	return true
+}
+
+// bindTaken makes a decision depend on what it takes of that is no host's alone:
+// quotas, and storage pools that hosts share. False when what it was decided on did
+// not come to be.
+func (l *Ledger) bindTaken(v *store.View, d *decision) bool {
+	if !l.bindShared(d) {
+		return false
+	}
+	if l.bindUsage(v, d) {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settleShared(d, 0, store.ErrConflict)
+	return false
 }
 
 // settle says what became of what was under way.
@@ -69,6 +85,7 @@ func (l *Ledger) settle(d *decision, revision int64, err error) {
 		}
 	}
 	l.settleUsage(d, revision, err)
+	l.settleShared(d, revision, err)
 	for _, p := range d.placed {
 		l.index.claim(p.machine, revision) // 0 with an error
 	}

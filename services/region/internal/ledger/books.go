@@ -13,7 +13,8 @@ import (
 )
 
 // Books adds to one transaction what machines take and give back: capacity of
-// their hosts, and the quota of their pools. The transaction holds only if none
+// their hosts, the storage pools that these share with others, and the quota of
+// their pools. The transaction holds only if none
 // of these ledgers, pools and counts changed since the view; run it by WithTurn,
 // or it can lose its race on a busy host. Call Close before it is committed.
 //
@@ -72,9 +73,13 @@ func (b *Books) Move(m *storev1.StoredMachine, host string) {
 
 // Close writes the books.
 func (b *Books) Close() {
+	change := sharedChange{}
 	for host, l := range b.ledgers {
+		before, _ := store.Ledgers.Get(b.v, host)
+		change.of(before.Value, l)
 		store.Put(b.tx, store.Ledgers, l, host)
 	}
+	change.put(b.tx, b.v)
 	for pool, used := range b.pools {
 		if used != nil {
 			store.Put(b.tx, store.PoolUsage, used, pool)
@@ -190,6 +195,9 @@ func Adopt(tx *store.Txn, v *store.View, m *storev1.StoredMachine) error {
 // Recount is what the machines of a host and the places reserved on it hold together: what its ledger must say.
 func Recount(v *store.View, host string) *storev1.StoredLedger {
 	out := &storev1.StoredLedger{Total: &storev1.Commitment{}}
+	if now, ok := store.Ledgers.Get(v, host); ok { // no sum, and not of machines
+		out.SharedPools = now.Value.GetSharedPools()
+	}
 	for _, m := range store.Machines.All(v) {
 		if hostOf(m.Value) == host {
 			add(out, m.Value.GetCommitment())

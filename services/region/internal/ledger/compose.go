@@ -227,7 +227,7 @@ func (l *Ledger) commit(ctx context.Context, d *decision) (again []*pending) {
 func (l *Ledger) decide(d *decision, batch []*pending) {
 	v, taken := d.view, &d.taken
 	for _, p := range batch {
-		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+comparesPerCompose > store.MaxCompares {
+		if d.tx.Compares()+len(d.ledgers)+len(d.taking)+len(d.sharing)+len(p.place.Disks)+comparesPerCompose > store.MaxCompares {
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -258,6 +258,12 @@ func (l *Ledger) decide(d *decision, batch []*pending) {
 		}
 		if err == nil && plan.Host == nil && d.lane != placement.AllLanes {
 			p.passOn(d.lane)
+			d.postponed = append(d.postponed, p)
+			continue
+		}
+		if err == nil && plan.UsesShared() && d.lane != placement.AllLanes {
+			// The other lane may take of that pool as well.
+			p.lanes, l.joint = 0, jointBatches
 			d.postponed = append(d.postponed, p)
 			continue
 		}
@@ -322,6 +328,7 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 		d.ledgers[host] = cloneLedger(d.base[host])
 	}
 	add(d.ledgers[host], machine.GetCommitment())
+	l.share(d, host, machine.GetCommitment())
 	if !taken.pools[pool] {
 		taken.pools[pool] = true
 		record, _ := store.ResourcePools.Get(v, pool)

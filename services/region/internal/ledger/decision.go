@@ -21,6 +21,7 @@ type decision struct {
 	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
 	ledgers   map[string]*storev1.StoredLedger // as they will be
 	taking    map[string]*taking               // by pool with a quota
+	sharing   map[string]*sharing              // by identity of a shared storage pool
 }
 
 // refuse answers those whose refusal is true whatever becomes of the decision,

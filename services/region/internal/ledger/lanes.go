@@ -55,6 +55,10 @@ func (p *pending) passOn(lane placement.Lane) {
 // laneOf is where the next batch is decided on, of which this will be the first.
 // Whoever calls it has the turn.
 func (l *Ledger) laneOf(v *store.View, first *pending) placement.Lane {
+	if l.joint > 0 {
+		l.joint--
+		return placement.AllLanes
+	}
 	if l.inside.Load() < manyCallers || first.lanes == 0 || indivisible(v, first.want) || l.fleets.at(v).Len() < manyHosts {
 		return placement.AllLanes
 	}
@@ -64,6 +68,10 @@ func (l *Ledger) laneOf(v *store.View, first *pending) placement.Lane {
 	}
 	return l.lane
 }
+
+// jointBatches is how many batches are decided over all hosts after a compose that
+// takes of a storage pool that hosts share: most probably the next ones do as well.
+const jointBatches = 64
 
 // indivisible says whether a compose has to do with hosts of both lanes: by the
 // group that it is in, by machines that it is near to or away from, or by the quota

@@ -38,14 +38,16 @@ type Ledger struct {
 	store *store.Store
 	log   *slog.Logger
 
-	turn   chan struct{} // holds one token while somebody decides
-	mu     sync.Mutex
-	ahead  map[string]committed // by host id
-	queue  []*pending
-	usages usages
+	turn    chan struct{} // holds one token while somebody decides
+	mu      sync.Mutex
+	ahead   map[string]committed // by host id
+	queue   []*pending
+	usages  usages
+	shareds shareds
 
 	lines   lines          // taken after turn
 	lane    placement.Lane // that was decided on last
+	joint   int            // so many batches are decided over all hosts
 	inside  atomic.Int64   // how many callers of Compose there are
 	arrived chan struct{}  // holds a token when the queue has grown
 

@@ -349,6 +349,7 @@ func (l *Ledger) add(d *decision, w *want, plan *placement.Plan, hostname string
 		d.ledgers[host] = cloneLedger(d.base[host])
 	}
 	add(d.ledgers[host], machine.GetCommitment())
+	l.share(d, host, machine.GetCommitment())
 	d.charge(pool, machine.GetCommitment())
 	d.putMachine(w, machine, op, hostname)
 	for _, mac := range w.macs {

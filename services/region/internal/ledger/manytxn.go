@@ -44,7 +44,7 @@ func (l *Ledger) bindMany(d *manyDecision, m *many, out *vmhostv1.ComposeMachine
 	}
 	l.bindGroups(d.decision, w)
 	l.bindHosts(d)
-	if !l.bindUsage(v, d.decision) {
+	if !l.bindTaken(v, d.decision) {
 		return store.ErrConflict
 	}
 	d.putUsage()
@@ -74,7 +74,7 @@ func (l *Ledger) bindHosts(d *manyDecision) {
 		hosts = append(hosts, host)
 	}
 	slices.Sort(hosts)
-	most := (store.FewCompares - fixedCompares) / 2
+	most := max((store.FewCompares-fixedCompares-len(d.sharing))/2, 1)
 	if len(hosts) <= most {
 		for _, host := range hosts {
 			spec, _ := store.VmHosts.Get(d.view, host)

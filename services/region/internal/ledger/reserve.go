@@ -229,6 +229,7 @@ func (l *Ledger) decideReserve(v *store.View, w *want, n int) (*manyDecision, *s
 			d.ledgers[host] = cloneLedger(d.base[host])
 		}
 		add(d.ledgers[host], c)
+		l.share(d.decision, host, c)
 		d.charge(w.place.ResourcePool, c)
 		d.fleet.Take(host, c, "")
 		if err := places.add(&plan, c); err != nil {
@@ -252,7 +253,7 @@ func (l *Ledger) bindReserve(d *manyDecision, w *want, stored *storev1.StoredRes
 	w.bindPolicy(tx)
 	l.bindGroups(d.decision, w)
 	l.bindHosts(d)
-	if !l.bindUsage(v, d.decision) {
+	if !l.bindTaken(v, d.decision) {
 		return store.ErrConflict
 	}
 	d.putUsage()

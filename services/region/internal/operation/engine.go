@@ -60,6 +60,7 @@ type Turn interface {
 
 // Places chooses destinations of machines that are moved, see ledger.Ledger.
 type Places interface {
+	view.Fleets
 	ChooseMove(v *store.View, m *storev1.StoredMachine, q ledger.MoveQuery) ledger.MoveChoice
 	TakeMove(tx *store.Txn, v *store.View, m *storev1.StoredMachine, c ledger.MoveChoice) error
 	DrainPlan(v *store.View, host string, machines []*storev1.StoredMachine, not map[string]string) ([]placement.Move, []placement.Stranded)

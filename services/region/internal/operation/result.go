@@ -147,7 +147,7 @@ func (c *change) response(rack string, res *rackv1.StepResult) proto.Message {
 		if !ok {
 			return nil // a host that is gone again is no failure of the step
 		}
-		return view.VmHost(c.view, c.engine.cfg.Seen, h)
+		return view.VmHost(c.view, c.engine.cfg.Seen, c.engine.cfg.Places, h)
 	default:
 		return c.shown()
 	}

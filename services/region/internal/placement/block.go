@@ -125,6 +125,14 @@ func (b *block) set(i int, h *Host, s *static, x *index) {
 	b.sum.mark(i, h, s)
 }
 
+// setStorage puts a host in the row of the same that has only something else in its
+// storage pools. Call measure afterwards.
+func (b *block) setStorage(i int, h *Host) {
+	r := &b.rests[i]
+	b.hosts[i], r.storage = h, h.stored()
+	r.diskRoom, r.poolRoom = h.diskRoom()
+}
+
 func (b *block) row(i int) row { return row{b.loads[i], b.rests[i]} }
 
 // replace puts a host in the row of the one before it, and says whether their

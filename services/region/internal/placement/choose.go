@@ -25,7 +25,7 @@ func (f *Fleet) Choose(req *Request) Plan {
 // Choose is Fleet.Choose over hosts that are sorted by id.
 func Choose(hosts []*Host, req Request) Plan {
 	p := NewFleet(hosts).Choose(&req)
-	p.Index = slices.Index(hosts, p.Host)
+	p.Index = slices.IndexFunc(hosts, func(h *Host) bool { return p.Host != nil && h.ID == p.Host.ID })
 	return p
 }
 
@@ -205,6 +205,12 @@ func (q *query) fill(p *Plan, where position) {
 		p.NUMANode = fit.node
 	}
 	for i := range req.Disks {
+		if fit.poolHow[i] == byStaying {
+			if p.Stays == nil {
+				p.Stays = make([]bool, len(req.Disks))
+			}
+			p.Stays[i] = true
+		}
 		p.PoolReasons = append(p.PoolReasons, fit.whyPool(p.Host, req, i))
 	}
 	for i, n := range fit.networks {

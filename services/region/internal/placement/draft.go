@@ -22,7 +22,7 @@ type own struct {
 
 // Draft begins a fleet that can be changed; this one stays as it is.
 func (f *Fleet) Draft() *Draft {
-	return &Draft{fleet: Fleet{stacks: slices.Clone(f.stacks), count: f.count, index: f.index}, own: make([]own, len(f.stacks))}
+	return &Draft{fleet: Fleet{stacks: slices.Clone(f.stacks), count: f.count, index: f.index, shared: f.shared}, own: make([]own, len(f.stacks))}
 }
 
 // Fleet is the fleet as it is now. The draft can go on.
@@ -33,7 +33,7 @@ func (d *Draft) Fleet() *Fleet {
 		d.own = make([]own, len(d.fleet.stacks))
 	}
 	clear(d.own)
-	return &Fleet{stacks: slices.Clone(d.fleet.stacks), count: d.fleet.count, index: d.fleet.index}
+	return &Fleet{stacks: slices.Clone(d.fleet.stacks), count: d.fleet.count, index: d.fleet.index, shared: d.fleet.shared}
 }
 
 // Len is how many hosts there are now.
@@ -42,8 +42,20 @@ func (d *Draft) Len() int { return d.fleet.count }
 // Host is the host of an id as it is now, nil when there is none.
 func (d *Draft) Host(id string) *Host { return d.fleet.Host(id) }
 
-// Put adds a host, or replaces the one of its id.
+// Put adds a host, or replaces the one of its id. Hosts that share storage pools
+// with it see what it has in them.
 func (d *Draft) Put(h *Host) {
+	before := d.fleet.Host(h.ID)
+	if !h.sharesStorage() && !before.sharesStorage() {
+		d.put(h)
+		return
+	}
+	changed := d.exchange(before, h)
+	d.put(d.fleet.Together(h))
+	d.spreadOut(changed, h.ID)
+}
+
+func (d *Draft) put(h *Host) {
 	k, slot, i, found := d.fleet.place(h.ID)
 	if found {
 		d.mine(k, slot).replace(slot, i, h, d.fleet.index)
@@ -70,8 +82,20 @@ func (d *Draft) Put(h *Host) {
 	d.build(k, slot, 1, newBlock(hosts[:half], statics[:half], d.fleet.index), newBlock(hosts[half:], statics[half:], d.fleet.index))
 }
 
-// Remove removes the host of an id, if there is one.
+// Remove removes the host of an id, if there is one, with what it has in pools that
+// it shares.
 func (d *Draft) Remove(id string) {
+	h := d.fleet.Host(id)
+	if !h.sharesStorage() {
+		d.remove(id)
+		return
+	}
+	changed := d.exchange(h, nil)
+	d.remove(id)
+	d.spreadOut(changed, id)
+}
+
+func (d *Draft) remove(id string) {
 	k, slot, i, found := d.fleet.place(id)
 	if !found {
 		return

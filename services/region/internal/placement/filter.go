@@ -38,6 +38,10 @@ const (
 	FilterStorage       Filter = "storage"
 )
 
+// FilterSharedStorage is FilterStorage where what runs out first is a storage pool
+// that hosts share. No host is refused by this word.
+const FilterSharedStorage Filter = "shared_storage"
+
 // early are the filters before those of room, in order.
 var early = [...]Filter{
 	FilterVMHost, FilterResourcePool, FilterZone, FilterTags, FilterCordon, FilterState, FilterOvercommitted, FilterType,

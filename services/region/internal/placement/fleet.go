@@ -13,6 +13,7 @@ type Fleet struct {
 	stacks []*stack
 	count  int
 	index  *index
+	shared map[string]*sharing // pools that hosts share, by Identity; nil: none
 }
 
 // position is where a host is: the number of its block, and its row. Positions
@@ -35,7 +36,10 @@ func NewFleet(hosts []*Host) *Fleet {
 			kept = append(kept, h)
 		}
 	}
-	f := &Fleet{count: len(kept), index: &index{}}
+	f := &Fleet{count: len(kept), index: &index{}, shared: sharings(kept)}
+	for i, h := range kept {
+		kept[i] = f.Together(h)
+	}
 	statics := make([]*static, 0, blockSize)
 	var last *static
 	var blocks []*block

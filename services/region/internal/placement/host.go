@@ -93,7 +93,7 @@ func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 		CPUModel:       o.GetCpuModel(),
 		KVM:            o.GetKvm(),
 		Pinned:         sorted(total.GetPinnedCores(), o.GetForeign().GetPinnedCores()),
-		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, total.GetStorageBytes()),
+		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, total.GetStorageBytes(), ledger.GetSharedPools()),
 		DefaultPool:    r.GetDefaultStoragePool(),
 		Networks:       networks(r, o, total.GetSriovFunctions()),
 		FixedAddresses: total.GetFixedAddresses(),
@@ -224,8 +224,9 @@ func (h *Host) Take(c *storev1.Commitment) *Host {
 	if len(c.GetStorageBytes()) > 0 {
 		out.Pools = slices.Clone(h.Pools)
 		for i := range out.Pools {
-			out.Pools[i].Committed += c.GetStorageBytes()[out.Pools[i].Name]
+			out.Pools[i].take(c.GetStorageBytes()[out.Pools[i].Name])
 		}
+		out.takeTwins(c, 1)
 	}
 	if len(c.GetSriovFunctions()) > 0 {
 		out.Networks = slices.Clone(h.Networks)
@@ -255,8 +256,9 @@ func (h *Host) Give(c *storev1.Commitment) *Host {
 	if len(c.GetStorageBytes()) > 0 {
 		out.Pools = slices.Clone(h.Pools)
 		for i := range out.Pools {
-			out.Pools[i].Committed = max(out.Pools[i].Committed-c.GetStorageBytes()[out.Pools[i].Name], 0)
+			out.Pools[i].take(-c.GetStorageBytes()[out.Pools[i].Name])
 		}
+		out.takeTwins(c, -1)
 	}
 	if len(c.GetSriovFunctions()) > 0 {
 		out.Networks = slices.Clone(h.Networks)
@@ -294,7 +296,8 @@ func (h *Host) over() (what string, r Resource, over bool) {
 		return "MiB of memory", h.MemoryMiB, true
 	}
 	for i := range h.Pools {
-		if h.Pools[i].Over() {
+		// One that others have filled takes nothing, which says nothing of the host.
+		if h.Pools[i].Identity == "" && h.Pools[i].Over() {
 			return "bytes in storage pool " + h.Pools[i].Name, h.Pools[i].Resource, true
 		}
 	}
@@ -318,6 +321,12 @@ func Usage(h *Host) *vmhostv1.VmHostUsage {
 	}
 	for _, p := range h.Pools {
 		u.StorageBytes[p.Name] = p.usage()
+		if p.Identity != "" {
+			if u.SharedStorage == nil {
+				u.SharedStorage = map[string]*vmhostv1.SharedStorage{}
+			}
+			u.SharedStorage[p.Name] = &vmhostv1.SharedStorage{Identity: p.Identity, VmHosts: p.Hosts}
+		}
 	}
 	return u
 }

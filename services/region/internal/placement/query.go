@@ -23,6 +23,7 @@ type query struct {
 	storage            float64
 	diskRoom, poolRoom int64 // the largest disk that names no pool, and that does
 	pageRoom           int64
+	held               bool // some disk may stay where it is
 	plain              bool // every interface is answered alike by hosts of one shape
 	zoneScore          []float64
 	zoneBest           float64
@@ -55,6 +56,10 @@ func (f *Fleet) query(req *Request) *query {
 	q.compileRules()
 	for i := range req.Disks {
 		d := &req.Disks[i]
+		if d.Held != "" { // what it takes is a matter of the host
+			q.held = true
+			continue
+		}
 		q.storage += float64(d.SizeBytes)
 		if d.Pool == "" && len(d.Tags) == 0 {
 			q.diskRoom = max(q.diskRoom, d.SizeBytes)
@@ -157,5 +162,5 @@ func (q *query) rooms(s *summary) bool {
 
 // certain says that rows are all there is to having room.
 func (q *query) certain() bool {
-	return len(q.req.PinnedCores) == 0 && !q.req.OneNUMANode && !q.req.Hugepages && q.poolRoom == 0 && len(q.req.Disks) <= 1
+	return len(q.req.PinnedCores) == 0 && !q.req.OneNUMANode && !q.req.Hugepages && q.poolRoom == 0 && !q.held && len(q.req.Disks) <= 1
 }

@@ -157,7 +157,9 @@ func (r Resource) inUse() float64 {
 func (h *Host) excess() float64 {
 	sum := h.Cores.excess() + h.MemoryMiB.excess()
 	for i := range h.Pools {
-		sum += h.Pools[i].excess()
+		if h.Pools[i].Identity == "" { // moving helps
+			sum += h.Pools[i].excess()
+		}
 	}
 	return sum
 }

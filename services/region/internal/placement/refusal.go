@@ -167,10 +167,23 @@ func (r Refusal) storage() string {
 	case r.Tagless:
 		return fmt.Sprintf("has storage pool %s, but not%s", r.Pool, tags)
 	case r.Largest > r.Resource.Most():
-		return fmt.Sprintf("storage pool %s %s", r.Pool, r.tooLarge("bytes", r.Largest))
+		return fmt.Sprintf("storage pool %s%s %s", r.Pool, r.sharing(), r.tooLarge("bytes", r.Largest))
 	default:
-		return fmt.Sprintf("storage pool %s %s in %d disks", r.Pool, r.notFree("bytes"), len(r.req.Disks))
+		return fmt.Sprintf("storage pool %s%s %s in %d disks", r.Pool, r.sharing(), r.notFree("bytes"), len(r.req.Disks))
 	}
+}
+
+// sharing says who else has the pool.
+func (r Refusal) sharing() string {
+	j := r.Host.pool(r.Pool)
+	if j < 0 || r.Host.Pools[j].Identity == "" {
+		return ""
+	}
+	p := &r.Host.Pools[j]
+	if p.Hosts <= 1 {
+		return fmt.Sprintf(" (%s)", p.Identity)
+	}
+	return fmt.Sprintf(" (%s, which %d hosts share)", p.Identity, p.Hosts)
 }
 
 func (r Refusal) tags() string {

@@ -85,6 +85,10 @@ type Disk struct {
 	Pool string
 	// Tags the pool must have.
 	Tags []string
+	// Held is what is behind the pool that the disk is in, where other hosts can have
+	// that as well: see Identity. On those it stays in it, and takes no room. Empty:
+	// it is nowhere yet, or in a pool of one host alone.
+	Held string
 }
 
 // Interface is one interface that is wanted. All that is set must hold.

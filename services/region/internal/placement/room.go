@@ -22,6 +22,9 @@ func (f *Fleet) Room(req *Request, maxHosts int) Room {
 	for _, at := range r.fits {
 		h := f.at(at)
 		n, limit := c.host(h)
+		if c.shortOfShared(h, limit) {
+			limit = FilterSharedStorage
+		}
 		hosts = append(hosts, HostRoom{Host: h, Machines: n, LimitedBy: limit})
 		c.add(h.Zone, n, limit)
 	}
@@ -43,6 +46,7 @@ func (f *Fleet) Room(req *Request, maxHosts int) Room {
 	}
 	out.Machines, out.LimitedBy = fleet.machines, fleet.most(r.all)
 	c.together(&out, hosts)
+	c.shared(f, &out, hosts)
 	if out.LimitedBy == "" {
 		out.LimitedBy = mostOf(out.RefusedCounts)
 	}
@@ -108,6 +112,7 @@ func (c *counter) add(zone string, n int64, limit Filter) {
 		for i, f := range ordered() {
 			c.place[f] = i
 		}
+		c.place[FilterSharedStorage] = c.place[FilterStorage]
 	}
 	z := c.zone(zone)
 	z.machines = plus(z.machines, n)
@@ -260,7 +265,7 @@ func (c *counter) tried(h *Host, most int64, limit Filter) (int64, Filter) {
 		}
 		more := int64(0)
 		for j := range h.Pools {
-			if h.takesAll(&h.Pools[j], q.req) {
+			if !h.twin(j) && h.takesAll(&h.Pools[j], q.req) {
 				more = plus(more, h.Pools[j].Free()/sum)
 			}
 		}
@@ -337,7 +342,7 @@ func (h *Host) disksFor(req *Request) int64 {
 	for i := range req.Disks {
 		name, _ := h.target(&req.Disks[i])
 		if j := h.pool(name); j >= 0 {
-			n = min(n, h.Pools[j].Free()/max(together(req, h, name), 1))
+			n = min(n, h.Pools[j].Free()/max(h.togetherIn(req, j), 1))
 		}
 	}
 	return n
@@ -348,11 +353,28 @@ func (h *Host) diskFor(d *Disk) int64 {
 	name, _ := h.target(d)
 	n := int64(0)
 	for j := range h.Pools {
-		if p := &h.Pools[j]; p.takes(d) && (name == "" || name == p.Name) && d.SizeBytes <= p.Most() {
+		if p := &h.Pools[j]; p.takes(d) && (name == "" || name == p.Name) && d.SizeBytes <= p.Most() && (name != "" || !h.twin(j)) {
 			n = plus(n, p.Free()/d.SizeBytes)
 		}
 	}
 	return n
+}
+
+// twin says whether a pool before is the same under another name.
+func (h *Host) twin(j int) bool {
+	return h.Pools[j].Identity != "" && slices.ContainsFunc(h.Pools[:j], func(p Pool) bool { return p.Identity == h.Pools[j].Identity && p.Active })
+}
+
+// togetherIn is how much the request wants of a pool, and of those that are the
+// same, without having a choice.
+func (h *Host) togetherIn(req *Request, j int) int64 {
+	sum := together(req, h, h.Pools[j].Name)
+	for k := range h.Pools {
+		if p := &h.Pools[k]; k != j && p.Identity != "" && p.Identity == h.Pools[j].Identity {
+			sum += together(req, h, p.Name)
+		}
+	}
+	return sum
 }
 
 // plus does not overflow.

@@ -22,10 +22,13 @@ type Pool struct {
 	Active bool
 	// Tags is what the operator calls it.
 	Tags []string
+	// Resource of a pool that is shared is that of all who share it, for a host of a
+	// Fleet; of a host by itself it is what that host knows.
 	Resource
+	Shared
 }
 
-func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabels, ratio float64, committed map[string]int64) []Pool {
+func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabels, ratio float64, committed map[string]int64, identities map[string]string) []Pool {
 	out := make([]Pool, 0, len(observed))
 	for _, p := range observed {
 		// What our volumes have allocated is already committed, in full.
@@ -33,12 +36,13 @@ func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabel
 		out = append(out, Pool{
 			Name: p.GetName(), Active: p.GetActive(),
 			Resource: NewResource(p.GetCapacityBytes(), 0, ratio, committed[p.GetName()], foreign),
+			Shared:   sharedBy(identities[p.GetName()], p, committed[p.GetName()]),
 		})
 	}
 	// What is committed in a pool that is not seen now stays in the usage.
 	for _, name := range slices.Sorted(maps.Keys(committed)) {
 		if !slices.ContainsFunc(out, func(p Pool) bool { return p.Name == name }) && committed[name] != 0 {
-			out = append(out, Pool{Name: name, Resource: NewResource(0, 0, ratio, committed[name], 0)})
+			out = append(out, Pool{Name: name, Resource: NewResource(0, 0, ratio, committed[name], 0), Shared: sharedBy(identities[name], nil, committed[name])})
 		}
 	}
 	for _, l := range labels {
@@ -64,6 +68,7 @@ const (
 	byDefault
 	byRoom
 	bySearch
+	byStaying
 )
 
 // target is the only pool that a disk may be in: the one it names, else the
@@ -97,6 +102,10 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	var open []int
 	for i := range req.Disks {
 		d := &req.Disks[i]
+		if j := h.stays(d); j >= 0 {
+			f.pools[i], f.poolHow[i] = h.Pools[j].Name, byStaying
+			continue
+		}
 		name, by := h.target(d)
 		if name == "" {
 			open = append(open, i)
@@ -117,7 +126,7 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 			}, false
 		}
 		f.pools[i], f.poolHow[i] = name, by
-		f.free[j] -= d.SizeBytes
+		h.takeOf(f.free, j, d.SizeBytes)
 	}
 	if len(open) == 0 || f.spread(h, req, open) || f.search(h, req, open) {
 		return Refusal{}, true
@@ -152,7 +161,7 @@ func (f *fitting) spread(h *Host, req *Request, open []int) bool {
 		if best < 0 {
 			return false
 		}
-		free[best] -= d.SizeBytes
+		h.takeOf(free, best, d.SizeBytes)
 		f.pools[i] = h.Pools[best].Name
 	}
 	return true
@@ -187,12 +196,12 @@ func (f *fitting) search(h *Host, req *Request, open []int) bool {
 			if !h.Pools[j].takes(d) || d.SizeBytes > h.Pools[j].Most() || d.SizeBytes > left[j] {
 				continue
 			}
-			left[j] -= d.SizeBytes
+			h.takeOf(left, j, d.SizeBytes)
 			f.pools[order[k]], f.poolHow[order[k]] = h.Pools[j].Name, bySearch
 			if try(k + 1) {
 				return true
 			}
-			left[j] += d.SizeBytes
+			h.takeOf(left, j, -d.SizeBytes)
 		}
 		return false
 	}
@@ -262,6 +271,8 @@ func (f *fitting) whyPool(h *Host, req *Request, i int) string {
 		return "the host's default pool" + strings.Replace(with, " with", "; it has", 1)
 	case bySearch:
 		return "where all disks fit together" + with
+	case byStaying:
+		return "it is there already, and stays" + with
 	default:
 	}
 	if able == 1 {

@@ -139,7 +139,7 @@ func (h *Host) withRatios(o *vmhostv1.OvercommitRatios) *Host {
 	set(&out.MemoryMiB, o != nil && o.Memory != nil, o.GetMemory())
 	out.Pools = slices.Clone(h.Pools)
 	for i := range out.Pools {
-		set(&out.Pools[i].Resource, o != nil && o.Storage != nil, o.GetStorage())
+		set(&out.Pools[i].Resource, o != nil && o.Storage != nil, o.GetStorage()) // of a shared pool Put fills in the rest
 	}
 	return &out
 }

@@ -48,6 +48,9 @@ var (
 	ResourcePools = Family[*storev1.StoredResourcePool]{prefix: "pools/"}
 	// PoolUsage: what the machines of a resource pool with a quota take, by pool id.
 	PoolUsage = Family[*storev1.StoredPoolUsage]{prefix: "usage/"}
+	// SharedPools: what is committed in storage pools that several hosts have, by
+	// EscapeID of what is behind them.
+	SharedPools = Family[*storev1.StoredSharedPool]{prefix: "shared/"}
 	// Policies: placement policies that operators made, by id. Those that are there
 	// from the start are no records.
 	Policies = Family[*storev1.StoredPlacementPolicy]{prefix: "policies/"}
@@ -112,6 +115,7 @@ var kinds = kindsOf(map[string]family{
 	"zones":           Zones,
 	"pools":           ResourcePools,
 	"usage":           PoolUsage,
+	"shared":          SharedPools,
 	"policies":        Policies,
 	"groups":          Groups,
 	"reservations":    Reservations,

@@ -53,20 +53,32 @@ func overcommitted(h *vmhostv1.VmHost) *vmhostv1.Condition {
 		return nil // nothing is known of it
 	}
 	var over []string
-	check := func(what, unit string, u *vmhostv1.ResourceUsage) {
+	full := false // the host itself
+	check := func(what, unit string, u *vmhostv1.ResourceUsage, own bool) {
 		if u.GetCommitted()+u.GetForeign() > u.GetLimit() {
+			full = full || own
 			over = append(over, fmt.Sprintf("%s: %d committed and %d of others, limit %d%s (%d there, %d reserved, ratio %g)",
 				what, u.GetCommitted(), u.GetForeign(), u.GetLimit(), unit, u.GetPhysical(), u.GetReserved(), u.GetRatio()))
 		}
 	}
-	check("cores", "", h.GetUsage().GetCores())
-	check("memory", " MiB", h.GetUsage().GetMemoryMib())
+	check("cores", "", h.GetUsage().GetCores(), true)
+	check("memory", " MiB", h.GetUsage().GetMemoryMib(), true)
 	storage := h.GetUsage().GetStorageBytes()
 	for _, pool := range slices.Sorted(maps.Keys(storage)) {
-		check("storage pool "+pool, " bytes", storage[pool])
+		if s := h.GetUsage().GetSharedStorage()[pool]; s != nil {
+			check(fmt.Sprintf("storage pool %s (%s, which %d hosts share)", pool, s.GetIdentity(), s.GetVmHosts()), " bytes", storage[pool], false)
+			continue
+		}
+		check("storage pool "+pool, " bytes", storage[pool], true)
 	}
 	if len(over) == 0 {
 		return nil
+	}
+	if !full {
+		return &vmhostv1.Condition{
+			Type: conditionOvercommitted, Status: true, Message: strings.Join(over, "; "),
+			Hint: "nothing new is put into it on any host, and nothing that is there is touched; remove machines, make it larger, or raise the ratio of hosts",
+		}
 	}
 	return &vmhostv1.Condition{
 		Type: conditionOvercommitted, Status: true, Message: strings.Join(over, "; "),

@@ -118,7 +118,7 @@ func TestTheNewestTimeIsShown(t *testing.T) {
 		{"reported here", lastSeen{"h": stored().Add(time.Minute)}, stored().Add(time.Minute)},
 	} {
 		v := w.store.Cached()
-		if at := VmHost(v, tt.seen, w.get("h")).GetObservation().GetObserveTime().AsTime(); !at.Equal(tt.want) {
+		if at := VmHost(v, tt.seen, nil, w.get("h")).GetObservation().GetObserveTime().AsTime(); !at.Equal(tt.want) {
 			t.Errorf("%s: the host was observed at %v, want %v", tt.name, at, tt.want)
 		}
 		if at := Machine(v, tt.seen, m).GetObserveTime().AsTime(); !at.Equal(tt.want) {
@@ -126,7 +126,7 @@ func TestTheNewestTimeIsShown(t *testing.T) {
 		}
 	}
 	w.put(func(tx *store.Txn) { tx.Delete(store.Observed.Key("h")) })
-	if o := VmHost(w.store.Cached(), lastSeen{"h": stored()}, w.get("h")).GetObservation(); o != nil {
+	if o := VmHost(w.store.Cached(), lastSeen{"h": stored()}, nil, w.get("h")).GetObservation(); o != nil {
 		t.Errorf("a host of which nothing is known has %v", o)
 	}
 }
@@ -139,7 +139,7 @@ func TestWhatIsNotReachedSaysWhenItWasSeenLast_P9(t *testing.T) {
 	const want = "last seen at 2026-01-02T03:05:05Z"
 	check := func(what string, state vmhostv1.VmHostState) {
 		t.Helper()
-		h := VmHost(w.store.Cached(), seen, w.get("h"))
+		h := VmHost(w.store.Cached(), seen, nil, w.get("h"))
 		c := condition(h.GetConditions(), conditionReachable)
 		if h.GetState() != state || c.GetStatus() || !strings.HasSuffix(c.GetMessage(), want) {
 			t.Errorf("%s: %v, %v", what, h.GetState(), c)
@@ -170,7 +170,7 @@ func TestAHostOverItsLimitsSaysByHowMuch(t *testing.T) {
 				Cores: cores, MemoryMib: 1024, StorageBytes: map[string]int64{"default": bytes},
 			}, Machines: 1}, "h")
 		})
-		return condition(VmHost(w.store.Cached(), nil, w.get("h")).GetConditions(), conditionOvercommitted)
+		return condition(VmHost(w.store.Cached(), nil, nil, w.get("h")).GetConditions(), conditionOvercommitted)
 	}
 	if c := ledger(1, 10); c != nil {
 		t.Errorf("full, and no more: %v", c)
@@ -190,14 +190,14 @@ func TestMembersOfAClusterWithoutAVMHostAreNamed(t *testing.T) {
 	w.host(&vmhostv1.VmHost{Name: "vmHosts/lxd-m2", ClusterGroup: "lxd", ClusterMember: "m2"}, &vmhostv1.VmHostObservation{})
 	w.host(&vmhostv1.VmHost{Name: "vmHosts/others", ClusterGroup: "others", ClusterMember: "m3"}, &vmhostv1.VmHostObservation{})
 	w.host(&vmhostv1.VmHost{Name: "vmHosts/project", ClusterGroup: "lxd", ClusterMember: "m4", Project: "p"}, &vmhostv1.VmHostObservation{})
-	c := condition(VmHost(w.store.Cached(), nil, w.get("lxd")).GetConditions(), conditionMembersMissing)
+	c := condition(VmHost(w.store.Cached(), nil, nil, w.get("lxd")).GetConditions(), conditionMembersMissing)
 	if !strings.Contains(c.GetMessage(), "m3, m4:") || !strings.Contains(c.GetHint(), "vmhostctl vm-host add-cluster-members lxd") {
 		t.Errorf("%v", c)
 	}
 	for host, member := range map[string]string{"lxd-m3": "m3", "lxd-m4": "m4"} {
 		w.host(&vmhostv1.VmHost{Name: "vmHosts/" + host, ClusterGroup: "lxd", ClusterMember: member}, &vmhostv1.VmHostObservation{})
 	}
-	if c := condition(VmHost(w.store.Cached(), nil, w.get("lxd")).GetConditions(), conditionMembersMissing); c != nil {
+	if c := condition(VmHost(w.store.Cached(), nil, nil, w.get("lxd")).GetConditions(), conditionMembersMissing); c != nil {
 		t.Errorf("all are there: %v", c)
 	}
 }

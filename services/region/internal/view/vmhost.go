@@ -16,9 +16,17 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
+// Fleets know the hosts of a view as placement sees them, see ledger.Ledger.
+type Fleets interface {
+	// Fleet is the fleet at a view.
+	Fleet(v *store.View) *placement.Fleet
+}
+
 // VmHost is a host as the API shows it: what the operator asked for, what
-// the hypervisor reported, what is committed, and who drives it.
-func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
+// the hypervisor reported, what is committed, and who drives it. In storage pools
+// that it shares is what all who share them have in them, which fleets knows; nil:
+// nobody knows, and it is what the host itself has.
+func VmHost(v *store.View, fresh LastSeen, fleets Fleets, r store.Record[*storev1.StoredVmHost]) *vmhostv1.VmHost {
 	h := proto.CloneOf(r.Value.GetResource())
 	host := id(h.GetName())
 	h.Etag = Etag(r.Revision)
@@ -28,7 +36,11 @@ func VmHost(v *store.View, fresh LastSeen, r store.Record[*storev1.StoredVmHost]
 	}
 	observed := observationOf(v, h)
 	ledger, _ := store.Ledgers.Get(v, host)
-	h.Usage = placement.Usage(placement.NewHost(r.Value, observed, ledger.Value))
+	placed := placement.NewHost(r.Value, observed, ledger.Value)
+	if fleets != nil && len(ledger.Value.GetSharedPools()) > 0 {
+		placed = fleets.Fleet(v).Together(placed)
+	}
+	h.Usage = placement.Usage(placed)
 	h.Usage.HeldMachines = heldOn(v, host)
 	h.Usage.Machines -= h.GetUsage().GetHeldMachines()
 	h.Observation = proto.CloneOf(observed.GetObservation())
