@@ -414,7 +414,7 @@ func same(t *rapid.T, f *Fleet, hosts map[string]*Host) {
 }
 
 func TestMoreRoomNeverMakesARequestFailThatFits(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	checks(t, 1000, func(t *rapid.T) {
 		hosts := drawFleet(t, 40)
 		req := drawWish(t)
 		req.Policy.Admits = nil // an operator may well admit only small hosts

@@ -436,7 +436,7 @@ func checkReason(t *rapid.T, r Refusal, req Request) {
 	case FilterTags:
 		ok = strings.HasPrefix(r.Message(), "has no tag") || strings.HasPrefix(r.Message(), "has the forbidden tag")
 	case FilterOvercommitted:
-		ok = r.Resource.Committed+r.Resource.Foreign > r.Resource.Limit
+		ok = float64(r.Resource.Committed)+float64(r.Resource.Foreign) > float64(r.Resource.Limit)
 	case FilterVMHost:
 		ok = h.ID == req.From
 	case FilterType, FilterArchitecture, FilterCapability, FilterImage:
@@ -449,7 +449,8 @@ func checkReason(t *rapid.T, r Refusal, req Request) {
 		ok = r.Requested > r.Resource.Most() || r.Requested > r.Resource.Free() || r.Requested%max(h.PageMiB, 1) != 0
 	case FilterPinnedCores:
 		c := req.PinnedCores[r.Item]
-		ok = r.Missing != slices.Contains(h.CoreNumbers, c) && (r.Missing || slices.Contains(h.Pinned, c))
+		there := slices.Contains(h.CoreNumbers, c) || (len(h.CoreNumbers) == 0 && int64(c) < h.Cores.Physical)
+		ok = r.Missing != there && (r.Missing || slices.Contains(h.Pinned, c))
 	case FilterStorage:
 		i := h.pool(r.Pool)
 		switch {
