@@ -8,8 +8,9 @@ const maxHistory = 8192
 // history is the latest changes of the records that hosts are placed by, and their
 // machines shown with. Views share it: it is only ever appended to, under the store's lock.
 type history struct {
-	from int64 // every change after this revision is in the list
-	list []hostChange
+	from     int64 // every change after this revision is in the list
+	list     []hostChange
+	sessions int64 // when a rack's session changed last; 0: not since from
 }
 
 type hostChange struct {
@@ -24,6 +25,9 @@ func (h *history) with(before, revision int64, changes []Change) *history {
 		*out = *h
 	}
 	for _, c := range changes {
+		if c.Family == Sessions.Name() {
+			out.sessions = revision
+		}
 		for _, f := range []interface {
 			Name() string
 			ID(key string) string
@@ -38,6 +42,12 @@ func (h *history) with(before, revision int64, changes []Change) *history {
 		out.list = slices.DeleteFunc(slices.Clone(out.list), func(c hostChange) bool { return c.revision <= out.from })
 	}
 	return out
+}
+
+// SessionsChangedSince says whether a session of a rack came, went or changed after
+// a revision that HostsChangedSince answers for, up to this view.
+func (v *View) SessionsChangedSince(revision int64) bool {
+	return v.history != nil && v.history.sessions > revision
 }
 
 // HostsChangedSince are the ids of hosts whose spec, observation, ledger or rack

@@ -16,6 +16,7 @@ func TestAViewRemembersWhichHostsChanged(t *testing.T) {
 		}
 		var all []made
 		views := []*View{{Revision: 5}}
+		sessions := map[int64]bool{}
 		for range rapid.IntRange(0, 30).Draw(t, "batches") {
 			last := views[len(views)-1]
 			v := &View{Revision: last.Revision + rapid.Int64Range(1, 3).Draw(t, "step")}
@@ -24,6 +25,10 @@ func TestAViewRemembersWhichHostsChanged(t *testing.T) {
 				id := strconv.Itoa(len(all) % 977)
 				changes = append(changes, Change{Key: Ledgers.Key(id), Family: Ledgers.Name()}, Change{Key: Machines.Key("m"), Family: Machines.Name()})
 				all = append(all, made{v.Revision, id})
+			}
+			if rapid.IntRange(0, 4).Draw(t, "session") == 0 {
+				changes = append(changes, Change{Key: Sessions.Key("r"), Family: Sessions.Name()})
+				sessions[v.Revision] = true
 			}
 			v.history = last.history.with(last.Revision, v.Revision, changes)
 			views = append(views, v)
@@ -42,6 +47,13 @@ func TestAViewRemembersWhichHostsChanged(t *testing.T) {
 					t.Fatalf("%d changes after %d are forgotten at %d", changed, since, v.Revision)
 				}
 				continue
+			}
+			changed := false
+			for r := since + 1; r <= v.Revision; r++ {
+				changed = changed || sessions[r]
+			}
+			if v.SessionsChangedSince(since) != changed {
+				t.Fatalf("after %d at %d sessions changed: %v", since, v.Revision, changed)
 			}
 			var want []string
 			for _, c := range all {

@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -40,8 +39,8 @@ func appendAsStored(b []byte, v *store.View, fresh LastSeen, hosts *Hosts, r sto
 	if len(domain) == 0 {
 		domain = m.uid
 	}
-	host := hosts.get(v, hostID)
-	if host == nil {
+	host, ok := hosts.get(v, hostID)
+	if !ok {
 		return b, false
 	}
 	seen, ok := store.Seen.Find(v, hostID, string(domain))
@@ -52,14 +51,11 @@ func appendAsStored(b []byte, v *store.View, fresh LastSeen, hosts *Hosts, r sto
 	if !ok || !m.sameAs(&o) {
 		return b, false
 	}
-	var change *timestamppb.Timestamp
-	if changed != nil {
-		change = &timestamppb.Timestamp{}
-		if proto.Unmarshal(changed, change) != nil {
-			return b, false
-		}
+	at, ok := readInstant(changed)
+	if !ok {
+		return b, false
 	}
-	at := later(observeTime(host.observed, fresh, hostID), change)
+	at = laterInstant(observedAt(host.observed, fresh, hostID), at)
 	b = appendText(b, machineEtag, Etag(r.Revision()))
 	if host.zone != "" {
 		b = appendText(b, machineZone, host.zone)
@@ -67,16 +63,11 @@ func appendAsStored(b []byte, v *store.View, fresh LastSeen, hosts *Hosts, r sto
 	if b, ok = m.appendResource(b, resource, &o); !ok {
 		return b, false
 	}
-	var err error
-	if at != nil {
-		if b, err = appendMessage(b, machineObserveTime, at); err != nil {
-			return b, false
-		}
-	}
-	if host.ready(v) {
+	b = at.append(b, machineObserveTime)
+	if host.ready {
 		return appendEnum(b, machinePower, o.power), true
 	}
-	b, err = appendMessage(b, machineConditions, notObserved("vmHosts/"+hostID, at))
+	b, err := appendMessage(b, machineConditions, notObserved("vmHosts/"+hostID, at.timestamp()))
 	return b, err == nil
 }
 

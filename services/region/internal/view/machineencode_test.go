@@ -27,7 +27,7 @@ func few(t *rapid.T, what string, words ...string) string {
 
 func drawTime(t *rapid.T, what string) *timestamppb.Timestamp {
 	return rapid.SampledFrom([]*timestamppb.Timestamp{
-		nil, {}, {Seconds: 5}, {Seconds: 1 << 40}, timestamppb.New(stored()), timestamppb.New(stored().Add(time.Minute)), {Seconds: -7, Nanos: 9},
+		nil, {}, {Seconds: 5}, {Seconds: 1 << 40}, {Nanos: -1}, timestamppb.New(stored()), timestamppb.New(stored().Add(time.Minute)), {Seconds: -7, Nanos: 9},
 	}).Draw(t, what)
 }
 
@@ -319,6 +319,7 @@ func TestEveryFieldIsLookedAtOrShownAsRecorded(t *testing.T) {
 	}{
 		{&storev1.StoredMachine{}, map[protoreflect.Name]protowire.Number{"resource": recordResource, "move": recordMove}},
 		{&storev1.StoredSeenMachine{}, map[protoreflect.Name]protowire.Number{"observation": seenObservation, "change_time": seenChangeTime}},
+		{&timestamppb.Timestamp{}, map[protoreflect.Name]protowire.Number{"seconds": timeSeconds, "nanos": timeNanos}},
 		{&vmhostv1.MachineDisk{}, map[protoreflect.Name]protowire.Number{
 			"storage_pool": diskPool, "volume": diskVolume, "size_bytes": diskSize, "device": diskDevice, "path": diskPath, "name": diskName,
 		}},

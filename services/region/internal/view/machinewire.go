@@ -7,6 +7,7 @@ import "google.golang.org/protobuf/encoding/protowire"
 const (
 	recordResource, recordMove          = 1, 5 // of StoredMachine
 	seenObservation, seenChangeTime     = 1, 3 // of StoredSeenMachine
+	timeSeconds, timeNanos              = 1, 2 // of Timestamp
 	diskPool, diskVolume, diskSize      = 1, 2, 3
 	diskDevice, diskPath, diskName      = 4, 5, 7
 	interfaceMAC, interfaceAddresses    = 1, 4
