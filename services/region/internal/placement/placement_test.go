@@ -26,6 +26,8 @@ func TestLimitIsPhysicalTimesRatioRoundedDown(t *testing.T) {
 		{32, 10, 320},
 		{128 * gb, 5.5, 704 * gb},
 		{10, 1.1, 11},
+		{100, 1.15, 115}, // 114.99999999999999 as it is rounded
+		{100, 0.29, 29},
 		{3, 0.1, 0},
 		{8, 0, 0},
 		{8, -1, 0},
@@ -35,6 +37,17 @@ func TestLimitIsPhysicalTimesRatioRoundedDown(t *testing.T) {
 	} {
 		if got := Limit(tt.physical, tt.ratio); got != tt.want {
 			t.Errorf("Limit(%d, %v) = %d, want %d", tt.physical, tt.ratio, got, tt.want)
+		}
+	}
+}
+
+func TestAmountsThatOverflowLeaveNothing(t *testing.T) {
+	for _, r := range []Resource{
+		NewResource(10, 0, 1, math.MaxInt64, 5), NewResource(10, 0, 1, math.MaxInt64-3, math.MaxInt64-3), NewResource(math.MaxInt64, 0, 10, math.MaxInt64, 1),
+		NewResource(10, math.MaxInt64, 10, 1, 0), NewResource(math.MinInt64, 0, 1, 1, 0),
+	} {
+		if r.fits(1) || r.Free() != 0 || r.used() < 1 || (r.Physical < math.MaxInt64 && !r.Over()) {
+			t.Errorf("%+v: %d free, %d in use", r, r.Free(), r.used())
 		}
 	}
 }

@@ -36,7 +36,9 @@ func sharedBy(identity string, p *vmhostv1.StoragePool, committed int64) Shared 
 // take takes bytes, or gives them back.
 func (p *Pool) take(bytes int64) {
 	p.Committed = max(p.Committed+bytes, 0)
-	p.own = max(p.own+bytes, 0)
+	if p.Identity != "" {
+		p.own = max(p.own+bytes, 0)
+	}
 }
 
 // sharesStorage says whether any pool of the host is shared.
