@@ -48,7 +48,7 @@ func (d *Driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.Mo
 	if err := checkUUID(ref.Domain()); err != nil {
 		return nil, err
 	}
-	if d.certificate == other.certificate && d.member == other.member {
+	if d.sameServer(other) && d.member == other.member {
 		return nil, &hypervisor.Error{
 			Class: hypervisor.ErrUnsupported, Op: opMove, Err: errors.New("the destination is the same LXD server as the source"),
 			Hint: "lxc move --project … --target-project … moves an instance within a server",
@@ -72,7 +72,13 @@ func (d *Driver) Move(ctx context.Context, to hypervisor.Driver, what *rackv1.Mo
 // siblings says whether both ends are members of one cluster and have one set of
 // names: then the instance is out of the way of its copy while that is made.
 func (m *move) siblings() bool {
-	return m.from.certificate == m.to.certificate && m.from.project == m.to.project
+	return m.from.sameServer(m.to) && m.from.project == m.to.project
+}
+
+// sameServer says whether two drivers are of one server, or of one cluster, whose
+// members all show one certificate.
+func (d *Driver) sameServer(other *Driver) bool {
+	return d.certificate != "" && d.certificate == other.certificate
 }
 
 func (m *move) run(ctx context.Context) error {
