@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -54,7 +55,36 @@ func InvalidField(field, format string, args ...any) *Error {
 
 // NotFound says that a named resource does not exist.
 func NotFound(name string) *Error {
-	return New(codes.NotFound, vmhostv1.ErrorReason_NOT_FOUND, "%s does not exist", name).With("resource", name)
+	e := New(codes.NotFound, vmhostv1.ErrorReason_NOT_FOUND, "%s does not exist", name).With("resource", name)
+	if command := lists(name); command != "" {
+		e = e.WithHint("see what there is: `vmhostctl %s list`", command)
+	}
+	return e
+}
+
+// lists is the command that lists resources like one of a name.
+func lists(name string) string {
+	collection, _, _ := strings.Cut(name, "/")
+	switch collection {
+	case "vmHosts":
+		return "vm-host"
+	case "machines":
+		return "machine"
+	case "zones":
+		return "zone"
+	case "resourcePools":
+		return "pool"
+	case "racks":
+		return "rack"
+	case "operations":
+		return "operation"
+	case "placementPolicies":
+		return "placement-policy"
+	case "reservations":
+		return "reservation"
+	default:
+		return ""
+	}
 }
 
 // With adds a parameter of the reason.

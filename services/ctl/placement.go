@@ -199,7 +199,12 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 		{Head: "RESERVATION", Cell: func(r row) string { return display.ID(r.GetReservation()) }},
 		{Head: "ELSEWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetPlaced())) }},
 		{Head: "NOWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetStranded())) }},
-		{Head: "WHY", Cell: func(r row) string { return refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()}) }},
+		{Head: "WHY", Cell: func(r row) string {
+			if r.GetStranded() == 0 {
+				return ""
+			}
+			return refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()})
+		}},
 	})
 }
 

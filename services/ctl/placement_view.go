@@ -35,7 +35,7 @@ func (a *app) printPlan(ctx context.Context, api *region, r *vmhostv1.ComposeMac
 	}
 	if p.GetVmHost() == "" {
 		e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "no host fits: %s", refusedText(p)).
-			WithHint("ask for less, allow more hosts, or add one")
+			WithHint("%s", first(strings.TrimSuffix(p.GetHint(), "; a dry run explains every host"), "ask for less, allow more hosts, or add one"))
 		return fail(e, "%s", what)
 	}
 	if f.detailed {

@@ -13,9 +13,9 @@ import (
 
 const vmHostDrainLong = `Cordons a host and brings its machines to others, the largest first, each as
 ` + "`vmhostctl machine move`" + ` does. What has no place or cannot be moved stays
-where and as it is, and the table says why. Places that reservations hold on the
-host stay held until they are used, given back or expire. The host stays cordoned;
-uncordon it to have it used again.
+where and as it is, and the table says why. Places that reservations hold on
+the host stay held until they are used, given back or expire. The host stays
+cordoned; uncordon it to have it used again.
 
 With --dry-run nothing changes, and the table is the plan. Ctrl-C twice begins
 no further move; those under way are finished.`

@@ -43,8 +43,10 @@ type Placement struct {
 	NetworkChoices []*NetworkChoice `protobuf:"bytes,8,rep,name=network_choices,json=networkChoices,proto3" json:"network_choices,omitempty"`
 	// Why each disk is in its storage pool, for people, in order.
 	StoragePoolReasons []string `protobuf:"bytes,9,rep,name=storage_pool_reasons,json=storagePoolReasons,proto3" json:"storage_pool_reasons,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What to do, for people, when none fits.
+	Hint          string `protobuf:"bytes,10,opt,name=hint,proto3" json:"hint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
@@ -138,6 +140,13 @@ func (x *Placement) GetStoragePoolReasons() []string {
 		return x.StoragePoolReasons
 	}
 	return nil
+}
+
+func (x *Placement) GetHint() string {
+	if x != nil {
+		return x.Hint
+	}
+	return ""
 }
 
 // Why one host was refused: the first filter it failed.
@@ -332,7 +341,7 @@ var File_vmhost_v1_placement_proto protoreflect.FileDescriptor
 
 const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"\n" +
-	"\x19vmhost/v1/placement.proto\x12\tvmhost.v1\x1a\x1cvmhost/v1/error_reason.proto\"\xd9\x03\n" +
+	"\x19vmhost/v1/placement.proto\x12\tvmhost.v1\x1a\x1cvmhost/v1/error_reason.proto\"\xed\x03\n" +
 	"\tPlacement\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12#\n" +
 	"\rstorage_pools\x18\x02 \x03(\tR\fstoragePools\x12\x1a\n" +
@@ -344,7 +353,9 @@ const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"\brefusals\x18\x06 \x03(\v2\x1b.vmhost.v1.PlacementRefusalR\brefusals\x12N\n" +
 	"\x0erefused_counts\x18\a \x03(\v2'.vmhost.v1.Placement.RefusedCountsEntryR\rrefusedCounts\x12A\n" +
 	"\x0fnetwork_choices\x18\b \x03(\v2\x18.vmhost.v1.NetworkChoiceR\x0enetworkChoices\x120\n" +
-	"\x14storage_pool_reasons\x18\t \x03(\tR\x12storagePoolReasons\x1a@\n" +
+	"\x14storage_pool_reasons\x18\t \x03(\tR\x12storagePoolReasons\x12\x12\n" +
+	"\x04hint\x18\n" +
+	" \x01(\tR\x04hint\x1a@\n" +
 	"\x12RefusedCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x8e\x02\n" +

@@ -126,6 +126,17 @@ func fits(message protoreflect.MessageDescriptor, key string, value json.RawMess
 
 func kind(field protoreflect.FieldDescriptor) string {
 	name := "a " + field.Kind().String()
+	switch field.Kind() {
+	case protoreflect.Int32Kind, protoreflect.Int64Kind, protoreflect.Uint32Kind, protoreflect.Uint64Kind:
+		name = "a whole number (" + field.Kind().String() + ")"
+	case protoreflect.DoubleKind, protoreflect.FloatKind:
+		name = "a number (" + field.Kind().String() + ")"
+	case protoreflect.BoolKind:
+		name = "true or false"
+	case protoreflect.StringKind:
+		name = "a text"
+	default:
+	}
 	switch {
 	case field.IsMap():
 		return "a map"

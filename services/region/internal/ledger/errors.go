@@ -20,7 +20,7 @@ const maxNamed = 5
 func noCapacity(plan *placement.Plan) *apierror.Error {
 	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%s", plan.Summary()).
 		With("considered", strconv.Itoa(plan.Considered)).
-		WithHint("ask for less, raise the host's overcommit ratio, free something or add a host; a dry run explains every host")
+		WithHint("%s", plan.Advice())
 	for filter, n := range plan.RefusedCounts {
 		e = e.With("refused_"+string(filter), strconv.Itoa(n))
 	}

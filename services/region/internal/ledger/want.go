@@ -57,6 +57,12 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 		RequiredTags: req.GetRequiredTags(), ForbiddenTags: req.GetForbiddenTags(),
 		Hugepages: req.GetHugepages(), SecureBoot: req.GetSecureBoot(), Profiles: req.GetProfiles(), Image: req.GetImage(),
 	}
+	for i, tag := range req.GetForbiddenTags() {
+		if j := slices.Index(req.GetRequiredTags(), tag); j >= 0 {
+			return nil, apierror.InvalidField(fmt.Sprintf("forbidden_tags[%d]", i), "contradicts required_tags[%d]: no host has the tag %s and has it not", j, tag).
+				WithHint("leave the tag out of one of them")
+		}
+	}
 	if err := w.kind(); err != nil {
 		return nil, err
 	}

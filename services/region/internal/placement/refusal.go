@@ -255,6 +255,8 @@ func (p *Plan) Proto() *vmhostv1.Placement {
 	out := &vmhostv1.Placement{Considered: int32(p.Considered), StoragePools: p.Pools}
 	if p.Host != nil {
 		out.VmHost, out.Load = "vmHosts/"+p.Host.ID, p.Load
+	} else {
+		out.Hint = p.Advice()
 	}
 	out.StoragePoolReasons = p.PoolReasons
 	for _, n := range p.Networks {

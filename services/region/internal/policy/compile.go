@@ -50,7 +50,7 @@ func (c *Compiler) Compile(fieldName, text string) (*Predicate, error) {
 	}
 	ast, issues := c.env.Compile(text)
 	if err := issues.Err(); err != nil {
-		return nil, apierror.InvalidField(fieldName, "does not compile: %s", err).
+		return nil, apierror.InvalidField(fieldName, "does not compile: %s", issuesText(issues)).
 			WithHint("`host` has %s; `machine` has %s", strings.Join(c.types.fields(hostType), ", "), strings.Join(c.types.fields(machineType), ", "))
 	}
 	if kind := ast.OutputType(); !kind.IsExactType(types.BoolType) {
@@ -74,6 +74,16 @@ func (c *Compiler) Compile(fieldName, text string) (*Predicate, error) {
 		return nil, apierror.InvalidField(fieldName, "does not compile: %s", err)
 	}
 	return &Predicate{program: program}, nil
+}
+
+// issuesText has what CEL says of a predicate, each with its position, in one line.
+func issuesText(issues *cel.Issues) string {
+	const most = 3
+	var parts []string
+	for _, e := range issues.Errors()[:min(len(issues.Errors()), most)] {
+		parts = append(parts, fmt.Sprintf("at %d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Matches says whether a host may be considered for a machine. An error says why

@@ -63,8 +63,8 @@ func TestAPredicateIsTrueOfTheHostsItSays(t *testing.T) {
 func TestAPredicateThatIsNoGoodSaysWhatAndWhere(t *testing.T) {
 	deep := strings.Repeat("(", 400) + "true" + strings.Repeat(")", 400)
 	for _, tc := range []struct{ name, text, want string }{
-		{"does not parse", "host.cores >", "<input>:1:13"},
-		{"second line", "host.kvm &&\nhost.cores = 4", "<input>:2:12"},
+		{"does not parse", "host.cores >", "at 1:13"},
+		{"second line", "host.kvm &&\nhost.cores = 4", "at 2:12"},
 		{"unknown field", "host.kores > 3", "undefined field 'kores'"},
 		{"unknown variable", "hosts.cores > 3", "undeclared reference to 'hosts'"},
 		{"other type", `host.cores == "four"`, "no matching overload"},
