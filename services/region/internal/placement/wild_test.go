@@ -194,7 +194,12 @@ func (d dice) wish() *Request {
 		r.Cores = int32(len(r.PinnedCores))
 	}
 	r.OneNUMANode = d.one(5)
-	for range d.IntN(5) {
+	if d.one(6) { // those that fit in one way or none
+		for _, size := range [][]int64{{5, 4, 3}, {3, 3, 2, 2, 2}, {7, 5, 4}, {6, 6, 5}}[d.IntN(4)] {
+			r.Disks = append(r.Disks, Disk{SizeBytes: size + d.Int64N(2)})
+		}
+	}
+	for range d.IntN(max(5-len(r.Disks), 1)) {
 		disk := Disk{SizeBytes: 1 + d.Int64N(7), Pool: draw1(d, "", "", "", "p0", "p1")}
 		if d.one(5) {
 			disk.Tags = []string{draw1(d, "a", "b")}
