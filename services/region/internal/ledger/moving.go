@@ -27,7 +27,24 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 	l.judgeBy(req, p)
 	req.NameTaken = func(host, name string) bool { return l.index.nameTaken(v, host, name) }
 	req.Affinity = boundBy(v, m.GetPlacement().GetAffinity(), req.Affinity)
+	holdDisks(v, m, req)
 	return out
+}
+
+// holdDisks says of the disks of a machine what is behind the storage pool that each
+// is in, where other hosts can have that as well.
+func holdDisks(v *store.View, m *storev1.StoredMachine, req *placement.Request) {
+	l, _ := store.Ledgers.Get(v, hostOf(m))
+	if len(l.Value.GetSharedPools()) == 0 {
+		return
+	}
+	i := 0
+	for _, d := range m.GetResource().GetDisks() {
+		if d.GetSizeBytes() > 0 && i < len(req.Disks) { // as placement.MachineOf has them
+			req.Disks[i].Held = l.Value.GetSharedPools()[d.GetStoragePool()]
+			i++
+		}
+	}
 }
 
 // policyOf is the policy that a machine was placed by, as it is now.

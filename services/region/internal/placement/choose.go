@@ -205,12 +205,6 @@ func (q *query) fill(p *Plan, where position) {
 		p.NUMANode = fit.node
 	}
 	for i := range req.Disks {
-		if fit.poolHow[i] == byStaying {
-			if p.Stays == nil {
-				p.Stays = make([]bool, len(req.Disks))
-			}
-			p.Stays[i] = true
-		}
 		p.PoolReasons = append(p.PoolReasons, fit.whyPool(p.Host, req, i))
 	}
 	for i, n := range fit.networks {

@@ -30,10 +30,8 @@ type Plan struct {
 	Index int
 	// Architecture is the one asked for, or the host's first.
 	Architecture string
-	// Pools has the storage pool of each disk, PoolReasons why. Stays says of a disk
-	// that it is there already (Disk.Held); nil: of none.
+	// Pools has the storage pool of each disk, PoolReasons why.
 	Pools, PoolReasons []string
-	Stays              []bool
 	// Networks has what each interface is attached to.
 	Networks []Attachment
 	// PinnedCores are the host's cores that the machine is pinned to: those asked
@@ -51,22 +49,6 @@ type Plan struct {
 	Refusals []Refusal
 	// RefusedCounts has how many hosts each filter refused, filled like Refusals.
 	RefusedCounts map[Filter]int
-}
-
-// StayingBytes is what of the commitment disks hold that stay where they are, by
-// storage pool of the chosen host: nobody has to make room for them.
-func (p *Plan) StayingBytes(req *Request) map[string]int64 {
-	var out map[string]int64
-	for i, stays := range p.Stays {
-		if !stays {
-			continue
-		}
-		if out == nil {
-			out = map[string]int64{}
-		}
-		out[p.Pools[i]] += req.Disks[i].SizeBytes
-	}
-	return out
 }
 
 // Attachment is what an interface is attached to.

@@ -29,6 +29,8 @@ type Refusal struct {
 	Tagless bool
 	// Missing says that the storage pool or core is not there or not running.
 	Missing bool
+	// Onto says that the disk is in the storage pool already, on another host.
+	Onto bool
 	// Why is what the policy's predicate says.
 	Why string
 
@@ -158,6 +160,8 @@ func (r Refusal) storage() string {
 		tags = " with tags " + strings.Join(want, ", ")
 	}
 	switch {
+	case r.Onto:
+		return fmt.Sprintf("has storage pool %s%s, which disk %d of the machine is in already: it would be copied onto itself", r.Pool, r.sharing(), r.Item)
 	case r.Missing && r.Pool == "" && tags != "":
 		return "has no running storage pool" + tags
 	case r.Missing && r.Pool == "":

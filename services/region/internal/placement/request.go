@@ -86,8 +86,8 @@ type Disk struct {
 	// Tags the pool must have.
 	Tags []string
 	// Held is what is behind the pool that the disk is in, where other hosts can have
-	// that as well: see Identity. On those it stays in it, and takes no room. Empty:
-	// it is nowhere yet, or in a pool of one host alone.
+	// that as well: see Identity. Those are no place for the machine: its disk would be
+	// copied onto itself. Empty: it is nowhere yet, or in a pool of one host alone.
 	Held string
 }
 

@@ -75,15 +75,13 @@ func (h *Host) takeOf(free []int64, j int, bytes int64) {
 	}
 }
 
-// stays is the pool of the host that a disk is in already, -1 when it is in none or
-// is wanted elsewhere.
-func (h *Host) stays(d *Disk) int {
+// holds is the pool of the host that a disk is in already, on another host that has
+// it as well; -1 when it is in none.
+func (h *Host) holds(d *Disk) int {
 	if d.Held == "" {
 		return -1
 	}
-	return slices.IndexFunc(h.Pools, func(p Pool) bool {
-		return p.Identity == d.Held && p.takes(d) && (d.Pool == "" || d.Pool == p.Name)
-	})
+	return slices.IndexFunc(h.Pools, func(p Pool) bool { return p.Identity == d.Held })
 }
 
 // sharedPool is a pool of the host that is shared; nil for any other.

@@ -1,7 +1,6 @@
 package placement
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -87,8 +86,8 @@ func storableShared(h *Host, disks []Disk, taken map[string]int64) bool {
 	}
 	d := disks[0]
 	for _, p := range h.Pools {
-		if d.Held != "" && p.Identity == d.Held && p.Active && (d.Pool == "" || d.Pool == p.Name) && (len(d.Tags) == 0 || slices.Contains(p.Tags, d.Tags[0])) {
-			return storableShared(h, disks[1:], taken)
+		if d.Held != "" && p.Identity == d.Held {
+			return false
 		}
 	}
 	name := d.Pool
@@ -165,9 +164,6 @@ func TestSharedPoolsAreCountedOnceForTheFleet_P1(t *testing.T) {
 			placed++
 			i := slices.IndexFunc(hosts, func(h *Host) bool { return h.ID == plan.Host.ID })
 			arrives := plan.Commitment(&req)
-			for pool, bytes := range plan.StayingBytes(&req) {
-				arrives.StorageBytes[pool] -= bytes // somebody holds it already
-			}
 			hosts[i] = hosts[i].Take(arrives)
 			d.Take(plan.Host.ID, arrives, "")
 			for j, h := range seen(hosts) {
@@ -315,30 +311,28 @@ func TestWhatIsSaidOfASharedPool(t *testing.T) {
 	out := f.WhatIf([]Machine{{Name: "machines/m", Host: "h1", Held: &storev1.Commitment{StorageBytes: map[string]int64{"vm": 25}}, Request: Request{
 		Cores: 1, MemoryMiB: 1, ResourcePool: "a", Disks: []Disk{{SizeBytes: 25, Held: "nfs://nas/vm"}},
 	}}}, Imagined{LostHosts: []string{"h1"}, Request: req})
-	if len(out.Moves) != 1 || out.Moves[0].Plan.PoolReasons[0] != "it is there already, and stays" || out.RoomBefore != 2 {
+	if len(out.Moves) != 1 || out.RoomBefore != 2 {
 		t.Errorf("%+v", out)
 	}
 }
 
-// A disk that stays takes no room, also where there is none.
-func TestADiskThatStaysTakesNoRoom(t *testing.T) {
+// A host that has the pool that a disk is in is no place to move the machine to (P3).
+func TestAMachineDoesNotMoveIntoThePoolThatItIsIn_P3(t *testing.T) {
 	a, b, c := nas("h1", 60, 10), nas("h2", 30, 20), nas("h3", 0, 0)
 	c.Pools[0].Identity = "nfs://elsewhere"
 	c.Cores.Committed = 50 // not the first choice
 	f := NewFleet([]*Host{a, b, c})
-	req := &Request{From: "h1", Cores: 1, MemoryMiB: 1, ResourcePool: "a", Disks: []Disk{{SizeBytes: 50, Held: "nfs://nas/vm"}}}
-	plan := f.Choose(req)
-	if plan.Host == nil || plan.Host.ID != "h2" || !slices.Equal(plan.Stays, []bool{true}) || plan.StayingBytes(req)["vm"] != 50 {
-		t.Fatalf("%+v: %s", plan, plan.Summary())
+	req := &Request{From: "h1", Cores: 1, MemoryMiB: 1, ResourcePool: "a", Disks: []Disk{{SizeBytes: 5, Held: "nfs://nas/vm"}}}
+	if plan := f.Choose(req); plan.Host == nil || plan.Host.ID != "h3" {
+		t.Fatalf("%+v: %s", plan.Host, plan.Summary())
 	}
-	req.VMHost = "h3"
-	if plan := f.Choose(req); plan.Host == nil || plan.Stays != nil {
-		t.Fatalf("%+v: %s", plan, plan.Summary())
+	req.VMHost = "h2"
+	if plan := f.Choose(req); plan.Host != nil || !strings.Contains(plan.Summary(), "it would be copied onto itself") {
+		t.Fatalf("%+v: %s", plan.Host, plan.Summary())
 	}
-	moves, stranded := f.DrainPlan("h1", []Machine{{Name: "machines/m", Host: "h1", Held: &storev1.Commitment{StorageBytes: map[string]int64{"vm": 50}}, Request: Request{
-		Cores: 1, MemoryMiB: 1, ResourcePool: "a", VMHost: "h2", Disks: req.Disks,
-	}}})
-	if len(moves) != 1 || len(stranded) != 0 {
-		t.Fatal(fmt.Sprint(moves, stranded))
+	req.VMHost = ""
+	moves, stranded := f.DrainPlan("h1", []Machine{{Name: "machines/m", Host: "h1", Held: &storev1.Commitment{StorageBytes: map[string]int64{"vm": 5}}, Request: *req}})
+	if len(moves) != 1 || moves[0].Plan.Host.ID != "h3" || len(stranded) != 0 {
+		t.Fatal(moves, stranded)
 	}
 }

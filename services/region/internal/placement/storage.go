@@ -68,7 +68,6 @@ const (
 	byDefault
 	byRoom
 	bySearch
-	byStaying
 )
 
 // target is the only pool that a disk may be in: the one it names, else the
@@ -102,9 +101,8 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	var open []int
 	for i := range req.Disks {
 		d := &req.Disks[i]
-		if j := h.stays(d); j >= 0 {
-			f.pools[i], f.poolHow[i] = h.Pools[j].Name, byStaying
-			continue
+		if j := h.holds(d); j >= 0 {
+			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: h.Pools[j].Name, Onto: true, Resource: h.Pools[j].Resource, req: req}, false
 		}
 		name, by := h.target(d)
 		if name == "" {
@@ -271,8 +269,6 @@ func (f *fitting) whyPool(h *Host, req *Request, i int) string {
 		return "the host's default pool" + strings.Replace(with, " with", "; it has", 1)
 	case bySearch:
 		return "where all disks fit together" + with
-	case byStaying:
-		return "it is there already, and stays" + with
 	default:
 	}
 	if able == 1 {

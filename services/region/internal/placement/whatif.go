@@ -41,6 +41,13 @@ func (f *Fleet) WhatIf(machines []Machine, what Imagined) Outcome {
 		}
 		return out
 	}
+	machines = slices.Clone(machines)
+	for i := range machines { // nobody copies from a host that is lost, and its room in pools is free
+		machines[i].Request.Disks = slices.Clone(machines[i].Request.Disks)
+		for j := range machines[i].Request.Disks {
+			machines[i].Request.Disks[j].Held = ""
+		}
+	}
 	out.Moves, out.Stranded = d.move(homeless(machines))
 	out.PlacesMoved, out.PlacesStranded = d.move(homeless(what.Places))
 	after := d.Fleet()

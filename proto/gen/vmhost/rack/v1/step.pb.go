@@ -589,7 +589,8 @@ type MoveMachine struct {
 	Autostart bool `protobuf:"varint,7,opt,name=autostart,proto3" json:"autostart,omitempty"`
 	// Disks that stay where they are, by their index in machine and moved: both hosts
 	// have the storage pool that they are in. Their volumes are neither copied nor
-	// removed. A rack that finds them to be two volumes refuses.
+	// removed. Regions refuse such moves for now and leave it empty; racks refuse a
+	// step that has any.
 	StayingDisks  []int32 `protobuf:"varint,8,rep,packed,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

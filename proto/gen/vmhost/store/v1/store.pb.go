@@ -1029,11 +1029,7 @@ type StoredMove struct {
 	// The machine as it will be there.
 	Moved *v1.Machine `protobuf:"bytes,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	// What it holds in the destination's ledger.
-	Commitment *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
-	// What it will hold there besides once it has arrived, bytes by storage pool: of
-	// disks that stay where they are, in pools that both hosts have. Until then the
-	// source's ledger has them.
-	StayingBytes  map[string]int64 `protobuf:"bytes,5,rep,name=staying_bytes,json=stayingBytes,proto3" json:"staying_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Commitment    *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,13 +1088,6 @@ func (x *StoredMove) GetMoved() *v1.Machine {
 func (x *StoredMove) GetCommitment() *Commitment {
 	if x != nil {
 		return x.Commitment
-	}
-	return nil
-}
-
-func (x *StoredMove) GetStayingBytes() map[string]int64 {
-	if x != nil {
-		return x.StayingBytes
 	}
 	return nil
 }
@@ -2379,7 +2368,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"commitment\x12\x1c\n" +
 	"\tautostart\x18\x03 \x01(\bR\tautostart\x12>\n" +
 	"\tplacement\x18\x04 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\tplacement\x12/\n" +
-	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xc1\x02\n" +
+	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xac\x01\n" +
 	"\n" +
 	"StoredMove\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x1e\n" +
@@ -2387,11 +2376,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x05moved\x18\x03 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12;\n" +
 	"\n" +
 	"commitment\x18\x04 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
-	"commitment\x12R\n" +
-	"\rstaying_bytes\x18\x05 \x03(\v2-.vmhost.store.v1.StoredMove.StayingBytesEntryR\fstayingBytes\x1a?\n" +
-	"\x11StayingBytesEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xda\x01\n" +
+	"commitment\"\xda\x01\n" +
 	"\x11StoredSeenMachine\x12D\n" +
 	"\vobservation\x18\x01 \x01(\v2\".vmhost.rack.v1.MachineObservationR\vobservation\x12B\n" +
 	"\x0ffirst_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12;\n" +
@@ -2500,7 +2485,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                        // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),             // 1: vmhost.store.v1.StoredVmHost
@@ -2540,88 +2525,86 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	nil,                              // 35: vmhost.store.v1.Commitment.StorageBytesEntry
 	nil,                              // 36: vmhost.store.v1.Commitment.SriovFunctionsEntry
 	nil,                              // 37: vmhost.store.v1.Commitment.GroupsEntry
-	nil,                              // 38: vmhost.store.v1.StoredMove.StayingBytesEntry
-	(*v1.VmHost)(nil),                // 39: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),     // 40: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),              // 41: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),             // 42: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),        // 43: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),       // 44: vmhost.v1.PlacementPolicy
-	(*v1.Reservation)(nil),           // 45: vmhost.v1.Reservation
-	(*v1.MachineInterface)(nil),      // 46: vmhost.v1.MachineInterface
-	(*v11.OpenConsole)(nil),          // 47: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),               // 48: vmhost.v1.Machine
-	(*v1.ComposeMachineRequest)(nil), // 49: vmhost.v1.ComposeMachineRequest
-	(*v11.MachineObservation)(nil),   // 50: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),    // 51: google.protobuf.Timestamp
-	(*v1.Operation)(nil),             // 52: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),      // 53: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),    // 54: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),        // 55: vmhost.v1.OperationError
-	(*v11.Step)(nil),                 // 56: vmhost.rack.v1.Step
-	(*v11.MoveOutcome)(nil),          // 57: vmhost.rack.v1.MoveOutcome
-	(v1.RemoveMode)(0),               // 58: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),                // 59: google.protobuf.Any
-	(*v1.Rack)(nil),                  // 60: vmhost.v1.Rack
-	(*v1.Zone)(nil),                  // 61: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),          // 62: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                 // 63: vmhost.v1.Event
-	(*v1.JoinToken)(nil),             // 64: vmhost.v1.JoinToken
+	(*v1.VmHost)(nil),                // 38: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),     // 39: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),              // 40: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),             // 41: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),        // 42: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),       // 43: vmhost.v1.PlacementPolicy
+	(*v1.Reservation)(nil),           // 44: vmhost.v1.Reservation
+	(*v1.MachineInterface)(nil),      // 45: vmhost.v1.MachineInterface
+	(*v11.OpenConsole)(nil),          // 46: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),               // 47: vmhost.v1.Machine
+	(*v1.ComposeMachineRequest)(nil), // 48: vmhost.v1.ComposeMachineRequest
+	(*v11.MachineObservation)(nil),   // 49: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
+	(*v1.Operation)(nil),             // 51: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),      // 52: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),    // 53: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),        // 54: vmhost.v1.OperationError
+	(*v11.Step)(nil),                 // 55: vmhost.rack.v1.Step
+	(*v11.MoveOutcome)(nil),          // 56: vmhost.rack.v1.MoveOutcome
+	(v1.RemoveMode)(0),               // 57: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 58: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 59: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 60: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 61: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 62: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 63: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	39, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	40, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	41, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	42, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	38, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	39, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	40, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	41, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	5,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
 	34, // 5: vmhost.store.v1.StoredLedger.shared_pools:type_name -> vmhost.store.v1.StoredLedger.SharedPoolsEntry
 	35, // 6: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
 	36, // 7: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
 	37, // 8: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
-	43, // 9: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	44, // 10: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	45, // 11: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
+	42, // 9: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	43, // 10: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	44, // 11: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
 	11, // 12: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
 	12, // 13: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
-	46, // 14: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
+	45, // 14: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
 	5,  // 15: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
-	47, // 16: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	48, // 17: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	46, // 16: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	47, // 17: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
 	5,  // 18: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	49, // 19: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
+	48, // 19: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
 	15, // 20: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
-	48, // 21: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
+	47, // 21: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
 	5,  // 22: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
-	38, // 23: vmhost.store.v1.StoredMove.staying_bytes:type_name -> vmhost.store.v1.StoredMove.StayingBytesEntry
-	50, // 24: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	51, // 25: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	51, // 26: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	52, // 27: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	53, // 28: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	54, // 29: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	55, // 30: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	56, // 31: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	21, // 32: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	20, // 33: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
-	57, // 34: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
-	58, // 35: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	59, // 36: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	51, // 37: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	60, // 38: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	51, // 39: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	61, // 40: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	62, // 41: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	63, // 42: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	64, // 43: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 44: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	51, // 45: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	51, // 46: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	51, // 47: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	49, // 23: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	50, // 24: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	50, // 25: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	51, // 26: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	52, // 27: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	53, // 28: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	54, // 29: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	55, // 30: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	21, // 31: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	20, // 32: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
+	56, // 33: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
+	57, // 34: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	58, // 35: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	50, // 36: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	59, // 37: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	50, // 38: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	60, // 39: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	61, // 40: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	62, // 41: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	63, // 42: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 43: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	50, // 44: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	50, // 45: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	50, // 46: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -2635,7 +2618,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

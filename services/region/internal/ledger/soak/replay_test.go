@@ -11,6 +11,9 @@ import (
 	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
 
+// mostTenths is the largest ratio of storage that operators of the soak set.
+const mostTenths = 12
+
 // replay goes through the state revision by revision as etcd has it.
 type replay struct {
 	hosts    map[string]*replayed
@@ -18,6 +21,9 @@ type replay struct {
 	names    map[string]string // key: uid
 
 	reservations map[string]*storev1.StoredReservation // by uid
+
+	shared int64 // what the shared pool says that it holds
+	nas    int64 // the most that it held
 
 	composed  int // machines that came to be
 	revisions int // that changed a ledger
@@ -68,6 +74,17 @@ func (r *replay) apply(now storetest.Revision) error {
 			return err
 		}
 	}
+	sum := int64(0)
+	for _, h := range r.hosts {
+		sum += h.ledger.GetTotal().GetStorageBytes()[nas]
+	}
+	r.nas = max(r.nas, sum)
+	if sum != r.shared {
+		return fmt.Errorf("the shared pool says %d, and ledgers have %d in it", r.shared, sum)
+	}
+	if most := int64(nasMiB) * mib / 10 * mostTenths; sum > most {
+		return fmt.Errorf("overshoot: %d of %d in the shared pool", sum, most)
+	}
 	if len(r.names) != len(r.machines) {
 		return fmt.Errorf("%d names, %d machines", len(r.names), len(r.machines))
 	}
@@ -93,6 +110,10 @@ func (r *replay) event(key string, value []byte, touched map[string]bool) error 
 		h := at(store.Observed.ID(key))
 		h.observed = &storev1.StoredVmHostObservation{}
 		err = proto.Unmarshal(value, h.observed)
+	case key == store.SharedPools.Key(store.EscapeID(nasIdentity)):
+		p := &storev1.StoredSharedPool{}
+		err = proto.Unmarshal(value, p)
+		r.shared = p.GetCommittedBytes()
 	case strings.HasPrefix(key, store.Ledgers.Prefix()):
 		r.revisions++
 		h := at(store.Ledgers.ID(key))

@@ -49,6 +49,12 @@ func TestTheReplayFindsFaults(t *testing.T) {
 		"books without a machine": {"the ledger has", func(commit func(func(*store.Txn, *store.View))) {
 			commit(func(tx *store.Txn, _ *store.View) { books(tx, 1, 1) })
 		}},
+		"bytes in the shared pool that it does not say": {"the shared pool says 0", func(commit func(func(*store.Txn, *store.View))) {
+			commit(func(tx *store.Txn, _ *store.View) {
+				machine(tx, "a", 1)
+				store.Put(tx, store.Ledgers, &storev1.StoredLedger{Machines: 1, Total: &storev1.Commitment{Cores: 1, StorageBytes: map[string]int64{nas: 5}}}, hostID(0))
+			})
+		}},
 		"a machine on a cordoned host": {"cordoned", func(commit func(func(*store.Txn, *store.View))) {
 			commit(func(tx *store.Txn, v *store.View) { spec(tx, v, func(h *vmhostv1.VmHost) { h.Cordoned = true }) })
 			commit(func(tx *store.Txn, _ *store.View) { machine(tx, "a", 1); books(tx, 1, 1) })

@@ -158,7 +158,7 @@ func (s *soak) call(ctx context.Context, c *client) {
 func (s *soak) order(c *client) (a amount, req *vmhostv1.ComposeMachineRequest, asked []string) {
 	a = amount{int64(1 + c.rng.IntN(4)), int64(256 * (1 + c.rng.IntN(12))), int64(1024 * (1 + c.rng.IntN(40)))}
 	req = &vmhostv1.ComposeMachineRequest{
-		Cores: int32(a.cores), MemoryMib: a.memoryMiB, Disks: []*vmhostv1.DiskRequest{{SizeBytes: a.diskMiB * mib}},
+		Cores: int32(a.cores), MemoryMib: a.memoryMiB, Disks: []*vmhostv1.DiskRequest{{SizeBytes: a.diskMiB * mib, StoragePool: pool}},
 	}
 	if c.rng.IntN(2) == 0 {
 		// Some hosts are asked for more often than others.
@@ -175,6 +175,10 @@ func (s *soak) order(c *client) (a amount, req *vmhostv1.ComposeMachineRequest, 
 func (s *soak) compose(ctx context.Context, c *client, r *region) {
 	a, req, asked := s.order(c)
 	begin := time.Now()
+	if c.rng.IntN(5) == 0 {
+		s.sharing(ctx, c, r, a, req, asked)
+		return
+	}
 	if c.rng.IntN(12) == 0 {
 		s.gang(ctx, c, r, a, req, asked)
 		return
@@ -196,6 +200,24 @@ func (s *soak) compose(ctx context.Context, c *client, r *region) {
 		s.gaveUp.Add(1) // and nothing was done
 	default:
 		s.t.Errorf("compose: %v", err)
+	}
+}
+
+// sharing composes a machine whose disk is in the pool that all hosts share.
+func (s *soak) sharing(ctx context.Context, c *client, r *region, a amount, req *vmhostv1.ComposeMachineRequest, asked []string) {
+	req.Disks[0].StoragePool, a.diskMiB = nas, 0
+	begin := time.Now()
+	op, err := r.ledger.Compose(ctx, "soak", req)
+	switch reason := apierror.Reason(err); {
+	case err == nil:
+		s.made(c, r, begin, a, asked, op)
+	case reason == vmhostv1.ErrorReason_NO_CAPACITY:
+		s.refused.Add(1)
+		c.full = true
+	case reason == vmhostv1.ErrorReason_CONFLICT:
+		s.gaveUp.Add(1)
+	default:
+		s.t.Errorf("compose in the shared pool: %v", err)
 	}
 }
 

@@ -20,6 +20,12 @@ const (
 	mib        = 1 << 20
 	pool       = "default"
 	legacyEach = 2 // machines of others on each host
+
+	// All hosts share one more pool. Whether something fits into it is no question of
+	// one host, so refusals for it are not looked at host by host.
+	nas         = "nas"
+	nasIdentity = "nfs://nas/vm"
+	nasMiB      = 2 << 20
 )
 
 // shapes are hosts that cores, memory and storage fill up first, in turn; two
@@ -74,9 +80,12 @@ func furnish(t testing.TB, s *store.Store, hosts int) {
 		}}, id)
 		o := &vmhostv1.VmHostObservation{
 			Architectures: []string{"x86_64"}, Cores: int32(has.cores), MemoryMib: has.memoryMiB,
-			StoragePools: []*vmhostv1.StoragePool{{Name: pool, CapacityBytes: has.diskMiB * mib, Active: true}},
-			Networks:     []*vmhostv1.HostNetwork{{Name: "default", Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Active: true, Dhcp: true}},
-			Foreign:      &vmhostv1.ForeignUsage{},
+			StoragePools: []*vmhostv1.StoragePool{
+				{Name: pool, CapacityBytes: has.diskMiB * mib, Active: true},
+				{Name: nas, CapacityBytes: nasMiB * mib, Active: true, Shared: nasIdentity},
+			},
+			Networks: []*vmhostv1.HostNetwork{{Name: "default", Kind: vmhostv1.HostNetworkKind_HOST_NETWORK_KIND_NETWORK, Active: true, Dhcp: true}},
+			Foreign:  &vmhostv1.ForeignUsage{},
 		}
 		for n := range legacyEach {
 			m := legacy(id, n)
@@ -86,6 +95,7 @@ func furnish(t testing.TB, s *store.Store, hosts int) {
 		store.Put(tx, store.Observed, &storev1.StoredVmHostObservation{
 			State: vmhostv1.VmHostState_VM_HOST_STATE_READY, VmHostUid: "uid-" + id, Observation: o,
 		}, id)
+		store.Put(tx, store.Ledgers, &storev1.StoredLedger{SharedPools: map[string]string{nas: nasIdentity}}, id)
 	}
 	if _, err := s.Commit(t.Context(), tx); err != nil {
 		t.Fatal(err)
@@ -196,7 +206,9 @@ func limitOf(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 	o := observed.GetObservation()
 	has := amount{cores: int64(o.GetCores() - spec.GetResource().GetReservedCores()), memoryMiB: o.GetMemoryMib()}
 	for _, p := range o.GetStoragePools() {
-		has.diskMiB += p.GetCapacityBytes() / mib
+		if p.GetName() == pool {
+			has.diskMiB += p.GetCapacityBytes() / mib
+		}
 	}
 	return r.of(has)
 }

@@ -65,6 +65,10 @@ func run(t *testing.T, o options) {
 		"%d times a host was over its limit by a change of ratio; worst host: %s; %s",
 		s.composed.Load(), r.revisions, float64(s.composed.Load())/s.spent.Seconds(), conflicts, s.lost.Load(), s.gaveUp.Load(),
 		r.over, r.worst, overshoot)
+	t.Logf("the shared pool held %d MiB at the most, of %d", r.nas/mib, nasMiB)
+	if r.nas == 0 {
+		t.Error("nothing was in the shared pool: that proves less")
+	}
 	if got := s.composed.Load(); r.composed != int(got) {
 		t.Errorf("%d machines came to be, %d composes were acknowledged", r.composed, got)
 	}
