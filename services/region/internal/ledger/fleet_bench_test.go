@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -52,6 +53,4 @@ func BenchmarkFleetOfAQuestion(b *testing.B) {
 	})
 }
 
-func hostID(i int) string { return "h" + string(rune('a'+i/1000)) + itoa3(i%1000) }
-
-func itoa3(n int) string { return string([]byte{byte('0' + n/100), byte('0' + n/10%10), byte('0' + n%10)}) }
+func hostID(i int) string { return fmt.Sprintf("h%05d", i) }
