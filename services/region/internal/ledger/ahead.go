@@ -16,19 +16,37 @@ const underway = math.MaxInt64
 type committed struct {
 	value    *storev1.StoredLedger
 	revision int64
+	outcome  *outcome // of what is being submitted
 }
+
+// outcome is the revision that a transaction got, unknown until it did. Guarded by
+// Ledger.mu.
+type outcome struct{ revision int64 }
+
+// unknown is the revision of what is under way, and of what failed.
+const unknown = -1
 
 // ledgerAt is the newest ledger of a host that is known: the view's, or what was
 // committed since.
 func (l *Ledger) ledgerAt(v *store.View, host string) committed {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c, ok := l.ahead[host]; ok && c.revision > v.Revision {
+	if c, ok := l.aheadOf(v, host); ok {
 		return c
 	}
-	delete(l.ahead, host)
 	rec, _ := store.Ledgers.Get(v, host)
-	return committed{rec.Value, rec.Revision}
+	return committed{value: rec.Value, revision: rec.Revision}
+}
+
+// aheadOf is the ledger of a host that was committed, or is under way, since a
+// view.
+func (l *Ledger) aheadOf(v *store.View, host string) (committed, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, ok := l.ahead[host]
+	if ok && c.revision <= v.Revision {
+		delete(l.ahead, host)
+		ok = false
+	}
+	return c, ok
 }
 
 // bind makes a decision depend on the ledgers it was made on, now that nothing is
@@ -36,12 +54,8 @@ func (l *Ledger) ledgerAt(v *store.View, host string) committed {
 // those ledgers did not come to be.
 func (l *Ledger) bind(d *decision) bool {
 	v := d.view
-	for host, base := range d.base {
-		now := l.ledgerAt(v, host)
-		if now.value != base || now.revision == underway {
-			return false
-		}
-		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)
+	if !l.bindLedgers(d) {
+		return false
 	}
 	if !l.bindTaken(v, d) {
 		return false
@@ -49,7 +63,7 @@ func (l *Ledger) bind(d *decision) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for host, led := range d.ledgers {
-		l.ahead[host] = committed{led, underway}
+		l.ahead[host] = committed{led, underway, d.outcome}
 	}
 	for _, p := range d.placed {
 		l.index.claim(p.machine, underway)
@@ -73,16 +87,43 @@ func (l *Ledger) bindTaken(v *store.View, d *decision) bool {
 	return false
 }
 
+// bindLedgers compares the ledgers that a decision was made on with the newest
+// ones that are known.
+func (l *Ledger) bindLedgers(d *decision) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for host, base := range d.base {
+		now, ahead := l.ahead[host]
+		if !ahead || now.revision <= d.view.Revision {
+			now.revision = store.Ledgers.RevisionOf(d.view, host)
+		}
+		if base.revision == underway {
+			base.revision = base.outcome.revision
+		}
+		if now.revision != base.revision {
+			return false
+		}
+		d.tx.IfRevision(store.Ledgers.Key(host), now.revision)
+	}
+	return true
+}
+
 // settle says what became of what was under way.
 func (l *Ledger) settle(d *decision, revision int64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for host, led := range d.ledgers {
-		if err == nil {
-			l.ahead[host] = committed{led, revision}
-		} else {
+		if err == nil && (!d.shares || l.outlook.revision < revision) {
+			l.ahead[host] = committed{value: led, revision: revision}
+		} else { // failed, or every view that is decided on from now on has it
 			delete(l.ahead, host)
 		}
+	}
+	if err != nil || !d.shares || d.inexact {
+		l.giveUp(d)
+	}
+	if err == nil {
+		d.outcome.revision = revision
 	}
 	l.settleUsage(d, revision, err)
 	l.settleShared(d, revision, err)

@@ -132,7 +132,7 @@ func (l *Ledger) lead(ctx context.Context) {
 		return
 	}
 	v := l.store.Cached()
-	lane := l.laneOf(v, first)
+	lane := l.laneOf(v, first, l.outlookAt(v).Len())
 	batch := l.take(lane, maxBatch)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), batchTimeout)
 	defer cancel()
@@ -150,7 +150,7 @@ func (l *Ledger) lead(ctx context.Context) {
 			return
 		}
 	}
-	d := l.newDecision(v, lane)
+	d := l.newShared(v, lane)
 	l.decide(d, batch)
 	if !final && len(d.placed) > 0 {
 		// Whoever comes while the one before is under way is in time for this one.
@@ -164,6 +164,9 @@ func (l *Ledger) lead(ctx context.Context) {
 		return
 	}
 	if !l.bind(d) { // what it was decided on has failed
+		l.mu.Lock()
+		l.giveUp(d)
+		l.mu.Unlock()
 		l.back(d.pending())
 		return
 	}
@@ -295,8 +298,7 @@ func (l *Ledger) place(v *store.View, fleet chooser, w *want, lane placement.Lan
 		return nil, "", err
 	}
 	nameTaken := func(name string) bool {
-		_, ok := store.Names.Get(v, pool, name)
-		return ok || names[store.Names.Key(pool, name)]
+		return store.Names.Has(v, pool, name) || len(names) > 0 && names[store.Names.Key(pool, name)]
 	}
 	hostname := w.hostname
 	if hostname == "" {
@@ -319,28 +321,26 @@ func (l *Ledger) claim(v *store.View, d *decision, p *pending, plan *placement.P
 	pool, host := p.place.ResourcePool, plan.Host.ID
 	machine := p.newMachine(plan, hostname)
 	op := p.record(machine, plan.Host.UID)
-	operation := "operations/" + p.operationUID
-
 	if _, ok := d.ledgers[host]; !ok {
-		spec, _ := store.VmHosts.Get(v, host)
-		d.tx.IfRevision(store.VmHosts.Key(host), spec.Revision)
-		d.base[host] = l.ledgerAt(v, host).value
-		d.ledgers[host] = cloneLedger(d.base[host])
+		d.tx.IfRevision(store.VmHosts.Key(host), store.VmHosts.RevisionOf(v, host))
 	}
-	add(d.ledgers[host], machine.GetCommitment())
-	l.share(d, host, machine.GetCommitment())
+	c := machine.GetCommitment()
+	add(l.of(d, host), c)
+	l.share(d, host, c)
+	// What others have of these depends on what ours have: see placement.NewHost.
+	d.inexact = d.inexact || c.GetHugepagesMib() > 0 || len(c.GetSriovFunctions()) > 0
 	if !taken.pools[pool] {
 		taken.pools[pool] = true
-		record, _ := store.ResourcePools.Get(v, pool)
-		d.tx.IfRevision(store.ResourcePools.Key(pool), record.Revision)
+		d.tx.IfRevision(store.ResourcePools.Key(pool), store.ResourcePools.RevisionOf(v, pool))
 	}
 	p.bindPolicy(d.tx)
-	d.charge(pool, machine.GetCommitment())
-	d.tx.IfAbsent(store.Names.Key(pool, hostname))
+	d.charge(pool, c)
+	name := store.Names.Key(pool, hostname)
+	d.tx.IfAbsent(name)
 	d.putMachine(p.want, machine, op, hostname)
-	p.id.RecordOperation(d.tx, operation)
+	p.id.RecordOperation(d.tx, "operations/"+p.operationUID)
 
-	taken.names[store.Names.Key(pool, hostname)] = true
+	taken.names[name] = true
 	if !p.id.IsZero() {
 		taken.requests[p.id.Key()] = true
 	}

@@ -12,13 +12,17 @@ type decision struct {
 	view  *store.View
 	lane  placement.Lane
 	fleet *placement.Draft // as it will be
-	taken claims
+	// shares says that fleet is the outlook, inexact that it has not exactly what was
+	// taken of it.
+	shares, inexact bool
+	taken           claims
 
 	tx        *store.Txn
+	outcome   *outcome
 	placed    []placed
 	refused   []refusal
 	postponed []*pending
-	base      map[string]*storev1.StoredLedger // of the hosts in ledgers, as they were decided on
+	base      map[string]committed             // of the hosts in ledgers, as they were decided on
 	ledgers   map[string]*storev1.StoredLedger // as they will be
 	taking    map[string]*taking               // by pool with a quota
 	sharing   map[string]*sharing              // by identity of a shared storage pool
@@ -58,6 +62,30 @@ func (d *decision) pending() []*pending {
 	return out
 }
 
+// of is the ledger of a host as it will be, to be added to. It is read at the first
+// machine of the host.
+func (l *Ledger) of(d *decision, host string) *storev1.StoredLedger {
+	led, ok := d.ledgers[host]
+	if ok {
+		return led
+	}
+	base, known := l.aheadOf(d.view, host)
+	if known {
+		led = cloneLedger(base.value)
+	} else {
+		rec, there := store.Ledgers.Read(d.view, host)
+		if led = rec.Value; !there {
+			led = &storev1.StoredLedger{}
+		}
+		base = committed{revision: rec.Revision}
+		if len(led.GetSharedPools()) > 0 {
+			base.value = cloneLedger(led) // what it holds of them already
+		}
+	}
+	d.base[host], d.ledgers[host] = base, led
+	return led
+}
+
 type placed struct {
 	*pending
 	machine   *storev1.StoredMachine
@@ -79,14 +107,26 @@ type claims struct {
 	pools    map[string]bool
 }
 
-// newDecision begins with nobody.
-func (l *Ledger) newDecision(v *store.View, lane placement.Lane) *decision {
+// newShared begins a decision on the outlook.
+func (l *Ledger) newShared(v *store.View, lane placement.Lane) *decision {
+	d := l.newOn(v, lane, l.outlookAt(v))
+	d.shares = true
+	return d
+}
+
+// newDecision begins a decision on the fleet of a view, over all hosts.
+func (l *Ledger) newDecision(v *store.View) *decision {
+	return l.newOn(v, placement.AllLanes, l.draft(v))
+}
+
+// newOn begins with nobody.
+func (l *Ledger) newOn(v *store.View, lane placement.Lane, fleet *placement.Draft) *decision {
 	l.index.prune(v)
 	tx := store.NewTxn()
 	tx.Grow(maxBatch * writesPerCompose)
 	return &decision{
-		view: v, lane: lane, fleet: l.draft(v), tx: tx,
+		view: v, lane: lane, fleet: fleet, tx: tx, outcome: &outcome{unknown},
 		taken: claims{names: map[string]bool{}, requests: map[string]bool{}, macs: map[string]bool{}, pools: map[string]bool{}},
-		base:  map[string]*storev1.StoredLedger{}, ledgers: map[string]*storev1.StoredLedger{},
+		base:  map[string]committed{}, ledgers: map[string]*storev1.StoredLedger{},
 	}
 }

@@ -54,12 +54,12 @@ func (p *pending) passOn(lane placement.Lane) {
 
 // laneOf is where the next batch is decided on, of which this will be the first.
 // Whoever calls it has the turn.
-func (l *Ledger) laneOf(v *store.View, first *pending) placement.Lane {
+func (l *Ledger) laneOf(v *store.View, first *pending, hosts int) placement.Lane {
 	if l.joint > 0 {
 		l.joint--
 		return placement.AllLanes
 	}
-	if l.inside.Load() < manyCallers || first.lanes == 0 || indivisible(v, first.want) || l.fleets.at(v).Len() < manyHosts {
+	if l.inside.Load() < manyCallers || first.lanes == 0 || indivisible(v, first.want) || hosts < manyHosts {
 		return placement.AllLanes
 	}
 	l.lane = otherLane(l.lane)

@@ -52,6 +52,7 @@ type Ledger struct {
 	arrived chan struct{}  // holds a token when the queue has grown
 
 	fleets   fleets
+	outlook  outlook
 	policies *policy.Set
 	index    index
 	refusing refusing

@@ -237,7 +237,7 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 	if err := named(v, first); err != nil {
 		return nil, below(field, err)
 	}
-	d := &manyDecision{decision: l.newDecision(v, placement.AllLanes)}
+	d := &manyDecision{decision: l.newDecision(v)}
 	draft := d.fleet
 	names := l.names(v, m, d)
 	for i, w := range m.wants {
@@ -284,13 +284,13 @@ func (l *Ledger) decideMany(v *store.View, m *many) (*manyDecision, error) {
 
 // named refuses a request that names what does not exist.
 func named(v *store.View, w *want) error {
-	if _, ok := store.ResourcePools.Get(v, w.place.ResourcePool); !ok {
+	if !store.ResourcePools.Has(v, w.place.ResourcePool) {
 		return apierror.NotFound("resourcePools/"+w.place.ResourcePool).WithField("resource_pool", "does not exist")
 	}
-	if _, ok := store.Zones.Get(v, w.place.Zone); !ok && w.place.Zone != "" {
+	if w.place.Zone != "" && !store.Zones.Has(v, w.place.Zone) {
 		return apierror.NotFound("zones/"+w.place.Zone).WithField("zone", "does not exist")
 	}
-	if _, ok := store.VmHosts.Get(v, w.place.VMHost); !ok && w.place.VMHost != "" {
+	if w.place.VMHost != "" && !store.VmHosts.Has(v, w.place.VMHost) {
 		return apierror.NotFound("vmHosts/"+w.place.VMHost).WithField("vm_host", "does not exist")
 	}
 	return nil
@@ -344,11 +344,7 @@ func (l *Ledger) add(d *decision, w *want, plan *placement.Plan, hostname string
 	pool, host := w.place.ResourcePool, plan.Host.ID
 	machine := w.newMachine(plan, hostname)
 	op := w.record(machine, plan.Host.UID)
-	if _, ok := d.ledgers[host]; !ok {
-		d.base[host] = l.ledgerAt(d.view, host).value
-		d.ledgers[host] = cloneLedger(d.base[host])
-	}
-	add(d.ledgers[host], machine.GetCommitment())
+	add(l.of(d, host), machine.GetCommitment())
 	l.share(d, host, machine.GetCommitment())
 	d.charge(pool, machine.GetCommitment())
 	d.putMachine(w, machine, op, hostname)

@@ -141,7 +141,7 @@ func (l *Ledger) TakeMove(tx *store.Txn, v *store.View, m *storev1.StoredMachine
 	}
 	add(b.ledger(c.Move.GetVmHost()), c.Move.GetCommitment())
 	b.Close()
-	if name := c.request.Policy.Name; policy.Preset(name) == nil {
+	if name := c.request.Policy.Name; !policy.IsPreset(name) {
 		p, _ := store.Policies.Get(v, name)
 		tx.IfRevision(store.Policies.Key(name), p.Revision)
 	}

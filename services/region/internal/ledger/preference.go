@@ -114,7 +114,7 @@ func (l *Ledger) resolve(v *store.View, w *want) error {
 // bindPolicy makes a transaction depend on the policy that was placed by. Presets
 // do not change.
 func (w *want) bindPolicy(tx *store.Txn) {
-	if policy.Preset(w.policy.ID) == nil {
+	if !policy.IsPreset(w.policy.ID) {
 		tx.IfRevision(store.Policies.Key(w.policy.ID), w.policy.Revision)
 	}
 }

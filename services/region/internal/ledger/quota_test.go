@@ -19,7 +19,6 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
@@ -446,7 +445,7 @@ func TestWhatAQuotaCostsATransaction(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := l.newDecision(s.Cached(), placement.AllLanes)
+		d := l.newDecision(s.Cached())
 		l.decide(d, []*pending{{want: w, done: make(chan struct{})}})
 		if !l.bind(d) {
 			t.Fatal("nothing has changed meanwhile")

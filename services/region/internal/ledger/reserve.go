@@ -18,7 +18,6 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/backoff"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/placement"
 	"github.com/vmhost-project/vmhost/services/region/internal/policy"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -202,7 +201,7 @@ func (l *Ledger) decideReserve(v *store.View, w *want, n int) (*manyDecision, *s
 	if err := l.resolve(v, w); err != nil {
 		return nil, nil, below("machine.", err)
 	}
-	d := &manyDecision{decision: l.newDecision(v, placement.AllLanes)}
+	d := &manyDecision{decision: l.newDecision(v)}
 	if err := l.within(v, d.decision, w); err != nil {
 		return nil, nil, err
 	}
@@ -224,11 +223,7 @@ func (l *Ledger) decideReserve(v *store.View, w *want, n int) (*manyDecision, *s
 		}
 		c := w.commitment(&plan)
 		host := plan.Host.ID
-		if _, ok := d.ledgers[host]; !ok {
-			d.base[host] = l.ledgerAt(v, host).value
-			d.ledgers[host] = cloneLedger(d.base[host])
-		}
-		add(d.ledgers[host], c)
+		add(l.of(d.decision, host), c)
 		l.share(d.decision, host, c)
 		d.charge(w.place.ResourcePool, c)
 		d.fleet.Take(host, c, "")

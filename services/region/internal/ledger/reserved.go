@@ -152,7 +152,7 @@ func (l *Ledger) decideReserved(v *store.View, r *reserved) (*reservedDecision, 
 	if err != nil {
 		return nil, nil, err
 	}
-	d := &reservedDecision{manyDecision: manyDecision{decision: l.newDecision(v, placement.AllLanes)}, before: record, after: proto.CloneOf(record.Value)}
+	d := &reservedDecision{manyDecision: manyDecision{decision: l.newDecision(v)}, before: record, after: proto.CloneOf(record.Value)}
 	if d.policy, err = policy.ID("placement_policy", d.after.GetResource().GetMachine().GetPlacementPolicy()); err != nil {
 		return nil, nil, err
 	}

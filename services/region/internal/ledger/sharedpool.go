@@ -207,7 +207,7 @@ func (l *Ledger) bindShared(d *decision) bool {
 	}
 	change := sharedChange{}
 	for host, led := range d.ledgers {
-		change.of(d.base[host], led)
+		change.of(d.base[host].value, led)
 	}
 	compares := map[string]int64{}
 	for identity, s := range d.sharing {

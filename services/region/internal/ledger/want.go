@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
+	random "math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -93,7 +94,9 @@ func newWant(principal string, in *vmhostv1.ComposeMachineRequest) (*want, error
 	if err := w.interfaces(); err != nil {
 		return nil, err
 	}
-	machine, err := uuid.NewRandom()
+	// Of version 7, as that of the operation: machines that are made together are
+	// beside one another in etcd's index and in the copy.
+	machine, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("choose a machine uid: %w", err)
 	}
@@ -153,14 +156,21 @@ func (w *want) chooseMACs(v *store.View, x *index, taken map[string]bool) error 
 func newMAC(free func(string) bool) (string, error) {
 	const tries = 100
 	for range tries {
-		var b [3]byte
-		_, _ = rand.Read(b[:]) // never fails
-		mac := fmt.Sprintf("52:54:00:%02x:%02x:%02x", b[0], b[1], b[2])
+		b := random.Uint32() //nolint:gosec // nobody is to be kept from guessing it
+		mac := string(appendMAC([]byte("52:54:00"), byte(b>>16), byte(b>>8), byte(b)))
 		if free(mac) {
 			return mac, nil
 		}
 	}
 	return "", fmt.Errorf("no free MAC found in %d tries", tries)
+}
+
+func appendMAC(mac []byte, last ...byte) []byte {
+	const digits = "0123456789abcdef"
+	for _, b := range last {
+		mac = append(mac, ':', digits[b>>4], digits[b&0xf])
+	}
+	return mac
 }
 
 // madeUp is a hostname of two words that is free according to taken.

@@ -4,6 +4,9 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
+// maxSteps is how many filters are words.
+const maxSteps = 10
+
 // step is one filter as words: all of need, none of avoid.
 type step struct {
 	filter      Filter

@@ -45,7 +45,7 @@ type verdict struct {
 func (f *Fleet) query(req *Request) *query {
 	q := &query{
 		fleet: f, req: req, w: req.Policy.Weights.effective(), cores: askFor(int64(req.Cores), firstCores), memory: askFor(req.MemoryMiB, firstMemory),
-		container: req.container(), plain: true, from: -1, softBlock: -1,
+		container: req.container(), plain: true, from: -1, softBlock: -1, steps: make([]step, 0, maxSteps),
 	}
 	if p, found := f.find(req.From); found && req.From != "" {
 		q.from = p

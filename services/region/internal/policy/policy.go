@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
@@ -24,13 +25,19 @@ type Policy struct {
 // Set has the policies of views, compiled.
 type Set struct {
 	compiler func() (*Compiler, error) // made when the first predicate comes
+	presets  map[string]*Policy
 	mu       sync.Mutex
 	byID     map[string]*Policy
 }
 
 // NewSet makes an empty one.
 func NewSet() *Set {
-	return &Set{compiler: sync.OnceValues(NewCompiler), byID: map[string]*Policy{}}
+	s := &Set{compiler: sync.OnceValues(NewCompiler), presets: map[string]*Policy{}, byID: map[string]*Policy{}}
+	for _, p := range Presets() {
+		id := strings.TrimPrefix(p.GetName(), Collection)
+		s.presets[id] = &Policy{ID: id, Weights: p.GetWeights()}
+	}
+	return s
 }
 
 // Compile is Compiler.Compile.
@@ -54,8 +61,8 @@ func (s *Set) At(v *store.View, fieldName, name string) (*Policy, error) {
 	record, ok := store.Policies.Get(v, id)
 	if !ok {
 		delete(s.byID, id)
-		if p := Preset(id); p != nil {
-			return &Policy{ID: id, Weights: p.GetWeights()}, nil
+		if p := s.presets[id]; p != nil {
+			return p, nil
 		}
 		return nil, apierror.NotFound(Collection+id).WithField(fieldName, "does not exist").
 			WithHint("`vmhostctl placement-policy list` shows those there are")

@@ -25,6 +25,9 @@ func Presets() []*vmhostv1.PlacementPolicy {
 	}
 }
 
+// IsPreset says whether a policy of the id is there from the start.
+func IsPreset(id string) bool { return id == "balanced" || id == "pack" || id == Default }
+
 // Preset is one that is there from the start; nil when the id is not of one.
 func Preset(id string) *vmhostv1.PlacementPolicy {
 	for _, p := range Presets() {

@@ -6,3 +6,6 @@ func (s *Store) Gifts() int {
 	defer s.gifts.mu.Unlock()
 	return len(s.gifts.byKey)
 }
+
+// ByWire says whether the store has a connection of its own.
+func (s *Store) ByWire() bool { return s.wire != nil }

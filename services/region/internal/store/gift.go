@@ -35,19 +35,26 @@ func (g *gifts) expect(given []gift) {
 }
 
 // take is the message of what the watch has brought; nil when this process did
-// not write just that.
-func (g *gifts) take(kv *mvccpb.KeyValue) proto.Message {
+// not write just that. Whatever it is, its bytes are then a part of nothing larger.
+func (g *gifts) take(key string, kv *mvccpb.KeyValue) proto.Message {
+	one, ok := g.of(key)
+	if !ok || !bytes.Equal(one.data, kv.Value) {
+		kv.Value = bytes.Clone(kv.Value)
+		return nil
+	}
+	kv.Value = one.data
+	return one.value
+}
+
+// of is what is expected of a key, and is from now on no more.
+func (g *gifts) of(key string) (gift, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	one, ok := g.byKey[string(kv.Key)]
-	if !ok {
-		return nil
+	one, ok := g.byKey[key]
+	if ok {
+		delete(g.byKey, key)
 	}
-	delete(g.byKey, one.key)
-	if !bytes.Equal(one.data, kv.Value) {
-		return nil
-	}
-	return one.value
+	return one, ok
 }
 
 func (g *gifts) forget(given []gift) {

@@ -9,13 +9,20 @@ const maxHistory = 8192
 // machines shown with. Views share it: it is only ever appended to, under the store's lock.
 type history struct {
 	from     int64 // every change after this revision is in the list
-	list     []hostChange
+	list     []HostChange
 	sessions int64 // when a rack's session changed last; 0: not since from
 }
 
-type hostChange struct {
-	revision int64
-	id       string
+// HostChange is one change of a record that a host is placed by, or its machines
+// are shown with.
+type HostChange struct {
+	// ID is the host's.
+	ID string
+	// Revision is that of the first view with the change, ModRevision the key's; 0
+	// when it was removed.
+	Revision, ModRevision int64
+	// Ledger says that it is the host's ledger that changed.
+	Ledger bool
 }
 
 // with is the history after more changes, that follow a view.
@@ -24,22 +31,29 @@ func (h *history) with(before, revision int64, changes []Change) *history {
 	if h != nil {
 		*out = *h
 	}
-	for _, c := range changes {
-		if c.Family == Sessions.Name() {
+	for i := range changes {
+		c := &changes[i]
+		made := HostChange{Revision: revision, ModRevision: c.ModRevision}
+		switch c.Family {
+		case Ledgers.Name():
+			made.ID, made.Ledger = Ledgers.ID(c.Key), true
+		case VmHosts.Name():
+			made.ID = VmHosts.ID(c.Key)
+		case Observed.Name():
+			made.ID = Observed.ID(c.Key)
+		case Assignments.Name():
+			made.ID = Assignments.ID(c.Key)
+		case Sessions.Name():
 			out.sessions = revision
+			continue
+		default:
+			continue
 		}
-		for _, f := range []interface {
-			Name() string
-			ID(key string) string
-		}{VmHosts, Observed, Ledgers, Assignments} {
-			if c.Family == f.Name() {
-				out.list = append(out.list, hostChange{revision, f.ID(c.Key)})
-			}
-		}
+		out.list = append(out.list, made)
 	}
 	if over := len(out.list) - maxHistory; over > 0 {
-		out.from = out.list[over+maxHistory/2-1].revision
-		out.list = slices.DeleteFunc(slices.Clone(out.list), func(c hostChange) bool { return c.revision <= out.from })
+		out.from = out.list[over+maxHistory/2-1].Revision
+		out.list = slices.DeleteFunc(slices.Clone(out.list), func(c HostChange) bool { return c.Revision <= out.from })
 	}
 	return out
 }
@@ -50,10 +64,10 @@ func (v *View) SessionsChangedSince(revision int64) bool {
 	return v.history != nil && v.history.sessions > revision
 }
 
-// HostsChangedSince are the ids of hosts whose spec, observation, ledger or rack
-// changed after a revision, up to this view; some may be in it twice. False when the view
-// does not remember that far, or is older.
-func (v *View) HostsChangedSince(revision int64) ([]string, bool) {
+// HostChangesSince are the changes of hosts' specs, observations, ledgers and racks
+// after a revision, up to this view, in order. They must not be modified. False when the
+// view does not remember that far, or is older.
+func (v *View) HostChangesSince(revision int64) ([]HostChange, bool) {
 	if revision == v.Revision {
 		return nil, true
 	}
@@ -61,12 +75,22 @@ func (v *View) HostsChangedSince(revision int64) ([]string, bool) {
 		return nil, false
 	}
 	list := v.history.list
-	i, _ := slices.BinarySearchFunc(list, revision+1, func(c hostChange, r int64) int {
-		return int(min(max(c.revision-r, -1), 1))
+	i, _ := slices.BinarySearchFunc(list, revision+1, func(c HostChange, r int64) int {
+		return int(min(max(c.Revision-r, -1), 1))
 	})
-	out := make([]string, 0, len(list)-i)
-	for _, c := range list[i:] {
-		out = append(out, c.id)
+	return list[i:], true
+}
+
+// HostsChangedSince are the ids of the hosts of HostChangesSince; some may be in it
+// twice.
+func (v *View) HostsChangedSince(revision int64) ([]string, bool) {
+	changes, ok := v.HostChangesSince(revision)
+	if len(changes) == 0 {
+		return nil, ok
+	}
+	out := make([]string, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, c.ID)
 	}
 	return out, true
 }

@@ -90,14 +90,14 @@ func (l *listing) take(kv *mvccpb.KeyValue) error {
 	if l.first {
 		return l.takeFirst(kv)
 	}
-	e, f, value := l.store.read(kv, nil)
+	key := string(kv.Key)
+	e, f, value := l.store.read(key, kv, nil)
 	if f == nil {
 		return nil
 	}
 	if l.seen == nil {
 		l.seen = make(map[string]struct{}, l.old.tree.len())
 	}
-	key := string(kv.Key)
 	l.seen[key] = struct{}{}
 	was := l.old.tree.get(key)
 	if was != nil && was.modRevision == e.modRevision {
@@ -165,8 +165,7 @@ func (s *Store) advanceUntold(v *View) {
 // read makes an entry of a key and its value, which is decoded if it is not known
 // already; no family, and a line in the log, for one that is not understood: it
 // must not take the region down.
-func (s *Store) read(kv *mvccpb.KeyValue, known proto.Message) (entry, *kind, proto.Message) {
-	key := string(kv.Key)
+func (s *Store) read(key string, kv *mvccpb.KeyValue, known proto.Message) (entry, *kind, proto.Message) {
 	f := s.family(key)
 	if f == nil {
 		return entry{}, nil, nil

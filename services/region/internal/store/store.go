@@ -41,9 +41,11 @@ const (
 
 // Store is the region's state. Make one with New and keep Run going.
 type Store struct {
-	client *clientv3.Client
-	log    *slog.Logger
-	ready  chan struct{}
+	client  *clientv3.Client
+	wire    *wire // nil: transactions are done by the client
+	watcher clientv3.Watcher
+	log     *slog.Logger
+	ready   chan struct{}
 
 	current atomic.Pointer[View]
 
@@ -58,8 +60,11 @@ type Store struct {
 
 // New makes a store over a client.
 func New(client *clientv3.Client, log *slog.Logger) *Store {
+	w := wireOf(client)
 	s := &Store{
 		client:   client,
+		wire:     w,
+		watcher:  watcher(client, w),
 		log:      log.With("component", "store"),
 		ready:    make(chan struct{}),
 		advanced: make(chan struct{}),
@@ -158,9 +163,9 @@ func (s *Store) listAndWatch(ctx context.Context) error {
 	}
 	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	watch := s.client.Watch(wctx, Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithProgressNotify())
+	watch := s.watcher.Watch(wctx, Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithProgressNotify())
 	s.mu.Lock()
-	s.progress = func() error { return s.client.RequestProgress(wctx) }
+	s.progress = func() error { return s.watcher.RequestProgress(wctx) }
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -190,7 +195,18 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 	}
 	next := old.tree.edit()
 	changes := make([]Change, 0, len(events))
+	puts := make([]setting, 0, len(events))
 	revision := old.Revision
+	// What is put one after another goes into the tree together, and is the last of
+	// the changes.
+	put := func() {
+		next.setMany(puts)
+		last := changes[len(changes)-len(puts):]
+		for i := range last {
+			last[i].was = puts[i].was
+		}
+		puts = puts[:0]
+	}
 	for _, ev := range events {
 		if ev.Kv.ModRevision <= old.Revision {
 			return fmt.Errorf("watch went back from revision %d to %d", old.Revision, ev.Kv.ModRevision)
@@ -198,16 +214,18 @@ func (s *Store) applyEvents(events []*clientv3.Event, header int64) error {
 		revision = max(revision, ev.Kv.ModRevision)
 		key := string(ev.Kv.Key)
 		if ev.Type == clientv3.EventTypeDelete {
+			put()
 			if was, ok := next.delete(key); ok {
 				changes = append(changes, change(key, familyOf(key), &was, nil, nil))
 			}
 			continue
 		}
-		if e, f, value := s.read(ev.Kv, s.gifts.take(ev.Kv)); f != nil {
-			was, _ := next.set(key, e)
-			changes = append(changes, change(key, f, &was, &e, value))
+		if e, f, value := s.read(key, ev.Kv, s.gifts.take(key, ev.Kv)); f != nil {
+			puts = append(puts, setting{key: key, entry: e})
+			changes = append(changes, change(key, f, nil, &e, value))
 		}
 	}
+	put()
 	s.advance(&View{tree: next.done(), Revision: revision}, changes)
 	return nil
 }

@@ -165,13 +165,18 @@ func (n *node) keys() []string {
 }
 
 // treeEdit makes the next tree. It is for one goroutine.
-type treeEdit struct{ tree }
+type treeEdit struct {
+	tree
+
+	group []*setting // of setMany
+	items []item
+}
 
 // edit begins the next tree.
 func (t *tree) edit() *treeEdit {
 	next := *t
 	next.made++
-	return &treeEdit{next}
+	return &treeEdit{tree: next}
 }
 
 // done is the tree as it is now. The edit can go on.

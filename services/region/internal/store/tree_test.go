@@ -81,6 +81,32 @@ func keyGen() *rapid.Generator[string] {
 	)
 }
 
+// setTogether sets many at once, some of them twice, some beside one another and
+// behind all that there are.
+func setTogether(t *rapid.T, is model, edit *treeEdit, revision int64) int64 {
+	keys := rapid.SliceOfN(keyGen(), 0, 40).Draw(t, "keys")
+	last := len(is)
+	for i := range rapid.SampledFrom([]int{0, 0, 1, 30, 3 * maxLeaf}).Draw(t, "appended") {
+		keys = append(keys, fmt.Sprintf("/vmhost/v1/operations/%06d", last*10+i))
+	}
+	all := make([]setting, len(keys))
+	for i, key := range keys {
+		all[i] = setting{key: key, entry: entry{modRevision: revision + int64(i) + 1}}
+	}
+	edit.setMany(all)
+	for i, s := range all {
+		was, had := is[s.key]
+		if s.had != had || s.was.modRevision != was {
+			t.Fatalf("set of %q found %v %v, want %d %v", s.key, s.was, s.had, was, had)
+		}
+		revision++
+		if is[s.key] = revision; s.modRevision != revision {
+			t.Fatalf("%d is of revision %d", i, s.modRevision)
+		}
+	}
+	return revision
+}
+
 func TestATreeIsAMapInOrderAndNoTreeChangesOnceItIsDone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		is, now := model{}, &tree{}
@@ -93,6 +119,10 @@ func TestATreeIsAMapInOrderAndNoTreeChangesOnceItIsDone(t *testing.T) {
 		for range rapid.IntRange(1, 12).Draw(t, "edits") {
 			edit := now.edit()
 			for range rapid.IntRange(0, 200).Draw(t, "steps") {
+				if rapid.IntRange(0, 20).Draw(t, "together") == 0 {
+					revision = setTogether(t, is, edit, revision)
+					continue
+				}
 				key := keyGen().Draw(t, "key")
 				was, had := is[key]
 				revision++
@@ -125,6 +155,55 @@ func TestATreeIsAMapInOrderAndNoTreeChangesOnceItIsDone(t *testing.T) {
 			s.check(t, s.tree)
 		}
 	})
+}
+
+func TestManyThatAreAppendedFillTheTree(t *testing.T) {
+	now, n, batches := &tree{}, 0, []int{1, maxLeaf, 3*maxLeaf + 1, maxLeaf*maxKids + 1, 22, 22, 2*maxLeaf*maxKids + 5, 1}
+	for range 200 {
+		batches = append(batches, 22)
+	}
+	for _, size := range batches {
+		edit := now.edit()
+		all := make([]setting, size)
+		for i := range all {
+			n++
+			all[i] = setting{key: fmt.Sprintf("/vmhost/v1/operations/%08d", n), entry: entry{modRevision: int64(n)}}
+		}
+		edit.setMany(all)
+		now = edit.done()
+	}
+	leaves := 0
+	var walk func(n *node, depth int) int
+	walk = func(n *node, depth int) int {
+		if size, full := n.amount(); size == 0 || size > full {
+			t.Fatalf("a node has %d of %d", size, full)
+		}
+		if n.inner == nil {
+			leaves++
+			return depth
+		}
+		deep := walk(n.kids[0], depth+1)
+		for _, kid := range n.kids[1:] {
+			if other := walk(kid, depth+1); other != deep {
+				t.Fatalf("leaves are at %d and at %d", deep, other)
+			}
+		}
+		return deep
+	}
+	walk(now.root, 0)
+	seen := 0
+	now.ascend("", func(head, tail string, e *entry) bool {
+		if seen++; head+tail != fmt.Sprintf("/vmhost/v1/operations/%08d", seen) || e.modRevision != int64(seen) {
+			t.Fatalf("%d is %s of %d", seen, head+tail, e.modRevision)
+		}
+		return true
+	})
+	if seen != n || now.len() != n {
+		t.Errorf("%d of %d are there, and it says %d", seen, n, now.len())
+	}
+	if most := n/maxLeaf*11/10 + 4; leaves > most {
+		t.Errorf("%d keys are in %d leaves, more than %d", n, leaves, most)
+	}
 }
 
 func TestATreeOfAListIsTheSameAsOneOfItsKeysOneByOne(t *testing.T) {

@@ -48,8 +48,8 @@ const (
 
 // Txn collects compares and writes that are done together or not at all.
 type Txn struct {
-	compares []clientv3.Cmp
-	ops      []clientv3.Op
+	compares []condition
+	ops      []write
 	lease    clientv3.LeaseID
 	given    []gift
 	err      error
@@ -59,12 +59,14 @@ type Txn struct {
 func NewTxn() *Txn { return &Txn{} }
 
 // Grow makes room for so many more writes.
-func (t *Txn) Grow(writes int) { t.ops = slices.Grow(t.ops, writes) }
+func (t *Txn) Grow(writes int) {
+	t.ops, t.given = slices.Grow(t.ops, writes), slices.Grow(t.given, writes)
+}
 
 // IfRevision demands that the key's mod revision is this; 0 demands that the key
 // is absent.
 func (t *Txn) IfRevision(key string, revision int64) {
-	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
+	t.compares = append(t.compares, condition{key: key, number: revision})
 }
 
 // IfAbsent demands that there is no such key.
@@ -72,23 +74,23 @@ func (t *Txn) IfAbsent(key string) { t.IfRevision(key, 0) }
 
 // IfPresent demands that there is such a key.
 func (t *Txn) IfPresent(key string) {
-	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
+	t.compares = append(t.compares, condition{key: key, target: createRevision, more: true})
 }
 
 // IfNone demands that there is no key with the prefix.
 func (t *Txn) IfNone(prefix string) {
-	t.compares = append(t.compares, clientv3.Compare(clientv3.CreateRevision(prefix), "=", 0).WithPrefix())
+	t.compares = append(t.compares, condition{key: prefix, end: clientv3.GetPrefixRangeEnd(prefix), target: createRevision})
 }
 
 // IfUnchanged demands that no key of first up to last, both included, was written
 // after the revision. A key that was deleted meanwhile is not noticed.
 func (t *Txn) IfUnchanged(first, last string, revision int64) {
-	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(first), "<", revision+1).WithRange(last+"\x00"))
+	t.compares = append(t.compares, condition{key: first, end: last + "\x00", less: true, number: revision + 1})
 }
 
 // IfPrefixUnchanged is IfUnchanged of all keys with the prefix.
 func (t *Txn) IfPrefixUnchanged(prefix string, revision int64) {
-	t.compares = append(t.compares, clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix())
+	t.compares = append(t.compares, condition{key: prefix, end: clientv3.GetPrefixRangeEnd(prefix), less: true, number: revision + 1})
 }
 
 func encode(value proto.Message) ([]byte, error) {
@@ -117,23 +119,16 @@ func (t *Txn) put(key string, value proto.Message) (data []byte) {
 		t.err = errors.Join(t.err, fmt.Errorf("encode %s: %w", key, err))
 		return nil
 	}
-	var opts []clientv3.OpOption
-	if t.lease != 0 {
-		opts = append(opts, clientv3.WithLease(t.lease))
-	}
-	op := clientv3.OpPut("", "", opts...)
-	op.WithKeyBytes([]byte(key))
-	op.WithValueBytes(data) // a string would be copied
-	t.ops = append(t.ops, op)
+	t.ops = append(t.ops, write{key: key, value: data, lease: t.lease})
 	return data
 }
 
 // Delete removes a key; one that is absent is no fault.
-func (t *Txn) Delete(key string) { t.ops = append(t.ops, clientv3.OpDelete(key)) }
+func (t *Txn) Delete(key string) { t.ops = append(t.ops, write{key: key, delete: true}) }
 
 // DeletePrefix removes all keys with the prefix.
 func (t *Txn) DeletePrefix(prefix string) {
-	t.ops = append(t.ops, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
+	t.ops = append(t.ops, write{key: prefix, end: clientv3.GetPrefixRangeEnd(prefix), delete: true})
 }
 
 // Writes is how many writes there are; MaxWrites can be committed.
@@ -143,7 +138,7 @@ func (t *Txn) Writes() int { return len(t.ops) }
 func (t *Txn) Bytes() int {
 	n := 0
 	for _, op := range t.ops {
-		n += len(op.KeyBytes()) + len(op.ValueBytes()) + writeOverhead
+		n += len(op.key) + len(op.value) + writeOverhead
 	}
 	return n
 }
@@ -151,10 +146,11 @@ func (t *Txn) Bytes() int {
 // Compares is how many compares there are; MaxCompares can be committed.
 func (t *Txn) Compares() int { return len(t.compares) }
 
-// writes are the writes in the form that etcd takes.
-func (t *Txn) writes() []clientv3.Op {
+// nested are the writes as nested transactions; nil when there is no need for
+// that.
+func (t *Txn) nested() [][]write {
 	if len(t.ops) <= maxTxnOps {
-		return t.ops
+		return nil
 	}
 	// A level leaves to the next what it does not use itself: with few compares the
 	// most fit when half are nested transactions, each of half.
@@ -162,11 +158,7 @@ func (t *Txn) writes() []clientv3.Op {
 	if len(t.compares) <= maxTxnOps/2 {
 		size = maxTxnOps / 2
 	}
-	var nested []clientv3.Op
-	for part := range slices.Chunk(t.ops, size) {
-		nested = append(nested, clientv3.OpTxn(nil, part, nil))
-	}
-	return nested
+	return slices.Collect(slices.Chunk(t.ops, size))
 }
 
 // AddEvent records an event together with what it tells of. It fills id and
@@ -216,15 +208,20 @@ func (s *Store) Submit(ctx context.Context, t *Txn) (revision int64, err error) 
 			s.gifts.forget(t.given) // what is still there does not come, or came with a list
 		}
 	}()
-	resp, err := s.client.Txn(rctx).If(t.compares...).Then(t.writes()...).Commit()
+	var done answer
+	if s.wire != nil {
+		done, err = s.wire.txn(rctx, t)
+	} else {
+		done, err = t.byClient(rctx, s.client)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("commit to the store: %w", err)
 	}
-	if resp.Succeeded {
-		return resp.Header.Revision, nil
+	if done.succeeded {
+		return done.revision, nil
 	}
 	// Whoever decides again must see what won.
-	if err := s.Wait(ctx, resp.Header.Revision); err != nil {
+	if err := s.Wait(ctx, done.revision); err != nil {
 		return 0, err
 	}
 	return 0, ErrConflict

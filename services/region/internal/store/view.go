@@ -83,6 +83,33 @@ func (f Family[T]) Find(v *View, parts ...string) (Stored[T], bool) {
 	return Stored[T]{f, e}, e != nil
 }
 
+// RevisionOf is the mod revision of a record, 0 when there is none. It reads only
+// the key.
+func (f Family[T]) RevisionOf(v *View, parts ...string) int64 {
+	if e := v.tree.get(f.Key(parts...)); e != nil {
+		return e.modRevision
+	}
+	return 0
+}
+
+// Read is Get of a value for a reader who changes it: it is decoded for him alone.
+func (f Family[T]) Read(v *View, parts ...string) (Record[T], bool) {
+	e := v.tree.get(f.Key(parts...))
+	if e == nil {
+		return Record[T]{}, false
+	}
+	r := Record[T]{Revision: e.modRevision, CreateRevision: e.createRevision, fresh: true}
+	if e.raw != nil {
+		r.Value = e.decode(f).(T) //nolint:forcetypeassert // of the key's family
+	} else {
+		r.Value = proto.CloneOf(e.value(f).(T)) //nolint:forcetypeassert // of the key's family
+	}
+	return r, true
+}
+
+// Has says whether there is a record. It reads only the key.
+func (f Family[T]) Has(v *View, parts ...string) bool { return v.tree.get(f.Key(parts...)) != nil }
+
 // All are the records of the family, below parts, in the order of their keys.
 // The first value is what follows the prefix and parts in the key.
 func (f Family[T]) All(v *View, parts ...string) iter.Seq2[string, Record[T]] {
