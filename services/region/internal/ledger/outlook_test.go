@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/proto"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -27,7 +28,7 @@ func checkOutlook(t *testing.T, l *Ledger) {
 			t.Errorf("the outlook has %d hosts, not %d", got.Len(), want.Len())
 		}
 		for h := range want.Hosts() {
-			if diff := cmp.Diff(h, got.Host(h.ID), cmp.Comparer(proto.Equal)); diff != "" {
+			if diff := cmp.Diff(h, got.Host(h.ID), cmp.Comparer(proto.Equal), cmpopts.EquateComparable(placement.Shared{})); diff != "" {
 				t.Errorf("host %s: %s", h.ID, diff)
 			}
 		}
@@ -110,6 +111,25 @@ func TestTheOutlookIsWhatTheRecordsSayWhateverHappens_P1(t *testing.T) {
 			commit(t, s, tx)
 			addHost(t, s, "another", 10, 1<<20)
 		}},
+		{"hosts share a storage pool, and one of them takes of it alone", func() {
+			for i := range 3 {
+				addSharing(t, s, fmt.Sprint("s", i), 3*crowded)
+			}
+			shares := func(i int) *vmhostv1.ComposeMachineRequest {
+				return &vmhostv1.ComposeMachineRequest{Cores: 1, MemoryMib: 1, VmHost: fmt.Sprint("vmHosts/s", i%3)}
+			}
+			sharing := made(t, crowd(t, l, shares), 0)
+			if err := declare(t.Context(), s, "s1", ""); err != nil {
+				t.Fatal(err)
+			}
+			checkOutlook(t, l)
+			if sharing += made(t, crowd(t, l, shares), 0); sharing != 2*crowded {
+				t.Errorf("%d of %d were made", sharing, 2*crowded)
+			}
+			if diff := cmp.Diff(RecountShared(s.Cached()), SharedNow(s.Cached())); diff != "" {
+				t.Errorf("shared pools (-machines +pools):\n%s", diff)
+			}
+		}},
 		{"more than there is room for are asked for", func() {
 			req := one()
 			req.Cores = 190
@@ -144,7 +164,7 @@ func TestWhatAMachineTakesOfADraftIsWhatItsLedgerSays_P1(t *testing.T) {
 		c := w.commitment(&plan)
 		add(led, c)
 		draft.Take("h", c, "")
-		if diff := cmp.Diff(placement.NewHost(spec, observed, led), draft.Host("h")); diff != "" {
+		if diff := cmp.Diff(placement.NewHost(spec, observed, led), draft.Host("h"), cmpopts.EquateComparable(placement.Shared{})); diff != "" {
 			t.Fatal(diff)
 		}
 	}
