@@ -54,7 +54,7 @@ func (l *Ledger) aheadOf(v *store.View, host string) (committed, bool) {
 // those ledgers did not come to be.
 func (l *Ledger) bind(d *decision) bool {
 	v := d.view
-	if !l.bindLedgers(d) {
+	if !l.bindOutlook(d) || !l.bindLedgers(d) {
 		return false
 	}
 	if !l.bindTaken(v, d) {
@@ -85,6 +85,27 @@ func (l *Ledger) bindTaken(v *store.View, d *decision) bool {
 	defer l.mu.Unlock()
 	l.settleShared(d, 0, store.ErrConflict)
 	return false
+}
+
+// bindOutlook says whether a decision was made on what the records say: what was
+// under way on one of its hosts may have failed since it began, by what others took
+// there, and then its ledger is newer than what it was decided on. A storage pool
+// that hosts share is taken by any of them.
+func (l *Ledger) bindOutlook(d *decision) bool {
+	if !d.shares {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(d.sharing) > 0 && len(l.outlook.stale) > 0 {
+		return false
+	}
+	for host := range d.base {
+		if _, stale := l.outlook.stale[host]; stale {
+			return false
+		}
+	}
+	return true
 }
 
 // bindLedgers compares the ledgers that a decision was made on with the newest

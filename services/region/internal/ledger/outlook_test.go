@@ -211,3 +211,46 @@ func TestADecisionHoldsWhenTheWatchIsFasterThanTheAnswer(t *testing.T) {
 	checkBooks(t, s, "h")
 	checkOutlook(t, l)
 }
+
+// What is under way fails by what somebody else takes, of which the outlook that the
+// next decision was made on knows nothing.
+func TestADecisionDoesNotHoldWhenWhatItWasMadeOnFailsMeanwhile_P1(t *testing.T) {
+	s := storetest.New(t)
+	l := open(t, s)
+	addHost(t, s, "h", 100, 1<<20)
+	decide := func() *decision {
+		d := l.newShared(s.Cached(), placement.AllLanes)
+		w, err := newWant("alice", one())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.decide(d, []*pending{newPending(w)})
+		if len(d.placed) != 1 {
+			t.Fatal(d.refused)
+		}
+		return d
+	}
+	first := decide()
+	if !l.bind(first) {
+		t.Fatal("the first is not bound")
+	}
+	tx := store.NewTxn()
+	led, _ := store.Ledgers.Read(s.Cached(), "h")
+	if led.Value == nil {
+		led.Value = cloneLedger(nil)
+	}
+	add(led.Value, first.placed[0].machine.GetCommitment())
+	led.Value.Total.Cores += 98
+	store.Put(tx, store.Ledgers, led.Value, "h")
+	commit(t, s, tx)
+	second := l.newShared(s.Cached(), placement.AllLanes)
+	l.settle(first, 0, store.ErrConflict)
+	w, err := newWant("bob", &vmhostv1.ComposeMachineRequest{Cores: 50, MemoryMib: 1, Diskless: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.decide(second, []*pending{newPending(w)})
+	if len(second.placed) == 1 && l.bind(second) {
+		t.Error("50 cores were taken where one is free")
+	}
+}
