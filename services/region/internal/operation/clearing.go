@@ -20,7 +20,8 @@ import (
 // The removal of a host (remove.go) and its drain (drain.go) have this in common:
 // they begin with its machines, some at a time, each by an operation of its own
 // that names this one as its parent, and end when no machine is left that was not
-// tried. Everything follows from the records, so that any process goes on.
+// tried (clearingend.go). Everything follows from the records, so that any process goes
+// on.
 
 // clearing is what this process knows of such an operation: a copy of what
 // follows from the records as of a revision of the operation. Whoever begins with

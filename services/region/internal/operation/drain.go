@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
@@ -159,17 +157,7 @@ func (c *change) beginMove(ctx context.Context, _ *store.View, w *clearing, m st
 func (c *change) drained(ctx context.Context, stop *vmhostv1.OperationError) error {
 	result := c.drainResult()
 	left, _ := c.left()
-	phase := succeeded
-	switch {
-	case left == 0 && (stop == nil || stop.GetReason() == vmhostv1.ErrorReason_DEADLINE.String()):
-		stop = nil
-	case stop == nil:
-		phase, stop = failed, notDrained(c.op.GetResource().GetVmHost(), left, result)
-	case stop.GetReason() == vmhostv1.ErrorReason_CANCELLED.String():
-		phase = cancelled
-	default:
-		phase = failed
-	}
+	phase, stop := endOfClearing(left == 0, stop, notDrained(c.op.GetResource().GetVmHost(), left, result))
 	next := c.finished(phase, stop)
 	if words := heldWords(result); phase == succeeded && words != "" {
 		next.Resource.Message = "no machine is left on " + next.GetResource().GetVmHost() + "; " + words
@@ -184,21 +172,8 @@ func (c *change) drained(ctx context.Context, stop *vmhostv1.OperationError) err
 }
 
 func notDrained(host string, left int, result *vmhostv1.DrainVmHostResult) *vmhostv1.OperationError {
-	out := &vmhostv1.OperationError{
-		Code: int32(codes.FailedPrecondition), Reason: vmhostv1.ErrorReason_IN_USE.String(),
-		Message:  fmt.Sprintf("%s stays cordoned, and %d of its machines stay on it", host, left),
-		Hint:     "look at each machine's result; make room elsewhere, or allow running machines to be stopped; then drain the host again",
-		Metadata: map[string]string{"resource": host},
-	}
-	var users []string
-	for _, r := range result.GetMachines() {
-		if r.GetError() != nil && len(users) < maxNamed {
-			users = append(users, r.GetMachine())
-			if len(users) == 1 {
-				out.Message += "; the first: " + r.GetError().GetMessage()
-			}
-		}
-	}
-	out.Metadata["users"] = strings.Join(users, ",")
-	return out
+	users, first := failedOf(result.GetMachines(), (*vmhostv1.DrainedMachine).GetMachine)
+	return stillInUse(host,
+		fmt.Sprintf("%s stays cordoned, and %d of its machines stay on it", host, left)+first,
+		"look at each machine's result; make room elsewhere, or allow running machines to be stopped; then drain the host again", users)
 }

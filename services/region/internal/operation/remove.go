@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -84,17 +83,8 @@ func (c *change) beginRemoval(ctx context.Context, v *store.View, w *clearing, m
 func (c *change) removed(ctx context.Context, stop *vmhostv1.OperationError) error {
 	result := c.removeResult()
 	left, coming := c.left()
-	phase := succeeded
-	switch {
-	case left+len(coming) == 0 && (stop == nil || stop.GetReason() == vmhostv1.ErrorReason_DEADLINE.String()):
-		stop, result.Removed = nil, true
-	case stop == nil:
-		phase, stop = failed, notRemoved(c.op.GetResource().GetVmHost(), result, coming)
-	case stop.GetReason() == vmhostv1.ErrorReason_CANCELLED.String():
-		phase = cancelled
-	default:
-		phase = failed
-	}
+	phase, stop := endOfClearing(left+len(coming) == 0, stop, notRemoved(c.op.GetResource().GetVmHost(), result, coming))
+	result.Removed = phase == succeeded
 	next := c.finished(phase, stop)
 	var err error
 	if next.Resource.Response, err = packed(result); err != nil {
@@ -114,41 +104,13 @@ func (c *change) removed(ctx context.Context, stop *vmhostv1.OperationError) err
 	return err
 }
 
-// left is how many machines of ours are on the host, and the names of those that
-// may be there because a move to it ended before it was known.
-func (c *change) left() (on int, coming []string) {
-	for _, m := range store.Machines.All(c.view) {
-		if m.Value.GetResource().GetVmHost() == c.op.GetResource().GetVmHost() {
-			on++
-		} else if m.Value.GetMove().GetVmHost() == hostOf(c.op) {
-			coming = append(coming, m.Value.GetResource().GetName())
-		}
-	}
-	return on, coming
-}
-
 func notRemoved(host string, result *vmhostv1.RemoveVmHostResult, coming []string) *vmhostv1.OperationError {
-	out := &vmhostv1.OperationError{
-		Code: int32(codes.FailedPrecondition), Reason: vmhostv1.ErrorReason_IN_USE.String(),
-		Message:  fmt.Sprintf("%s stays, cordoned: %d of its machines could not be removed", host, result.GetFailed()),
-		Hint:     "look at each machine's result; then remove the host again",
-		Metadata: map[string]string{"resource": host},
-	}
-	var users []string
-	for _, r := range result.GetResults() {
-		if r.GetError() != nil && len(users) < maxNamed {
-			users = append(users, r.GetName())
-			if len(users) == 1 {
-				out.Message += "; the first: " + r.GetError().GetMessage()
-			}
-		}
-	}
+	users, first := failedOf(result.GetResults(), (*vmhostv1.BatchResult).GetName)
+	message := fmt.Sprintf("%s stays, cordoned: %d of its machines could not be removed", host, result.GetFailed()) + first
+	hint := "look at each machine's result; then remove the host again"
 	if len(coming) > 0 {
-		out.Message += fmt.Sprintf("; %d machines may be on it because a move to it ended before that was known", len(coming))
-		out.Hint = "look at each machine's result, and move or delete those again that were being moved to it (" + coming[0] + "); then remove the host again"
-		users = append(users, coming...)
-		users = users[:min(len(users), maxNamed)]
+		message += fmt.Sprintf("; %d machines may be on it because a move to it ended before that was known", len(coming))
+		hint = "look at each machine's result, and move or delete those again that were being moved to it (" + coming[0] + "); then remove the host again"
 	}
-	out.Metadata["users"] = strings.Join(users, ",")
-	return out
+	return stillInUse(host, message, hint, append(users, coming...))
 }
