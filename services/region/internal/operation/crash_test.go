@@ -2,8 +2,6 @@ package operation
 
 import (
 	"errors"
-	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -13,16 +11,6 @@ import (
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
-
-// story is an operation from its beginning, and how it must end whatever is
-// killed on the way.
-type story struct {
-	name   string
-	script func(*rackv1.Step, int) *rackv1.StepError
-	begin  func(w *world) string
-	phase  vmhostv1.OperationPhase
-	there  bool // a machine is there at the end
-}
 
 func stories() []story {
 	start := func(start bool) func(w *world) string {
@@ -99,87 +87,15 @@ func (s story) checkEnd(w *world, name string) {
 	if domains != want || int(led.Value.GetMachines()) != want {
 		w.t.Errorf("%d domains, %d in the ledger, want %d (P3, P4)", domains, led.Value.GetMachines(), want)
 	}
-	ends := 0
-	for _, e := range store.Events.All(v) {
-		if e.Value.GetResource().GetOperation() == name && e.Value.GetResource().GetAttributes()["phase"] != "" {
-			ends++
-		}
-	}
-	if ends != 1 {
-		w.t.Errorf("it ended %d times", ends)
-	}
+	w.checkEndedOnce(name)
 }
 
-// The region is killed before and after each of its commits in turn, until a
-// story gets by without being killed.
 func TestARegionKilledBetweenAnyTwoTransitionsGoesOn_P6(t *testing.T) {
-	for _, s := range stories() {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, after a commit %v", s.name, after), func(t *testing.T) {
-				for k, killed := 1, true; killed; k++ {
-					w := newWorld(t)
-					w.rack.script = s.script
-					name := s.begin(w)
-					var mu sync.Mutex
-					killed = false
-					w.run(func(n int) (bool, bool) {
-						mu.Lock()
-						defer mu.Unlock()
-						if n != k {
-							return false, false
-						}
-						killed = true
-						return !after, after
-					})
-					w.eventually("an end or a kill", func() bool {
-						mu.Lock()
-						defer mu.Unlock()
-						return killed || ended(w.operation(name))
-					})
-					w.halt()
-					w.run(nil)
-					w.connect(fmt.Sprintf("s-again-%d", k)) // the rack connects to the new process
-					s.checkEnd(w, name)
-					w.halt()
-					if k > 30 {
-						t.Fatal("no end after 30 commits")
-					}
-				}
-			})
-		}
-	}
+	killRegions(t, stories(), story.checkEnd)
 }
 
-// The rack is killed at each point of each of its steps in turn.
 func TestARackKilledAtAnyPointOfAnyStepGoesOn_P3(t *testing.T) {
-	for _, s := range stories() {
-		for _, at := range []loss{lossBefore, lossEffect, lossReported} {
-			t.Run(fmt.Sprintf("%s, at %d", s.name, at), func(t *testing.T) {
-				for k, killed := 1, true; killed; k++ {
-					w := newWorld(t)
-					w.rack.script = s.script
-					name := s.begin(w)
-					killed = false
-					w.rack.mu.Lock()
-					from := w.rack.received
-					w.rack.lose = func(_ *rackv1.Step, n int) loss {
-						if n != from+k {
-							return lossNone
-						}
-						killed = true
-						return at
-					}
-					w.rack.mu.Unlock()
-					w.run(nil)
-					s.checkEnd(w, name)
-					w.halt()
-					if k > 30 {
-						t.Fatal("no end after 30 steps")
-					}
-				}
-			})
-		}
-	}
+	killRacks(t, stories(), story.checkEnd)
 }
 
 // Two regions drive at once; the rack is connected to both, which is worse than

@@ -210,31 +210,7 @@ func TestADrainGoesOnAfterAKillAtAnyCommit_P6(t *testing.T) {
 		w := newWorld(t)
 		w.full(1, 2, 60, 50)
 		name := w.drain(&drainRequest{})
-		killed = false
-		dead := make(chan struct{})
-		w.run(func(n int) (bool, bool) {
-			if n != k {
-				return false, false
-			}
-			close(dead)
-			return k%2 == 0, k%2 == 1
-		})
-		w.eventually("an end or a kill", func() bool {
-			select {
-			case <-dead:
-				return true
-			default:
-				return ended(w.operation(name))
-			}
-		})
-		select {
-		case <-dead:
-			killed = true
-		default:
-		}
-		w.halt()
-		w.run(nil)
-		w.connect("s-again")
+		killed = w.killRegion(name, k, k%2 == 1)
 		end := w.ended(name)
 		if res := drainedBy(t, end); end.GetPhase() != failed || res.GetMoved() != 3 || res.GetStayed() != 1 || len(res.GetMachines()) != 4 {
 			t.Errorf("killed at %d: %v: %v", k, end, res)

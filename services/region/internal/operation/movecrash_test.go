@@ -1,12 +1,9 @@
 package operation
 
 import (
-	"fmt"
-	"sync"
 	"testing"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
-	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
 // moveStories are moves, and how they end whatever is killed on the way.
@@ -42,82 +39,13 @@ func (s story) checkMoved(w *world, name string) {
 	if m := w.stored(op.GetTarget()); m.GetResource().GetVmHost() != host || m.GetMove() != nil || m.GetResource().GetOperation() != "" {
 		w.t.Errorf("the record is %v", m)
 	}
-	ends := 0
-	for _, e := range store.Events.All(w.store.Cached()) {
-		if e.Value.GetResource().GetOperation() == name && e.Value.GetResource().GetAttributes()["phase"] != "" {
-			ends++
-		}
-	}
-	if ends != 1 {
-		w.t.Errorf("it ended %d times", ends)
-	}
+	w.checkEndedOnce(name)
 }
 
 func TestARegionKilledInAMoveGoesOn_P3_P4_P6(t *testing.T) {
-	for _, s := range moveStories() {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, after a commit %v", s.name, after), func(t *testing.T) {
-				for k, killed := 1, true; killed; k++ {
-					w := newWorld(t)
-					name := s.begin(w)
-					w.rack.script = s.script
-					var mu sync.Mutex
-					killed = false
-					w.run(func(n int) (bool, bool) {
-						mu.Lock()
-						defer mu.Unlock()
-						if n != k {
-							return false, false
-						}
-						killed = true
-						return !after, after
-					})
-					w.eventually("an end or a kill", func() bool {
-						mu.Lock()
-						defer mu.Unlock()
-						return killed || ended(w.operation(name))
-					})
-					w.halt()
-					w.run(nil)
-					w.connect(fmt.Sprintf("s-again-%d", k))
-					s.checkMoved(w, name)
-					w.halt()
-					if k > 30 {
-						t.Fatal("no end after 30 commits")
-					}
-				}
-			})
-		}
-	}
+	killRegions(t, moveStories(), story.checkMoved)
 }
 
 func TestARackKilledInAMoveGoesOn_P3_P4(t *testing.T) {
-	for _, s := range moveStories() {
-		for _, at := range []loss{lossBefore, lossEffect, lossReported} {
-			t.Run(fmt.Sprintf("%s, at %d", s.name, at), func(t *testing.T) {
-				for k, killed := 1, true; killed; k++ {
-					w := newWorld(t)
-					name := s.begin(w)
-					w.rack.mu.Lock()
-					w.rack.script = s.script
-					from := w.rack.received
-					killed = false
-					w.rack.lose = func(_ *rackv1.Step, n int) loss {
-						if n != from+k {
-							return lossNone
-						}
-						killed = true
-						return at
-					}
-					w.rack.mu.Unlock()
-					w.run(nil)
-					s.checkMoved(w, name)
-					w.halt()
-					if k > 30 {
-						t.Fatal("no end after 30 steps")
-					}
-				}
-			})
-		}
-	}
+	killRacks(t, moveStories(), story.checkMoved)
 }

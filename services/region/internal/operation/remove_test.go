@@ -1,10 +1,8 @@
 package operation
 
 import (
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
@@ -166,25 +164,7 @@ func TestTheRemovalOfAHostGoesOnAfterEveryKill_P6(t *testing.T) {
 			w := newWorld(t)
 			names := w.fill(3)
 			name := w.begin(decompose)
-			var mu sync.Mutex
-			killed = false
-			w.run(func(n int) (bool, bool) {
-				mu.Lock()
-				defer mu.Unlock()
-				if n != k {
-					return false, false
-				}
-				killed = true
-				return !after, after
-			})
-			w.eventually("an end or a kill", func() bool {
-				mu.Lock()
-				defer mu.Unlock()
-				return killed || ended(w.operation(name))
-			})
-			w.halt()
-			w.run(nil)
-			w.connect(fmt.Sprintf("s-again-%d", k))
+			killed = w.killRegion(name, k, after)
 			end := w.ended(name)
 			if res := resultIn(t, end); end.GetPhase() != succeeded || len(res.GetResults()) != len(names) {
 				t.Errorf("killed at commit %d: %v", k, end)
