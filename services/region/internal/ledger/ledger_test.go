@@ -82,15 +82,23 @@ func open(t testing.TB, s *store.Store) *Ledger {
 
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
+	if err := waitFor(ok); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitFor is eventually for what runs beside the test, which must not end it.
+func waitFor(ok func() bool) error {
 	tick, late := time.NewTicker(time.Millisecond), time.After(20*time.Second)
 	defer tick.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatal("it did not happen in 20 s")
+			return errors.New("it did not happen in 20 s")
 		}
 	}
+	return nil
 }
 
 func small() *vmhostv1.ComposeMachineRequest {
