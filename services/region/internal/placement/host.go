@@ -84,7 +84,7 @@ func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 		Capabilities:  o.GetCapabilities(),
 		Profiles:      o.GetProfiles(),
 		Images:        o.GetImages(),
-		Cores: NewResource(int64(o.GetCores()), int64(r.GetReservedCores()), ratio.cores,
+		Cores: newCores(int64(o.GetCores()), int64(r.GetReservedCores()), ratio.cores,
 			int64(total.GetCores()), int64(o.GetForeign().GetCores())),
 		MemoryMiB: NewResource(o.GetMemoryMib(), r.GetReservedMemoryMib(), ratio.memory,
 			total.GetMemoryMib(), o.GetForeign().GetMemoryMib()),

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math"
+	"math/big"
 	"net/netip"
 	"slices"
 	"strings"
@@ -436,7 +437,7 @@ func checkReason(t *rapid.T, r Refusal, req Request) {
 	case FilterTags:
 		ok = strings.HasPrefix(r.Message(), "has no tag") || strings.HasPrefix(r.Message(), "has the forbidden tag")
 	case FilterOvercommitted:
-		ok = float64(r.Resource.Committed)+float64(r.Resource.Foreign) > float64(r.Resource.Limit)
+		ok = sum(r.Resource.Committed, r.Resource.Foreign).Cmp(big.NewInt(r.Resource.Limit)) > 0
 	case FilterVMHost:
 		ok = h.ID == req.From
 	case FilterType, FilterArchitecture, FilterCapability, FilterImage:

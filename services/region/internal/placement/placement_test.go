@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
@@ -34,6 +35,11 @@ func TestLimitIsPhysicalTimesRatioRoundedDown(t *testing.T) {
 		{-8, 2, 0},
 		{8, math.NaN(), 0},
 		{math.MaxInt64, 10, math.MaxInt64},
+		{math.MaxInt64, 1, math.MaxInt64},
+		{8, math.Inf(1), math.MaxInt64},
+		{1<<53 + 1, 1, 1<<53 + 1},
+		{1<<53 + 1, 1.5, 13510798882111489},
+		{1<<62 + 3, 0.75, 3458764513820540930},
 	} {
 		if got := Limit(tt.physical, tt.ratio); got != tt.want {
 			t.Errorf("Limit(%d, %v) = %d, want %d", tt.physical, tt.ratio, got, tt.want)
@@ -46,9 +52,20 @@ func TestAmountsThatOverflowLeaveNothing(t *testing.T) {
 		NewResource(10, 0, 1, math.MaxInt64, 5), NewResource(10, 0, 1, math.MaxInt64-3, math.MaxInt64-3), NewResource(math.MaxInt64, 0, 10, math.MaxInt64, 1),
 		NewResource(10, math.MaxInt64, 10, 1, 0), NewResource(math.MinInt64, 0, 1, 1, 0),
 	} {
-		if r.fits(1) || r.Free() != 0 || r.used() < 1 || (r.Physical < math.MaxInt64 && !r.Over()) {
+		if r.fits(1) || r.Free() != 0 || r.used() < 1 || !r.Over() {
 			t.Errorf("%+v: %d free, %d in use", r, r.Free(), r.used())
 		}
+	}
+}
+
+func TestOfCoresNoMoreAreGivenThanALedgerCounts(t *testing.T) {
+	h := ready("a", math.MaxInt32, 1, 10, 1)
+	if h.Cores.Limit != math.MaxInt32 || h.withRatios(&vmhostv1.OvercommitRatios{Cores: proto.Float64(20)}).Cores.Limit != math.MaxInt32 {
+		t.Errorf("%+v", h.Cores)
+	}
+	full := h.Take(&storev1.Commitment{Cores: math.MaxInt32})
+	if full.Cores.Free() != 0 || full.Cores.Over() {
+		t.Errorf("%+v", full.Cores)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"math"
 	"math/big"
 	"math/rand/v2"
 	"slices"
@@ -23,7 +24,7 @@ type use struct{ most, used, limit *big.Int }
 func sum(of ...int64) *big.Int {
 	out := new(big.Int)
 	for _, n := range of {
-		out.Add(out, big.NewInt(max(n, 0)))
+		out.Add(out, big.NewInt(min(max(n, 0), countable)))
 	}
 	return out
 }
@@ -41,8 +42,13 @@ func useOf(physical, reserved int64, ratio *float64, committed, foreign int64) u
 	}
 	exact.Add(exact, big.NewRat(1, 1_000_000))
 	u.limit = new(big.Int).Div(exact.Num(), exact.Denom())
-	if !u.limit.IsInt64() { // nothing can be more
-		u.limit.SetInt64(1<<63 - 1)
+	return u.limited(countable)
+}
+
+// limited is use with a limit that is not above what can be counted.
+func (u use) limited(most int64) use {
+	if u.limit.Cmp(big.NewInt(most)) > 0 {
+		u.limit.SetInt64(most)
 	}
 	return u
 }
@@ -56,7 +62,7 @@ func (u use) fits(want *big.Int) bool {
 // uses are those of the cores, the memory and each storage pool.
 func (s site) uses() (cores, memory use, pools map[string]use) {
 	spec, o, total := s.spec.GetResource(), s.seen.GetObservation(), s.ledger.GetTotal()
-	cores = useOf(int64(o.GetCores()), int64(spec.GetReservedCores()), spec.GetOvercommit().Cores, int64(total.GetCores()), int64(o.GetForeign().GetCores()))
+	cores = useOf(int64(o.GetCores()), int64(spec.GetReservedCores()), spec.GetOvercommit().Cores, int64(total.GetCores()), int64(o.GetForeign().GetCores())).limited(math.MaxInt32)
 	memory = useOf(o.GetMemoryMib(), spec.GetReservedMemoryMib(), spec.GetOvercommit().Memory, total.GetMemoryMib(), o.GetForeign().GetMemoryMib())
 	pools = map[string]use{}
 	for name, n := range total.GetStorageBytes() {
@@ -111,11 +117,11 @@ func (s site) overcommitted() bool {
 // hasRoom is the specification of what there must be room for, from the records.
 func (s site) hasRoom(r *Request) bool {
 	cores, memory, _ := s.uses()
-	if s.overcommitted() || !cores.fits(sum(int64(r.Cores))) || !memory.fits(sum(r.MemoryMiB)) {
+	if s.overcommitted() || !cores.fits(big.NewInt(int64(r.Cores))) || !memory.fits(big.NewInt(r.MemoryMiB)) {
 		return false
 	}
 	if r.Hugepages {
-		if u, page := s.pages(); !u.fits(sum(r.MemoryMiB)) || r.MemoryMiB%max(page, 1) != 0 {
+		if u, page := s.pages(); !u.fits(big.NewInt(r.MemoryMiB)) || r.MemoryMiB%max(page, 1) != 0 {
 			return false
 		}
 	}
@@ -189,7 +195,7 @@ func (s site) holds(r *Request, i int, taken map[string]*big.Int) bool {
 		}
 		was := cmp.Or(taken[name], new(big.Int))
 		all := new(big.Int).Add(was, big.NewInt(d.SizeBytes))
-		if u := pools[name]; sum(d.SizeBytes).Cmp(u.most) > 0 || new(big.Int).Add(u.used, all).Cmp(u.limit) > 0 {
+		if u := pools[name]; big.NewInt(d.SizeBytes).Cmp(u.most) > 0 || new(big.Int).Add(u.used, all).Cmp(u.limit) > 0 {
 			continue
 		}
 		taken[name] = all

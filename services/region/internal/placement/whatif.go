@@ -137,16 +137,22 @@ func largestFirst(machines []*Machine) []*Machine {
 // withRatios is the host with other overcommit ratios; what is not set stays.
 func (h *Host) withRatios(o *vmhostv1.OvercommitRatios) *Host {
 	out := *h
-	set := func(r *Resource, is bool, ratio float64) {
-		if is {
-			*r = NewResource(r.Physical, r.Reserved, ratio, r.Committed, r.Foreign)
+	if o != nil && o.Cores != nil {
+		r := h.Cores
+		out.Cores = newCores(r.Physical, r.Reserved, o.GetCores(), r.Committed, r.Foreign)
+	}
+	if o != nil && o.Memory != nil {
+		out.MemoryMiB = h.MemoryMiB.withRatio(o.GetMemory())
+	}
+	if o != nil && o.Storage != nil {
+		out.Pools = slices.Clone(h.Pools)
+		for i := range out.Pools { // of a shared pool Put fills in the rest
+			out.Pools[i].Resource = h.Pools[i].withRatio(o.GetStorage())
 		}
 	}
-	set(&out.Cores, o != nil && o.Cores != nil, o.GetCores())
-	set(&out.MemoryMiB, o != nil && o.Memory != nil, o.GetMemory())
-	out.Pools = slices.Clone(h.Pools)
-	for i := range out.Pools {
-		set(&out.Pools[i].Resource, o != nil && o.Storage != nil, o.GetStorage()) // of a shared pool Put fills in the rest
-	}
 	return &out
+}
+
+func (r Resource) withRatio(ratio float64) Resource {
+	return NewResource(r.Physical, r.Reserved, ratio, r.Committed, r.Foreign)
 }
