@@ -63,7 +63,7 @@ func (m *move) rename(ctx context.Context, to string) error {
 		if err != nil {
 			return definite(err)
 		}
-		return errIf(true, op+": it is not there under its new name")
+		return errors.New(op + ": it is not there under its new name")
 	}
 	m.here = now
 	return nil

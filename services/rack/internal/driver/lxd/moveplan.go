@@ -2,7 +2,6 @@ package lxd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -208,8 +207,12 @@ func (m *move) planDisk(ctx context.Context, k *movedDisk, dev map[string]string
 		if !ownVolume(m.ref.UID, k.to.GetVolume()) {
 			return nil, refuses("", "volume %q on the destination is not named after the machine", k.to.GetVolume())
 		}
-		if there, err := m.to.findVolume(ctx, k.in.Name, k.to.GetVolume()); err != nil || there != nil {
-			return nil, errors.Join(err, errIf(there != nil, "volume "+k.to.GetVolume()+" is on the destination still"))
+		there, err := m.to.findVolume(ctx, k.in.Name, k.to.GetVolume())
+		if err != nil {
+			return nil, err
+		}
+		if there != nil {
+			return nil, fmt.Errorf("volume %q is on the destination still", k.to.GetVolume())
 		}
 	}
 	return out, atDestination(m.to.roomFor(ctx, k.in, size, "disk "+k.device))
