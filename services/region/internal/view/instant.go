@@ -21,24 +21,18 @@ func instantOf(t *timestamppb.Timestamp) instant {
 // readInstant reads an encoded Timestamp; nil is none.
 func readInstant(data []byte) (i instant, ok bool) {
 	i.set = data != nil
-	for len(data) > 0 {
-		var f wireField
-		if f, data, ok = consumeField(data); !ok {
-			return i, false
-		}
-		switch f.number {
+	r := fieldsOf(data)
+	for r.next() {
+		switch r.number {
 		case timeSeconds:
-			ok = f.number64(&i.seconds)
+			r.ok = r.number64(&i.seconds)
 		case timeNanos:
-			ok = f.number32(&i.nanos)
+			r.ok = r.number32(&i.nanos)
 		default:
-			ok = false
-		}
-		if !ok {
-			return i, false
+			r.ok = false
 		}
 	}
-	return i, true
+	return i, r.ok
 }
 
 func (i instant) time() time.Time { return time.Unix(i.seconds, int64(i.nanos)) }

@@ -168,25 +168,22 @@ func (d *wireDisk) same(seen *wireDisk) bool {
 // to them; without those that are appended apart.
 func (m *wireMachine) appendResource(b, resource []byte, o *wireMachine) ([]byte, bool) {
 	disk, nic := 0, 0
-	for len(resource) > 0 {
-		f, rest, ok := consumeField(resource)
-		if !ok {
-			return b, false
-		}
-		resource = rest
-		switch f.number {
+	r := fieldsOf(resource)
+	for r.next() {
+		switch r.number {
 		case machineEtag, machineZone, machinePower, machineObserveTime, machineLog:
 		case machineDisks:
-			b = m.diskRoom[disk].append(b, &f)
+			b = m.diskRoom[disk].append(b, &r.wireField)
 			disk++
 		case machineInterfaces:
-			if b, ok = m.interfaceRoom[nic].append(b, &f, &o.interfaceRoom[m.interfaceRoom[nic].pair]); !ok {
-				return b, false
-			}
+			b, r.ok = m.interfaceRoom[nic].append(b, &r.wireField, &o.interfaceRoom[m.interfaceRoom[nic].pair])
 			nic++
 		default:
-			b = append(b, f.whole...)
+			b = append(b, r.whole...)
 		}
+	}
+	if !r.ok {
+		return b, false
 	}
 	if m.kind == 0 {
 		b = appendEnum(b, machineType, o.kind)
@@ -230,14 +227,13 @@ func (i *wireInterface) append(b []byte, f *wireField, seen *wireInterface) ([]b
 }
 
 func eachAddress(data []byte, do func(address wireField) bool) bool {
-	for len(data) > 0 {
-		f, rest, ok := consumeField(data)
-		if !ok || f.number == interfaceAddresses && !do(f) {
-			return false
+	r := fieldsOf(data)
+	for r.next() {
+		if r.number == interfaceAddresses {
+			r.ok = do(r.wireField)
 		}
-		data = rest
 	}
-	return true
+	return r.ok
 }
 
 // appendAddresses appends the addresses of all interfaces, each once.

@@ -41,28 +41,24 @@ type wireDisk struct {
 
 func (d *wireDisk) read(data []byte) bool {
 	*d = wireDisk{}
-	for len(data) > 0 {
-		f, rest, ok := consumeField(data)
-		data = rest
-		switch f.number {
+	r := fieldsOf(data)
+	for r.next() {
+		switch r.number {
 		case diskPool:
-			ok = f.text(&d.pool)
+			r.ok = r.text(&d.pool)
 		case diskVolume:
-			ok = f.text(&d.volume)
+			r.ok = r.text(&d.volume)
 		case diskSize:
-			ok = f.number64(&d.size)
+			r.ok = r.number64(&d.size)
 		case diskDevice:
-			ok = f.text(&d.device)
+			r.ok = r.text(&d.device)
 		case diskPath:
-			ok = f.text(&d.path)
+			r.ok = r.text(&d.path)
 		case diskName:
-			ok = f.text(&d.name)
-		}
-		if !ok {
-			return false
+			r.ok = r.text(&d.name)
 		}
 	}
-	return true
+	return r.ok
 }
 
 // wireInterface is what of an interface is compared and shown.
@@ -75,23 +71,16 @@ type wireInterface struct {
 
 func (i *wireInterface) read(data []byte) bool {
 	*i = wireInterface{all: data}
-	for len(data) > 0 {
-		f, rest, ok := consumeField(data)
-		if !ok {
-			return false
-		}
-		data = rest
-		switch f.number {
+	r := fieldsOf(data)
+	for r.next() {
+		switch r.number {
 		case interfaceMAC:
-			ok = f.text(&i.mac)
+			r.ok = r.text(&i.mac)
 		case interfaceAddresses:
-			i.has, ok = true, f.kind == protowire.BytesType
-		}
-		if !ok {
-			return false
+			i.has, r.ok = true, r.kind == protowire.BytesType
 		}
 	}
-	return true
+	return r.ok
 }
 
 // wireMachine is what a record and an observation of a machine have in common.
@@ -134,96 +123,88 @@ func (m *wireMachine) readRecord(data []byte) (resource []byte, ok bool) {
 	if !ok || resource == nil || move != nil {
 		return nil, false
 	}
-	for data := resource; ok && len(data) > 0; {
-		var f wireField
-		if f, data, ok = consumeField(data); !ok {
-			return nil, false
-		}
-		switch f.number {
+	r := fieldsOf(resource)
+	for r.next() {
+		switch r.number {
 		case machineUID:
-			ok = f.text(&m.uid)
+			r.ok = r.text(&m.uid)
 		case machineVMHost:
-			ok = f.text(&m.vmHost)
+			r.ok = r.text(&m.vmHost)
 		case machineName:
-			ok = f.text(&m.name)
+			r.ok = r.text(&m.name)
 		case machineUUID:
-			ok = f.text(&m.uuid)
+			r.ok = r.text(&m.uuid)
 		case machineCores:
-			ok = f.number32(&m.cores)
+			r.ok = r.number32(&m.cores)
 		case machineMemory:
-			ok = f.number64(&m.memory)
+			r.ok = r.number64(&m.memory)
 		case machineDisks:
-			ok = m.addDisk(&f)
+			r.ok = m.addDisk(&r.wireField)
 		case machineInterfaces:
-			ok = m.addInterface(&f)
+			r.ok = m.addInterface(&r.wireField)
 		case machineType:
-			ok = f.number32(&m.kind)
+			r.ok = r.number32(&m.kind)
 		case machineFirmware:
-			ok = f.number32(&m.firmware)
+			r.ok = r.number32(&m.firmware)
 		case machineProject:
-			ok = f.text(&m.project)
+			r.ok = r.text(&m.project)
 		case machineAddresses:
-			ok = false // what is observed is not stored
+			r.ok = false // what is observed is not stored
 		}
 	}
-	return resource, ok
+	return resource, r.ok
 }
 
 // readSeen reads a StoredSeenMachine, and answers with when it changed.
 func (m *wireMachine) readSeen(data []byte) (changed []byte, ok bool) {
 	observation, changed, ok := both(data, seenObservation, seenChangeTime)
-	for data := observation; ok && len(data) > 0; {
-		var f wireField
-		if f, data, ok = consumeField(data); !ok {
-			return nil, false
-		}
-		switch f.number {
+	if !ok {
+		return nil, false
+	}
+	r := fieldsOf(observation)
+	for r.next() {
+		switch r.number {
 		case observedName:
-			ok = f.text(&m.name)
+			r.ok = r.text(&m.name)
 		case observedPower:
-			ok = f.number32(&m.power)
+			r.ok = r.number32(&m.power)
 		case observedCores:
-			ok = f.number32(&m.cores)
+			r.ok = r.number32(&m.cores)
 		case observedMemory:
-			ok = f.number64(&m.memory)
+			r.ok = r.number64(&m.memory)
 		case observedDisks:
-			ok = m.addDisk(&f)
+			r.ok = m.addDisk(&r.wireField)
 		case observedInterfaces:
-			ok = m.addInterface(&f)
+			r.ok = m.addInterface(&r.wireField)
 		case observedLog:
-			ok = f.text(&m.log)
+			r.ok = r.text(&m.log)
 		case observedProblem:
-			ok = f.kind == protowire.BytesType && len(f.bytes) == 0
+			r.ok = r.kind == protowire.BytesType && len(r.bytes) == 0
 		case observedType:
-			ok = f.number32(&m.kind)
+			r.ok = r.number32(&m.kind)
 		case observedFirmware:
-			ok = f.number32(&m.firmware)
+			r.ok = r.number32(&m.firmware)
 		case observedProject:
-			ok = f.text(&m.project)
+			r.ok = r.text(&m.project)
 		}
 	}
-	return changed, ok
+	return changed, r.ok
 }
 
 // both are two messages in an encoded one, nil where there is none. It answers
 // false when one is there twice, which would have to be merged.
 func both(data []byte, one, two int32) (a, b []byte, ok bool) {
-	for len(data) > 0 {
-		var f wireField
-		if f, data, ok = consumeField(data); !ok {
-			return nil, nil, false
-		}
+	r := fieldsOf(data)
+	for r.next() {
 		into := &a
-		switch f.number {
+		switch r.number {
 		case one:
 		case two:
 			into = &b
 		default:
 			continue
 		}
-		if *into != nil || !f.text(into) || f.bytes == nil {
-			return nil, nil, false
-		}
+		r.ok = *into == nil && r.text(into) && r.bytes != nil
 	}
-	return a, b, true
+	return a, b, r.ok
 }

@@ -15,34 +15,55 @@ type wireField struct {
 	whole  []byte
 }
 
-// consumeField is the first field of an encoded message, and what follows it. It
-// answers false for what is unusual: groups, and what is no message.
-func consumeField(data []byte) (f wireField, rest []byte, ok bool) {
-	number, kind, n := protowire.ConsumeTag(data)
-	if n < 0 {
-		return f, nil, false
+// fieldReader goes through the fields of an encoded message:
+//
+//	r := fieldsOf(data)
+//	for r.next() {
+//		switch r.number {
+//		case diskPool:
+//			r.ok = r.text(&pool)
+//		}
+//	}
+//	return r.ok
+//
+// It ends at a field that whoever reads does not take, and at what is unusual: groups,
+// and what is no message.
+type fieldReader struct {
+	wireField // that it is at
+
+	rest []byte
+	ok   bool
+}
+
+func fieldsOf(data []byte) fieldReader { return fieldReader{rest: data, ok: true} }
+
+// next goes to the next field, if there is one.
+func (r *fieldReader) next() bool {
+	if !r.ok || len(r.rest) == 0 {
+		return false
 	}
-	f.number, f.kind = int32(number), kind
-	var size int
+	number, kind, n := protowire.ConsumeTag(r.rest)
+	if r.ok = n >= 0; !r.ok {
+		return false
+	}
+	r.number, r.kind, r.bytes, r.varint = int32(number), kind, nil, 0
+	size := -1
 	switch kind {
 	case protowire.BytesType:
-		f.bytes, size = protowire.ConsumeBytes(data[n:])
+		r.bytes, size = protowire.ConsumeBytes(r.rest[n:])
 	case protowire.VarintType:
-		f.varint, size = protowire.ConsumeVarint(data[n:])
+		r.varint, size = protowire.ConsumeVarint(r.rest[n:])
 	case protowire.Fixed32Type:
-		_, size = protowire.ConsumeFixed32(data[n:])
+		_, size = protowire.ConsumeFixed32(r.rest[n:])
 	case protowire.Fixed64Type:
-		_, size = protowire.ConsumeFixed64(data[n:])
+		_, size = protowire.ConsumeFixed64(r.rest[n:])
 	case protowire.StartGroupType, protowire.EndGroupType:
-		return f, nil, false
-	default:
-		return f, nil, false
 	}
-	if size < 0 {
-		return f, nil, false
+	if r.ok = size >= 0; !r.ok {
+		return false
 	}
-	f.whole = data[:n+size]
-	return f, data[n+size:], true
+	r.whole, r.rest = r.rest[:n+size], r.rest[n+size:]
+	return true
 }
 
 // text takes the value of a field of text, bytes or a message.
