@@ -64,6 +64,19 @@ func (a *app) colour(w io.Writer) bool {
 	return a.env["NO_COLOR"] == "" && a.env["TERM"] != "dumb" && isTerminal(w)
 }
 
+// width is how many columns the terminal that is written to has; 0: it is none.
+func (a *app) width() int {
+	f, ok := a.stdout.(*os.File)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}
+
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

@@ -40,8 +40,8 @@ func (b *batch) columns() []display.Column[*vmhostv1.BatchResult] {
 		{Head: "MACHINE", Cell: func(r result) string { return b.title(r.GetName()) }},
 		{Head: "RESULT", State: true, Cell: resultState},
 		{Head: "OPERATION", Wide: over, Cell: func(r result) string { return display.ID(r.GetOperation().GetName()) }},
-		{Head: "WHY", Cell: func(r result) string { return resultError(r).GetMessage() }},
-		{Head: "TO DO", Cell: func(r result) string { return resultError(r).GetHint() }},
+		{Head: "WHY", Text: true, Cell: func(r result) string { return resultError(r).GetMessage() }},
+		{Head: "TO DO", Text: true, Cell: func(r result) string { return resultError(r).GetHint() }},
 	}
 }
 

@@ -181,6 +181,6 @@ func eventColumns() []display.Column[*vmhostv1.Event] {
 		{Head: "HOST", Wide: true, Cell: func(e event) string { return display.ID(e.GetVmHost()) }},
 		{Head: "OPERATION", Wide: true, Cell: func(e event) string { return display.ID(e.GetOperation()) }},
 		{Head: "BY", Wide: true, Cell: event.GetPrincipal},
-		{Head: "MESSAGE", Cell: event.GetMessage},
+		{Head: "MESSAGE", Text: true, Cell: event.GetMessage},
 	}
 }

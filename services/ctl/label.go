@@ -224,7 +224,7 @@ func (l label[T]) shown(now time.Time) []display.Column[T] {
 	return slices.Concat(
 		[]display.Column[T]{
 			{Head: "NAME", Cell: func(t T) string { return display.ID(t.GetName()) }},
-			{Head: "DESCRIPTION", Cell: func(t T) string { return t.GetDescription() }},
+			{Head: "DESCRIPTION", Text: true, Cell: func(t T) string { return t.GetDescription() }},
 		},
 		l.columns,
 		[]display.Column[T]{

@@ -112,8 +112,8 @@ func drainColumns(titles map[string]string, plan bool) []display.Column[*vmhostv
 		columns = append(columns, display.Column[row]{Head: "OPERATION", Wide: true, Cell: func(r row) string { return display.ID(r.GetOperation()) }})
 	}
 	return append(columns,
-		display.Column[row]{Head: "WHY NOT", Cell: whyNot},
-		display.Column[row]{Head: "TO DO", Cell: func(r row) string { return r.GetError().GetHint() }})
+		display.Column[row]{Head: "WHY NOT", Text: true, Cell: whyNot},
+		display.Column[row]{Head: "TO DO", Text: true, Cell: func(r row) string { return r.GetError().GetHint() }})
 }
 
 // whyNot is why a machine stays, or is not moved while it runs.

@@ -165,7 +165,7 @@ func operationColumns(now time.Time) []display.Column[*vmhostv1.Operation] {
 		{Head: "TOOK", Right: true, Cell: func(o op) string { return operationTime(now, o) }},
 		{Head: "AGE", Right: true, Cell: func(o op) string { return display.Age(now, o.GetCreateTime()) }},
 		{Head: "BY", Wide: true, Cell: op.GetPrincipal},
-		{Head: "MESSAGE", Wide: true, Cell: func(o op) string { return first(o.GetError().GetMessage(), o.GetMessage()) }},
+		{Head: "MESSAGE", Wide: true, Text: true, Cell: func(o op) string { return first(o.GetError().GetMessage(), o.GetMessage()) }},
 	}
 }
 

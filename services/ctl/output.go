@@ -80,7 +80,7 @@ func printList[T any](a *app, list proto.Message, items []T, name func(T) string
 
 func printTable[T any](a *app, items []T, columns []display.Column[T]) error {
 	return display.Table(a.stdout, items, columns, display.TableOptions{
-		Wide: a.flags.output == outputWide, NoHeaders: a.flags.noHeaders, Palette: a.palette(),
+		Wide: a.flags.output == outputWide, NoHeaders: a.flags.noHeaders, Width: a.width(), Palette: a.palette(),
 	})
 }
 

@@ -182,7 +182,7 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 			{Head: "MACHINE", Cell: func(r moveRow) string { return r.machine }},
 			{Head: "FROM", Cell: func(r moveRow) string { return r.from }},
 			{Head: "TO", Cell: func(r moveRow) string { return r.to }},
-			{Head: "WHY", Cell: func(r moveRow) string { return r.why }},
+			{Head: "WHY", Text: true, Cell: func(r moveRow) string { return r.why }},
 		}); err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 		{Head: "RESERVATION", Cell: func(r row) string { return display.ID(r.GetReservation()) }},
 		{Head: "ELSEWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetPlaced())) }},
 		{Head: "NOWHERE", Right: true, Cell: func(r row) string { return strconv.Itoa(int(r.GetStranded())) }},
-		{Head: "WHY", Cell: func(r row) string {
+		{Head: "WHY", Text: true, Cell: func(r row) string {
 			if r.GetStranded() == 0 {
 				return ""
 			}

@@ -74,13 +74,7 @@ func (a *app) explain(plan *vmhostv1.ComposePlan, judged ...*vmhostv1.PlacementC
 			rows = append(rows, row)
 		}
 	}
-	for _, r := range p.GetRefusals() {
-		message := r.GetMessage()
-		if r.GetReason() != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-			message += " (" + r.GetReason().String() + ")"
-		}
-		rows = append(rows, verdictRow{display.ID(r.GetVmHost()), "no", "", r.GetFilter(), message})
-	}
+	rows = a.others(rows, p)
 	if len(rows) == 0 {
 		return nil
 	}
@@ -90,8 +84,50 @@ func (a *app) explain(plan *vmhostv1.ComposePlan, judged ...*vmhostv1.PlacementC
 		{Head: "FITS", State: true, Cell: func(r verdictRow) string { return r.fits }},
 		{Head: "SCORE", Right: true, Wide: len(judged) == 0, Cell: func(r verdictRow) string { return r.score }},
 		{Head: "FILTER", Cell: func(r verdictRow) string { return r.filter }},
-		{Head: "WHY", Cell: func(r verdictRow) string { return r.message }},
+		{Head: "WHY", Text: true, Cell: func(r verdictRow) string { return r.message }},
 	})
+}
+
+const (
+	// fewRefused are hosts that one filter refused and that are shown one by one.
+	fewRefused = 10
+	// someRefused are the examples of more.
+	someRefused = 5
+)
+
+// others adds the hosts that were refused to those that fit, and counts those that
+// it does not name: what a filter refuses is much alike, and the region names some
+// of many only.
+func (a *app) others(rows []verdictRow, p *vmhostv1.Placement) []verdictRow {
+	fit := int(p.GetConsidered())
+	for _, n := range p.GetRefusedCounts() {
+		fit -= int(n)
+	}
+	if more := fit - len(rows); more > 0 && len(rows) > 0 {
+		rows = append(rows, verdictRow{host: fmt.Sprintf("%d more", more), fits: "yes"})
+	}
+	refused, shown := map[string]int{}, map[string]int{}
+	for filter, n := range p.GetRefusedCounts() {
+		refused[filter] = int(n)
+	}
+	for _, r := range p.GetRefusals() {
+		filter := r.GetFilter()
+		if refused[filter] > fewRefused && shown[filter] == someRefused && a.flags.output != outputWide {
+			continue
+		}
+		shown[filter]++
+		message := r.GetMessage()
+		if r.GetReason() != vmhostv1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+			message += " (" + r.GetReason().String() + ")"
+		}
+		rows = append(rows, verdictRow{display.ID(r.GetVmHost()), "no", "", filter, message})
+	}
+	for _, filter := range slices.Sorted(maps.Keys(refused)) {
+		if more := refused[filter] - shown[filter]; more > 0 {
+			rows = append(rows, verdictRow{host: fmt.Sprintf("%d more", more), fits: "no", filter: filter})
+		}
+	}
+	return rows
 }
 
 // quotaUse is what the machine's pool takes without it, of how much.

@@ -251,6 +251,26 @@ func TestOnATerminalProgressIsOneLineThatGoesAway(t *testing.T) {
 	}
 }
 
+func TestOnATerminalSentencesStayInTheirColumn(t *testing.T) {
+	f := newFakeRegion(t, t.TempDir())
+	f.placement = &vmhostv1.Placement{Considered: 1, RefusedCounts: map[string]int32{"cores": 1}, Refusals: []*vmhostv1.PlacementRefusal{{
+		VmHost: "vmHosts/h1", Filter: "cores", Message: "has 64 cores in all, less than the 65 asked for; overcommit makes no machine possible that is larger than its host",
+	}}}
+	args := []string{"machine", "compose", "--dry-run"}
+	want := strings.Join([]string{
+		"HOST  FITS  FILTER  WHY",
+		"h1    no    cores   has 64 cores in all, less than the 65 asked for; overcommit",
+		"                    makes no machine possible that is larger than its host",
+	}, "\r\n")
+	got := startSession(t, f, true, args...).ends(8)
+	if plain := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(got, ""); !strings.Contains(plain, want) {
+		t.Errorf("on a terminal of 80 columns:\n%s", plain)
+	}
+	if got := startSession(t, f, false, args...).ends(8); !strings.Contains(got, f.placement.GetRefusals()[0].GetMessage()) {
+		t.Errorf("without a terminal a line is broken:\n%s", got)
+	}
+}
+
 func TestCtrlCOnceLetsGoOfTheOperation(t *testing.T) {
 	for _, terminal := range []bool{true, false} {
 		f := newFakeRegion(t, t.TempDir())

@@ -111,6 +111,92 @@ func TestATableAlignsWideAndPaintedCells(t *testing.T) {
 	}
 }
 
+func TestSentencesOfATableStayInTheirColumn(t *testing.T) {
+	type row struct{ host, why, do string }
+	columns := []display.Column[row]{
+		{Head: "HOST", Cell: func(r row) string { return r.host }},
+		{Head: "WHY", Text: true, Cell: func(r row) string { return r.why }},
+		{Head: "TO DO", Text: true, Cell: func(r row) string { return r.do }},
+	}
+	rows := []row{
+		{"h1", "has 64 cores in all, less than the 65 asked for", "ask for less"},
+		{"h2", "", ""},
+		{"h3", "機械機械機械機械機械機械機械機械", "ask for less"},
+	}
+	for _, c := range []struct {
+		name    string
+		options display.TableOptions
+		want    string
+	}{
+		{"without a terminal", display.TableOptions{}, `
+HOST  WHY                                              TO DO
+h1    has 64 cores in all, less than the 65 asked for  ask for less
+h2    -                                                -
+h3    機械機械機械機械機械機械機械機械                 ask for less
+`},
+		{"where they fit", display.TableOptions{Width: 67}, `
+HOST  WHY                                              TO DO
+h1    has 64 cores in all, less than the 65 asked for  ask for less
+h2    -                                                -
+h3    機械機械機械機械機械機械機械機械                 ask for less
+`},
+		{"where they do not", display.TableOptions{Width: 46, Indent: 2}, `
+  HOST  WHY                       TO DO
+  h1    has 64 cores in all,      ask for less
+        less than the 65 asked
+        for
+  h2    -                         -
+  h3    機械機械機械機械機械機械  ask for less
+        機械機械
+`},
+		{"where there is too little to share", display.TableOptions{Width: 39}, `
+HOST  WHY                                              TO DO
+h1    has 64 cores in all, less than the 65 asked for  ask for less
+h2    -                                                -
+h3    機械機械機械機械機械機械機械機械                 ask for less
+`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := display.Table(&out, rows, columns, c.options); err != nil {
+				t.Fatal(err)
+			}
+			if got := "\n" + out.String(); got != c.want {
+				t.Errorf("got:%s\nwant:%s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestATableIsNeverWiderThanItsTerminalWhereSentencesCanGiveWay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		words := rapid.SliceOfN(rapid.StringMatching(`[a-z]{1,30}`), 0, 12)
+		sentence := rapid.Map(words, func(w []string) string { return strings.Join(w, " ") })
+		rows := rapid.SliceOfN(rapid.SliceOfN(sentence, 3, 3), 1, 4).Draw(t, "rows")
+		width := rapid.IntRange(80, 200).Draw(t, "width")
+		var columns []display.Column[[]string]
+		for i := range 3 {
+			columns = append(columns, display.Column[[]string]{Head: "C", Text: true, Cell: func(r []string) string { return r[i] }})
+		}
+		var out bytes.Buffer
+		if err := display.Table(&out, rows, columns, display.TableOptions{Width: width}); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if n := len(strings.TrimSuffix(line, "\n")); n > width {
+				t.Fatalf("%d columns, of %d: %s", n, width, line)
+			}
+		}
+		for _, r := range rows {
+			for _, word := range strings.Fields(strings.Join(r, " ")) {
+				if len(word) < 20 && !strings.Contains(out.String(), word) {
+					t.Fatalf("%q is not in\n%s", word, out.String())
+				}
+			}
+		}
+	})
+}
+
 func TestJSONIsTheSameEveryTime(t *testing.T) {
 	m := &vmhostv1.ListMachinesResponse{Machines: []*vmhostv1.Machine{{Name: "machines/x", MemoryMib: 5}}}
 	var first string
