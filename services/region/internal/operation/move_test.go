@@ -321,16 +321,6 @@ func TestAMoveIsNotGivenUpOnAnAnswerThatProvesNothing_P4(t *testing.T) {
 	}
 }
 
-// inTurn fails moves with one class after the other, then lets them pass.
-func inTurn(classes ...rackv1.ErrorClass) func(*rackv1.Step, int) *rackv1.StepError {
-	return func(s *rackv1.Step, try int) *rackv1.StepError {
-		if verbOf(s) != "move" || try > len(classes) {
-			return nil
-		}
-		return &rackv1.StepError{Class: classes[try-1], Message: "in its own words"}
-	}
-}
-
 // Before a rack heard of it a move ends without a trace.
 func TestAMoveThatNoRackHeardOfEndsWithoutATrace_P4(t *testing.T) {
 	for word, want := range map[string]vmhostv1.OperationPhase{"cancel": cancelled, "deadline": failed} {
