@@ -17,7 +17,7 @@ const maxFollowed = 256
 // sharedRoom is how many fit on hosts together.
 func (c *counter) sharedRoom(hosts []HostRoom) int64 {
 	total := int64(0)
-	together := components{}
+	var together components
 	for i := range hosts {
 		if pools := c.usable(hosts[i].Host); len(pools) > 0 {
 			together.add(&hosts[i], pools)
@@ -25,7 +25,7 @@ func (c *counter) sharedRoom(hosts []HostRoom) int64 {
 			total = plus(total, hosts[i].Machines)
 		}
 	}
-	for _, part := range together.parts() {
+	for _, part := range together {
 		total = plus(total, c.roomOf(part))
 	}
 	return total
@@ -67,12 +67,12 @@ type sharerRoom struct {
 	free     int64 // by the host's limit
 }
 
-type components struct{ list []*component }
+type components []*component
 
 func (s *components) add(h *HostRoom, pools []*Pool) {
 	into := &component{pools: map[string][]sharerRoom{}}
-	rest := s.list[:0]
-	for _, o := range s.list {
+	rest := (*s)[:0]
+	for _, o := range *s {
 		if !slices.ContainsFunc(pools, func(p *Pool) bool { return o.pools[p.Identity] != nil }) {
 			rest = append(rest, o)
 			continue
@@ -89,11 +89,8 @@ func (s *components) add(h *HostRoom, pools []*Pool) {
 	for _, p := range pools {
 		into.pools[p.Identity] = append(into.pools[p.Identity], sharerRoom{h.Machines, p.Free()})
 	}
-	rest = append(rest, into)
-	s.list = rest
+	*s = append(rest, into)
 }
-
-func (s *components) parts() []*component { return s.list }
 
 // roomOf is how many fit on hosts that share pools.
 func (c *counter) roomOf(part *component) int64 {
