@@ -59,7 +59,7 @@ func power(t *testing.T, d *Driver, uid string, action rackv1.PowerAction, grace
 // awaitAddress waits for the event after which a machine has an address.
 func awaitAddress(t *testing.T, d *Driver, events <-chan hypervisor.Event, uid string) string {
 	t.Helper()
-	limit := time.After(time.Minute)
+	limit := time.After(2 * time.Minute) // a container takes long where others use the machine
 	for {
 		select {
 		case e, ok := <-events:
@@ -86,7 +86,7 @@ func awaitAddress(t *testing.T, d *Driver, events <-chan hypervisor.Event, uid s
 // 256 MiB and one more volume.
 func checkContainer(t *testing.T, d *Driver, network string) string {
 	t.Helper()
-	ctx := timeout(t, 2*time.Minute)
+	ctx := timeout(t, 4*time.Minute)
 	events, err := d.Events(ctx)
 	if err != nil {
 		t.Fatal(err)
