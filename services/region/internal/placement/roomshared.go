@@ -89,7 +89,8 @@ func (s *components) add(h *HostRoom, pools []*Pool) {
 	for _, p := range pools {
 		into.pools[p.Identity] = append(into.pools[p.Identity], sharerRoom{h.Machines, p.Free()})
 	}
-	*s = append(rest, into)
+	rest = append(rest, into)
+	*s = rest
 }
 
 // roomOf is how many fit on hosts that share pools.
