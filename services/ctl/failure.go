@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
+	"github.com/spf13/pflag"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
 
@@ -79,6 +81,10 @@ func (a *app) report(err error) int {
 		e := &apierror.Error{Code: codes.Unknown, Message: broken.Error(), Hint: "make room for the output, or send it elsewhere"}
 		f, ok = &failure{what: "cannot write the output", err: e, code: exitFailed}, true
 	}
+	if bad, is := errors.AsType[*pflag.InvalidValueError](err); is && !ok {
+		err = a.badValue(bad)
+		f, ok = errors.AsType[*failure](err)
+	}
 	if !ok { // cobra's own: unknown flags, wrong number of arguments
 		f, _ = errors.AsType[*failure](usage(a.helpHint(), "%s", err))
 	}
@@ -100,7 +106,9 @@ func (a *app) writeFailure(w io.Writer, f *failure) {
 		about = append(about, code.Code(f.err.Code).String())
 	}
 	for _, v := range f.err.Fields {
-		about = append(about, "field "+display.Clean(v.GetField()))
+		if field := "field " + display.Clean(v.GetField()); !slices.Contains(about, field) { // more may be wrong with one
+			about = append(about, field)
+		}
 	}
 	if len(about) > 0 {
 		why += " (" + strings.Join(about, ", ") + ")"

@@ -64,8 +64,10 @@ func (a *app) composeMany(ctx context.Context, api *region, one *vmhostv1.Compos
 	for i, done := range b.results {
 		r.Operations[i] = done.GetOperation()
 	}
-	if err := printList(a, r, b.results, (*vmhostv1.BatchResult).GetName, b.columns()); err != nil {
-		return err
+	if len(b.results) > 0 || !a.forPeople() {
+		if err := printList(a, r, b.results, (*vmhostv1.BatchResult).GetName, b.columns()); err != nil {
+			return err
+		}
 	}
 	if lost != nil {
 		return lost
@@ -94,7 +96,7 @@ func unplaced(r *vmhostv1.ComposeMachinesResponse, what string) error {
 		return nil
 	}
 	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%d fit, %d do not: %s", len(r.GetPlacements()), r.GetUnplaced(), refusalText(r.GetRefusal())).
-		WithHint("see what runs out: `vmhostctl capacity` with the same flags")
+		WithHint("%s", first(placeHint(r.GetRefusal()), "see what runs out: `vmhostctl capacity` with the same flags"))
 	return fail(e, "%s", what)
 }
 
@@ -113,8 +115,11 @@ type hostShare struct {
 }
 
 func (a *app) printManyPlan(r *vmhostv1.ComposeMachinesResponse, what string, m *manyFlags, f *changeFlags) error {
-	err := a.print(r, "", func() error { return a.printShares(r) })
-	if err != nil {
+	var hosts []string
+	for _, p := range r.GetPlacements() {
+		hosts = append(hosts, p.GetVmHost())
+	}
+	if err := a.printSome(r, hosts, func() error { return a.printShares(r) }); err != nil {
 		return err
 	}
 	if err := unplaced(r, what); err != nil && (!m.some || len(r.GetPlacements()) == 0) {

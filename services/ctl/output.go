@@ -42,11 +42,31 @@ func (a *app) print(m proto.Message, name string, people func() error) error {
 	case outputYAML:
 		return display.YAML(a.stdout, m)
 	case outputName:
-		_, err := fmt.Fprintln(a.stdout, display.Clean(name))
-		return err
+		return a.printNames(name)
 	default:
 		return people()
 	}
+}
+
+// printSome is print for what stands for several resources.
+func (a *app) printSome(m proto.Message, names []string, people func() error) error {
+	if a.flags.output == outputName {
+		return a.printNames(names...)
+	}
+	return a.print(m, "", people)
+}
+
+// printNames writes names below one another, and nothing for what has none.
+func (a *app) printNames(names ...string) error {
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if _, err := fmt.Fprintln(a.stdout, display.Clean(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printBlock writes one resource with everything that is known of it.

@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -63,7 +64,11 @@ func (a *app) printCapacity(r *vmhostv1.CapacityResponse) error {
 	b.Add("More that fit", strconv.FormatInt(r.GetMachines(), 10))
 	b.Add("Runs out first", r.GetLimitedBy())
 	if len(r.GetRefusedCounts()) > 0 {
-		b.Add("Full or unfit", refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()}))
+		hosts := 0
+		for _, n := range r.GetRefusedCounts() {
+			hosts += int(n)
+		}
+		b.Add("Full or unfit", count(hosts, "host")+": "+countsText(r.GetRefusedCounts()))
 	}
 	if err := b.Write(a.stdout); err != nil {
 		return err
@@ -79,7 +84,11 @@ func (a *app) printCapacity(r *vmhostv1.CapacityResponse) error {
 	for _, h := range r.GetVmHosts() {
 		rows = append(rows, roomRow{display.ID(h.GetVmHost()), h.GetLimitedBy(), h.GetMachines()})
 	}
-	return a.printRoom("HOST", rows)
+	if err := a.printRoom("HOST", rows); err != nil || r.GetMachines() > 0 {
+		return err
+	}
+	_, err := fmt.Fprintln(a.stderr, "none fits; see what refuses it and what to do with `vmhostctl machine compose --dry-run` and the same flags")
+	return err
 }
 
 func (a *app) printRoom(head string, rows []roomRow) error {
@@ -114,6 +123,9 @@ func (a *app) whatIfCommand() *cobra.Command {
 					return err
 				}
 			}
+			if len(request.GetLostVmHosts())+len(request.GetLostZones())+len(on) == 0 && request.GetOvercommit() == nil {
+				return usage("say what is: --lose-host HOST, --lose-zone ZONE or --overcommit RATIOS", "nothing is lost, and no ratio changes")
+			}
 			machine, err := f.question(args)
 			if err != nil {
 				return err
@@ -129,7 +141,13 @@ func (a *app) whatIfCommand() *cobra.Command {
 			if err != nil {
 				return fail(err, "say what would be")
 			}
-			return a.print(r, "", func() error { return a.printWhatIf(r, request.GetMachine() != nil) })
+			named := map[string]string{}
+			if a.forPeople() && len(r.GetMoves())+len(r.GetStranded()) > 0 {
+				if named, err = titlesOn(ctx, api, request); err != nil {
+					return err
+				}
+			}
+			return a.printSome(r, nil, func() error { return a.printWhatIf(r, named, request.GetMachine() != nil) })
 		},
 	}
 	c.Flags().StringArrayVar(&hosts, "lose-host", nil, "`HOST` that is lost; repeat for more")
@@ -152,17 +170,39 @@ func all(collection string, ids []string) []string {
 	return out
 }
 
+// titlesOn are the names for people of the machines that are lost with their
+// hosts.
+func titlesOn(ctx context.Context, api *region, r *vmhostv1.WhatIfRequest) (map[string]string, error) {
+	var where []string
+	for _, host := range r.GetLostVmHosts() {
+		where = append(where, "vm_host = "+quote(host))
+	}
+	for _, zone := range r.GetLostZones() {
+		where = append(where, "zone = "+quote(zone))
+	}
+	out := map[string]string{}
+	for _, filter := range where {
+		found, _, err := collect(ctx, 0, machinePages(api, filter+" AND origin != MACHINE_ORIGIN_DISCOVERED", ""))
+		if err != nil {
+			return nil, fail(err, "find the machines that are lost")
+		}
+		maps.Copy(out, titles(found))
+	}
+	return out, nil
+}
+
 // moveRow is a machine of a lost host.
 type moveRow struct{ machine, from, to, why string }
 
-func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
+func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, named map[string]string, counted bool) error {
+	title := func(machine string) string { return first(named[machine], display.ID(machine)) }
 	b := &display.Block{Palette: a.palette()}
 	b.Add("Have a place", count(int(r.GetPlaced()), "machine"))
 	b.Add("Have none", count(int(r.GetStrandedTotal()), "machine"))
 	if held := r.GetHeldPlaced() + r.GetHeldStranded(); held > 0 {
 		b.Add("Reserved places", fmt.Sprintf("%d: room elsewhere for %d, none for %d", held, r.GetHeldPlaced(), r.GetHeldStranded()))
 	}
-	b.AddList("Over limits", ids(r.GetOvercommittedVmHosts()))
+	b.AddList("Over limits", a.some(ids(r.GetOvercommittedVmHosts())))
 	if counted {
 		b.Add("More that fit", fmt.Sprintf("%d, now %d", r.GetCapacityAfter(), r.GetCapacityBefore()))
 	}
@@ -171,10 +211,10 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 	}
 	var rows []moveRow
 	for _, s := range r.GetStranded() {
-		rows = append(rows, moveRow{display.ID(s.GetMachine()), display.ID(s.GetFrom()), "nowhere", refusedText(&vmhostv1.Placement{RefusedCounts: s.GetRefusedCounts()})})
+		rows = append(rows, moveRow{title(s.GetMachine()), display.ID(s.GetFrom()), "nowhere", refusedText(&vmhostv1.Placement{RefusedCounts: s.GetRefusedCounts()})})
 	}
 	for _, m := range r.GetMoves() {
-		rows = append(rows, moveRow{display.ID(m.GetMachine()), display.ID(m.GetFrom()), display.ID(m.GetTo()), ""})
+		rows = append(rows, moveRow{title(m.GetMachine()), display.ID(m.GetFrom()), display.ID(m.GetTo()), ""})
 	}
 	if len(rows) > 0 {
 		fmt.Fprintln(a.stdout)
@@ -206,6 +246,15 @@ func (a *app) printWhatIf(r *vmhostv1.WhatIfResponse, counted bool) error {
 			return refusedText(&vmhostv1.Placement{RefusedCounts: r.GetRefusedCounts()})
 		}},
 	})
+}
+
+// some are the first of names; all of them in a wide table.
+func (a *app) some(names []string) []string {
+	const shown = 10
+	if more := len(names) - shown; more > 0 && a.flags.output != outputWide {
+		return append(slices.Clip(names[:shown]), fmt.Sprintf("and %d more", more))
+	}
+	return names
 }
 
 func ids(names []string) []string {

@@ -35,13 +35,18 @@ func (a *app) printPlan(ctx context.Context, api *region, r *vmhostv1.ComposeMac
 	}
 	if p.GetVmHost() == "" {
 		e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "no host fits: %s", refusedText(p)).
-			WithHint("%s", first(strings.TrimSuffix(p.GetHint(), "; a dry run explains every host"), "ask for less, allow more hosts, or add one"))
+			WithHint("%s", first(placeHint(p), "ask for less, allow more hosts, or add one"))
 		return fail(e, "%s", what)
 	}
 	if f.detailed {
 		return quietError{exitChanges}
 	}
 	return nil
+}
+
+// placeHint is what to do when none fits, for those who see the dry run.
+func placeHint(p *vmhostv1.Placement) string {
+	return strings.TrimSuffix(p.GetHint(), "; a dry run explains every host")
 }
 
 // verdictRow is one host of a placement.
@@ -173,12 +178,17 @@ func refusedSuffix(p *vmhostv1.Placement) string {
 
 // refusedText counts the refusals of each filter.
 func refusedText(p *vmhostv1.Placement) string {
-	var parts []string
-	for _, filter := range slices.Sorted(maps.Keys(p.GetRefusedCounts())) {
-		parts = append(parts, fmt.Sprintf("%d by %s", p.GetRefusedCounts()[filter], filter))
-	}
-	if len(parts) == 0 {
+	if len(p.GetRefusedCounts()) == 0 {
 		return "there are no hosts"
 	}
-	return "refused " + strings.Join(parts, ", ")
+	return "refused " + countsText(p.GetRefusedCounts())
+}
+
+// countsText are the refusals of each filter.
+func countsText(counts map[string]int32) string {
+	var parts []string
+	for _, filter := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%d by %s", counts[filter], filter))
+	}
+	return strings.Join(parts, ", ")
 }

@@ -47,7 +47,11 @@ func (a *app) rebalanceCommand() *cobra.Command {
 					return err
 				}
 			}
-			if err := a.print(r, "", func() error { return a.printRebalance(r, b) }); err != nil {
+			var moving []string
+			for _, m := range r.GetMoves() {
+				moving = append(moving, m.GetMachine())
+			}
+			if err := a.printSome(r, moving, func() error { return a.printRebalance(r, b) }); err != nil {
 				return err
 			}
 			switch {

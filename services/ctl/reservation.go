@@ -33,6 +33,9 @@ func (a *app) reservationCreate() *cobra.Command {
 		Example: "  vmhostctl reservation create --count 10 --ttl 1h --cores 2 --memory 4GiB\n" +
 			"  vmhostctl machine compose web-1 --reservation RESERVATION",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if n == 0 { // which the region takes for not set
+				return usage("give a --count of 1 or more", "--count is 0")
+			}
 			machine, err := f.request(nil)
 			if err != nil {
 				return err

@@ -37,7 +37,8 @@ func TestMain(m *testing.M) {
 // there are:
 //
 //	exits CODE ARGS…             run vmhostctl and compare what it ends with
-//	fake fault METHOD CODE REASON MESSAGE [HINT]   the next call of METHOD fails so
+//	fake fault METHOD CODE REASON MESSAGE [HINT [twice]]   the next call of METHOD fails so,
+//	                             where a field is wrong in one way or two
 //	fake set KEY VALUE           see setFake
 //	received METHOD FILE         write the requests of METHOD to FILE, one per line
 func TestScripts(t *testing.T) {
@@ -111,6 +112,9 @@ func setFake(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		if e.Reason == vmhostv1.ErrorReason_INVALID_FIELD {
 			e = e.WithField("cores", "is too much")
+		}
+		if len(args) > 6 {
+			e = e.WithField("cores", "is still too much")
 		}
 		f.fault(args[1], e)
 		return

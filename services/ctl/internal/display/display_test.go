@@ -2,14 +2,18 @@ package display_test
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
+	"sigs.k8s.io/yaml"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
@@ -108,6 +112,33 @@ func TestATableAlignsWideAndPaintedCells(t *testing.T) {
 		`\x1b[1m  odd     -` + "\n"
 	if out.String() != want {
 		t.Errorf("got:\n%q\nwant:\n%q", out.String(), want)
+	}
+}
+
+func TestJSONAndYAMLDoNoHarmToATerminalAndStayExact(t *testing.T) {
+	const evil = "a\x1b[31m\u009b31m\x7f\n\u202eü機械\U000e0001"
+	m := &vmhostv1.Machine{Hostname: evil}
+	for name, write := range map[string]func(io.Writer, proto.Message) error{"json": display.JSON, "line": display.JSONLine, "yaml": display.YAML} {
+		var out bytes.Buffer
+		if err := write(&out, m); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range out.String() {
+			if unicode.IsControl(r) && r != '\n' || name != "yaml" && unicode.Is(unicode.Cf, r) && r < 0x10000 {
+				t.Errorf("%s has %U in it", name, r)
+			}
+		}
+		data, err := yaml.YAMLToJSON(out.Bytes()) // JSON is YAML
+		if err != nil {
+			t.Fatal(err)
+		}
+		back := &vmhostv1.Machine{}
+		if err := protojson.Unmarshal(data, back); err != nil {
+			t.Fatal(err)
+		}
+		if back.GetHostname() != evil {
+			t.Errorf("%s: %q came back as %q", name, evil, back.GetHostname())
+		}
 	}
 }
 

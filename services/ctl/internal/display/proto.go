@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"unicode"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -60,7 +61,26 @@ func marshal(m proto.Message) ([]byte, error) {
 	if err := json.Compact(&out, data); err != nil {
 		return nil, fmt.Errorf("compact json: %w", err)
 	}
-	return out.Bytes(), nil
+	return printable(out.Bytes()), nil
+}
+
+// printable writes out what a terminal may obey and protojson leaves as it is,
+// such as the control characters above ASCII. To whoever reads JSON it is the same:
+// outside of strings JSON has none of them. Those that take two escapes stay: a
+// reader of YAML does not know these, and no terminal obeys them.
+func printable(data []byte) []byte {
+	if !bytes.ContainsFunc(data, unprintable) {
+		return data
+	}
+	var out bytes.Buffer
+	for _, r := range string(data) {
+		if unicode.IsPrint(r) || r > 0xffff {
+			out.WriteRune(r)
+		} else {
+			fmt.Fprintf(&out, `\u%04x`, r)
+		}
+	}
+	return out.Bytes()
 }
 
 func write(w io.Writer, data []byte) error {
