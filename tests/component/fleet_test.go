@@ -146,41 +146,60 @@ func called(t *testing.T, h *fake.Host, m fake.Method, times int) {
 }
 
 // agree says if records, hypervisor and ledger do not have exactly these
-// machines.
+// machines, all on one host.
 func agree(t *testing.T, api *client.Client, h *fake.Host, want []string) {
+	t.Helper()
+	agreeOn(t, api, want, h)
+}
+
+// agreeOn says if records, hypervisors and ledgers do not have exactly these
+// machines, each on one of the hosts.
+func agreeOn(t *testing.T, api *client.Client, want []string, hosts ...*fake.Host) {
 	t.Helper()
 	want = slices.Sorted(slices.Values(want))
 	list, err := api.Machines.ListMachines(t.Context(), &vmhostv1.ListMachinesRequest{PageSize: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var recorded, made []string
+	var recorded []string
+	on, cores := map[string][]string{}, map[string]int64{} // by host
 	for _, m := range list.GetMachines() {
 		recorded = append(recorded, m.GetName())
+		on[m.GetVmHost()] = append(on[m.GetVmHost()], m.GetName())
+		cores[m.GetVmHost()] += int64(m.GetCores())
 		if m.GetPhase() != vmhostv1.MachinePhase_MACHINE_PHASE_READY {
 			t.Errorf("%s is %v", m.GetHostname(), m.GetPhase())
 		}
 	}
-	for _, m := range h.All() {
-		made = append(made, "machines/"+m.GetUuid())
-	}
 	slices.Sort(recorded)
-	slices.Sort(made)
 	if !slices.Equal(recorded, want) {
 		t.Errorf("recorded are %v, want %v", recorded, want)
 	}
-	if !slices.Equal(made, want) {
-		t.Errorf("on the hypervisor are %v, want %v", made, want)
+	for _, h := range hosts {
+		name := "vmHosts/" + h.Name()
+		here := slices.Sorted(slices.Values(on[name]))
+		var made []string
+		for _, m := range h.All() {
+			made = append(made, "machines/"+m.GetUuid())
+		}
+		slices.Sort(made)
+		if !slices.Equal(made, here) {
+			t.Errorf("on the hypervisor of %s are %v, recorded there are %v", name, made, here)
+		}
+		if volumes := h.Volumes("default"); len(volumes) != len(here) {
+			t.Errorf("%s has %d volumes for %d machines: %v", name, len(volumes), len(here), volumes)
+		}
+		host, err := api.VmHosts.GetVmHost(t.Context(), &vmhostv1.GetVmHostRequest{Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u := host.GetUsage(); int(u.GetMachines()) != len(here) || u.GetCores().GetCommitted() != cores[name] {
+			t.Errorf("the ledger of %s says %v, want %d machines with %d cores", name, u, len(here), cores[name])
+		}
+		delete(on, name)
 	}
-	if volumes := h.Volumes("default"); len(volumes) != len(want) {
-		t.Errorf("%d volumes for %d machines: %v", len(volumes), len(want), volumes)
-	}
-	host, err := api.VmHosts.GetVmHost(t.Context(), &vmhostv1.GetVmHostRequest{Name: "vmHosts/" + h.Name()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if u := host.GetUsage(); int(u.GetMachines()) != len(want) || int(u.GetCores().GetCommitted()) != len(want) {
-		t.Errorf("the ledger says %v, want %d machines of a core", u, len(want))
+	if len(on) > 0 {
+		t.Errorf("recorded on other hosts: %v", on)
 	}
 }
 
