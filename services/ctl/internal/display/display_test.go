@@ -2,13 +2,17 @@ package display_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -140,6 +144,32 @@ func TestJSONAndYAMLDoNoHarmToATerminalAndStayExact(t *testing.T) {
 			t.Errorf("%s: %q came back as %q", name, evil, back.GetHostname())
 		}
 	}
+}
+
+func TestYAMLSaysWhatJSONSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &vmhostv1.RebalanceResponse{
+			ImbalanceBefore: rapid.Float64Range(-1e22, 1e22).Draw(t, "before"), ImbalanceAfter: rapid.SampledFrom([]float64{0, 1, 1e-7, 1e6, 1e21, math.Inf(1)}).Draw(t, "after"),
+			Considered: rapid.Int32().Draw(t, "considered"),
+			Moves: []*vmhostv1.RebalanceMove{{Why: rapid.OneOf(
+				rapid.SampledFrom([]string{"", "yes", "1", "1e3", "0x1F", "null", "~", "2026-01-01", "a: b", "- a", "#", "a\nb\n"}), rapid.String(),
+			).Draw(t, "why")}},
+		}
+		var plain, out bytes.Buffer
+		if err := errors.Join(display.JSON(&plain, m), display.YAML(&out, m)); err != nil {
+			t.Fatal(err)
+		}
+		var want, got any
+		if err := errors.Join(yaml.Unmarshal(plain.Bytes(), &want), yaml.Unmarshal(out.Bytes(), &got)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("yaml differs from json (-json +yaml):\n%s\n%s", diff, out.String())
+		}
+		if whole := fmt.Sprintf("\nconsidered: %d\n", m.GetConsidered()); !strings.Contains("\n"+out.String(), whole) {
+			t.Fatalf("no %q in\n%s", whole, out.String())
+		}
+	})
 }
 
 func TestSentencesOfATableStayInTheirColumn(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"io"
 	"unicode"
 
+	"go.yaml.in/yaml/v2"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
 )
 
 // JSON writes a message as proto JSON, indented, with a line break at the end.
@@ -43,7 +43,14 @@ func YAML(w io.Writer, m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	out, err := yaml.JSONToYAML(data)
+	// A reader of YAML would do for JSON, and takes longer than all the rest.
+	var value any
+	read := json.NewDecoder(bytes.NewReader(data))
+	read.UseNumber() // else whole numbers become 1e+06
+	if err := read.Decode(&value); err != nil {
+		return fmt.Errorf("write yaml: %w", err)
+	}
+	out, err := yaml.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("write yaml: %w", err)
 	}
