@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,8 @@ func (a *app) composeMany(ctx context.Context, api *region, one *vmhostv1.Compos
 		r.Operations[i] = done.GetOperation()
 	}
 	if len(b.results) > 0 || !a.forPeople() {
-		if err := printList(a, r, b.results, (*vmhostv1.BatchResult).GetName, b.columns()); err != nil {
+		where := display.Column[*vmhostv1.BatchResult]{Head: "HOST", Cell: func(r *vmhostv1.BatchResult) string { return display.ID(r.GetOperation().GetVmHost()) }}
+		if err := printList(a, r, b.results, (*vmhostv1.BatchResult).GetName, slices.Insert(b.columns(), 1, where)); err != nil {
 			return err
 		}
 	}
