@@ -128,6 +128,10 @@ func TestADrainSaysWhyMachinesStay_P9(t *testing.T) {
 	if end.GetPhase() != failed || end.GetError().GetReason() != "IN_USE" || res.GetMoved() != 1 || res.GetStayed() != 2 || len(res.GetMachines()) != 3 {
 		t.Fatalf("%v: %v", end, res)
 	}
+	if e, stay := end.GetError(), res.GetMachines(); e.GetMetadata()["users"] != stay[0].GetMachine()+","+stay[1].GetMachine() ||
+		!strings.HasSuffix(e.GetMessage(), "; the first: "+stay[0].GetError().GetMessage()) || e.GetMetadata()["resource"] != "vmHosts/h" {
+		t.Errorf("it fails with %v", e)
+	}
 	why := map[string]string{}
 	for i, d := range res.GetMachines() {
 		why[d.GetMachine()] = d.GetError().GetReason()
