@@ -28,8 +28,9 @@ type Rebalancing struct {
 // changes two hosts, whatever their number.
 const smallGain = 0.01
 
-// leastGain is more than what rounding makes of nothing.
-const leastGain = 1e-9
+// leastGain is more than what rounding makes of nothing: the root of what is lost of
+// the squares.
+const leastGain = 1e-7
 
 // Rebalanced is what would improve the fleet.
 type Rebalanced struct {
