@@ -143,7 +143,7 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		{FilterNetwork, nil, iface(Interface{Kind: kindSRIOV}, Interface{Kind: kindSRIOV}), "has too few free virtual functions for 2 interfaces"},
 		{FilterNetwork, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.SriovDevices[0].Free = 1 }, iface(Interface{Kind: kindSRIOV}), "has no free virtual function on ens1"},
 		{FilterCores, func(s *vmhostv1.VmHost, _ *vmhostv1.VmHostObservation) { s.ReservedCores = 2 }, func(r *Request) { r.Cores = 3 }, "has 4 cores in all, 2 of them reserved for itself, less than the 3 asked for; overcommit makes no machine possible that is larger than its host"},
-		{FilterCores, func(s *vmhostv1.VmHost, _ *vmhostv1.VmHostObservation) { s.ReservedCores = 2 }, func(r *Request) { r.Cores = 2 }, "has 1 cores free of the limit 2 ((4 physical − 2 reserved) × ratio 1; 1 committed, 0 used by others), 2 asked for"},
+		{FilterCores, func(s *vmhostv1.VmHost, _ *vmhostv1.VmHostObservation) { s.ReservedCores = 2 }, func(r *Request) { r.Cores = 2 }, "has 1 core free of the limit 2 ((4 physical − 2 reserved) × ratio 1; 1 committed, 0 used by others), 2 asked for"},
 		{FilterHugepages, nil, func(r *Request) { r.Hugepages, r.MemoryMiB = true, 500 }, "has 448 MiB of huge pages free of the limit 1024 (1024 physical × ratio 1; 64 committed, 512 used by others), 500 asked for"},
 		{FilterHugepages, nil, func(r *Request) { r.Hugepages, r.MemoryMiB = true, 3 }, "has huge pages of 2 MiB; 3 MiB of memory is no multiple of that"},
 		{FilterPinnedCores, nil, func(r *Request) { r.Cores, r.PinnedCores = 2, []int32{0, 2} }, "has no core 2; it has 4 cores"},
@@ -151,6 +151,10 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		{FilterPinnedCores, nil, func(r *Request) { r.Cores, r.PinnedCores = 2, []int32{9, 8} }, "has another machine pinned to core 8"},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 1, Pool: "hdd", Tags: []string{"fast"}}), "has storage pool hdd, but not with tags fast"},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 1, Tags: []string{"slow"}}), "has no running storage pool with tags slow"},
+		{FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 99 },
+			disk(Disk{SizeBytes: 60, Pool: "ssd"}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 1 byte free of the limit 100 (100 physical × ratio 1; 0 committed, 99 used by others), 60 asked for"},
+		{FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 50 },
+			disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 50 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 50 used by others), 60 asked for"},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 60, Tags: []string{"local"}}), "storage pool ssd has 100 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 0 used by others), 120 asked for in 2 disks"},
 	} {
 		h, req := rich(tt.host), Request{Cores: 1, MemoryMiB: 1, ResourcePool: "default"}

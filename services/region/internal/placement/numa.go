@@ -135,9 +135,10 @@ func (r Refusal) numa() string {
 		n := &h.Nodes[i]
 		cores, memory, pages = max(cores, n.free(h.Pinned)), max(memory, n.MemoryMiB), max(pages, n.FreeHugepagesMiB)
 	}
-	text := fmt.Sprintf("has no NUMA node with %d cores that nobody is pinned to and %d MiB of memory; the most on one are %d cores, %d MiB", req.Cores, req.MemoryMiB, cores, memory)
+	text := fmt.Sprintf("has no NUMA node with %s that nobody is pinned to and %d MiB of memory; the most on one are %s, %d MiB",
+		counted(int64(req.Cores), "cores"), req.MemoryMiB, counted(int64(cores), "cores"), memory)
 	if len(h.Nodes) == 0 {
-		return fmt.Sprintf("has fewer than %d cores that nobody is pinned to", req.Cores)
+		return fmt.Sprintf("has fewer than %s that nobody is pinned to", counted(int64(req.Cores), "cores"))
 	}
 	if req.Hugepages {
 		text += fmt.Sprintf(", %d MiB in free huge pages", pages)

@@ -177,6 +177,14 @@ func TestEachFilterRefusesWithItsReason(t *testing.T) {
 		{FilterNetwork, nil, func(r *Request) { r.Interfaces = []Interface{{}, {Source: "pxe"}} }, "has no running network named pxe"},
 		{FilterNetwork, func(h *Host) { h.Networks = nil }, func(r *Request) { r.Interfaces = []Interface{{}} }, "has neither a running network named default nor one with DHCP"},
 		{FilterHostname, nil, func(r *Request) { r.HypervisorName = "web"; r.NameTaken = func(string, string) bool { return true } }, "has something named web on its hypervisor already"},
+		{FilterVMHost, nil, func(r *Request) { r.From = "h" }, "is the host that the machine is on"},
+		{FilterCPUModel, nil, func(r *Request) { r.CPUModel = "EPYC" }, "has not said its CPU model; EPYC is asked for"},
+		{FilterCapability, nil, func(r *Request) { r.Capabilities = []string{"kvm"} }, "has not the capability kvm"},
+		{FilterPolicy, nil, func(r *Request) {
+			r.Policy = Policy{Name: "p", Admits: func(*Host) (bool, string) { return false, "why" }}
+		}, "is not what placement policy p admits: why"},
+		{FilterAffinity, func(h *Host) { *h = *h.Join("default/web", 1) }, func(r *Request) { r.Affinity = []Rule{{Group: "web"}} }, "has a machine of group web, which it must be away from"},
+		{FilterSpread, func(h *Host) { *h = *h.Join("default/web", 2) }, func(r *Request) { r.Group, r.MaxPerZone = "web", 2 }, "is in zone default, which has 2 machines of group web; at most 2 are wanted in one zone"},
 		{FilterStorage, nil, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1, Pool: "fast"}} }, "has no running storage pool named fast"},
 		{FilterStorage, func(h *Host) { h.Pools[0].Active = false }, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1}} }, "has 0 bytes free of the limit"},
 		{FilterStorage, func(h *Host) { h.Pools = nil }, func(r *Request) { r.Disks = []Disk{{SizeBytes: 1}} }, "has no storage pool that is running"},

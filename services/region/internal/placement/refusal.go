@@ -22,6 +22,8 @@ type Refusal struct {
 	// Requested is what was asked for, for cores, memory, hugepages and storage.
 	// Largest is the largest disk of it, when that one alone is too large.
 	Requested, Largest int64
+	// Disks is how many disks Requested is of.
+	Disks int
 	// Resource is what the host has of it.
 	Resource Resource
 	// Pool is the storage pool; Tagless says that it has not the tags.
@@ -78,7 +80,7 @@ func (r Refusal) Message() string {
 	case FilterAffinity:
 		return r.affinity()
 	case FilterSpread:
-		return fmt.Sprintf("is in zone %s, which has %d machines of group %s; at most %d are wanted in one zone", h.Zone, r.Requested, r.req.Group, r.req.MaxPerZone)
+		return fmt.Sprintf("is in zone %s, which has %s of group %s; at most %d are wanted in one zone", h.Zone, counted(r.Requested, "machines"), r.req.Group, r.req.MaxPerZone)
 	case FilterNUMA:
 		return r.numa()
 	case FilterNetwork:
@@ -91,7 +93,7 @@ func (r Refusal) Message() string {
 		return r.hugepages()
 	case FilterPinnedCores:
 		if r.Missing {
-			return fmt.Sprintf("has no core %d; it has %d cores", r.req.PinnedCores[r.Item], h.Cores.Physical)
+			return fmt.Sprintf("has no core %d; it has %s", r.req.PinnedCores[r.Item], counted(h.Cores.Physical, "cores"))
 		}
 		return fmt.Sprintf("has another machine pinned to core %d", r.req.PinnedCores[r.Item])
 	default:
@@ -111,12 +113,21 @@ func (r Refusal) tooLarge(unit string, requested int64) string {
 	if r.Resource.Reserved > 0 {
 		less = fmt.Sprintf(", %d of them reserved for itself", r.Resource.Reserved)
 	}
-	return fmt.Sprintf("has %d %s in all%s, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
-		r.Resource.Physical, unit, less, requested)
+	return fmt.Sprintf("has %s in all%s, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
+		counted(r.Resource.Physical, unit), less, requested)
 }
 
 func (r Refusal) notFree(unit string) string {
-	return fmt.Sprintf("has %d %s free of the %s, %d asked for", r.Resource.Free(), unit, r.Resource.words(), r.Requested)
+	return fmt.Sprintf("has %s free of the %s, %d asked for", counted(r.Resource.Free(), unit), r.Resource.words(), r.Requested)
+}
+
+// counted is so many of a unit, whose first word is in the plural.
+func counted(n int64, unit string) string {
+	first, rest, _ := strings.Cut(unit+" ", " ")
+	if n == 1 {
+		first = strings.TrimSuffix(first, "s")
+	}
+	return strings.TrimSpace(strconv.FormatInt(n, 10) + " " + first + " " + rest)
 }
 
 // words are the limit and what is in use.
@@ -173,7 +184,11 @@ func (r Refusal) storage() string {
 	case r.Largest > r.Resource.Most():
 		return fmt.Sprintf("storage pool %s%s %s", r.Pool, r.sharing(), r.tooLarge("bytes", r.Largest))
 	default:
-		return fmt.Sprintf("storage pool %s%s %s in %d disks", r.Pool, r.sharing(), r.notFree("bytes"), len(r.req.Disks))
+		in := ""
+		if r.Disks > 1 {
+			in = fmt.Sprintf(" in %d disks", r.Disks)
+		}
+		return fmt.Sprintf("storage pool %s%s %s%s", r.Pool, r.sharing(), r.notFree("bytes"), in)
 	}
 }
 

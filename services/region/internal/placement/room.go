@@ -368,10 +368,11 @@ func (h *Host) twin(j int) bool {
 // togetherIn is how much the request wants of a pool, and of those that are the
 // same, without having a choice.
 func (h *Host) togetherIn(req *Request, j int) int64 {
-	sum := together(req, h, h.Pools[j].Name)
+	sum, _ := together(req, h, h.Pools[j].Name)
 	for k := range h.Pools {
 		if p := &h.Pools[k]; k != j && p.Identity != "" && p.Identity == h.Pools[j].Identity {
-			sum += together(req, h, p.Name)
+			twin, _ := together(req, h, p.Name)
+			sum += twin
 		}
 	}
 	return sum

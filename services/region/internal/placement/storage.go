@@ -118,8 +118,9 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: name, Tagless: true, Resource: h.Pools[j].Resource, req: req}, false
 		}
 		if d.SizeBytes > h.Pools[j].Most() || d.SizeBytes > f.free[j] {
+			all, disks := together(req, h, name)
 			return Refusal{
-				Host: h, Filter: FilterStorage, Item: i, Requested: together(req, h, name), Largest: d.SizeBytes,
+				Host: h, Filter: FilterStorage, Item: i, Requested: all, Largest: d.SizeBytes, Disks: disks,
 				Pool: name, Resource: h.Pools[j].Resource, req: req,
 			}, false
 		}
@@ -132,15 +133,15 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	return f.noRoom(h, req, open), false
 }
 
-// together is how much the request wants of one pool without having a choice.
-func together(req *Request, h *Host, pool string) int64 {
-	sum := int64(0)
+// together is how much the request wants of one pool without having a choice, in
+// how many disks.
+func together(req *Request, h *Host, pool string) (bytes int64, disks int) {
 	for i := range req.Disks {
 		if name, _ := h.target(&req.Disks[i]); name == pool {
-			sum += req.Disks[i].SizeBytes
+			bytes, disks = bytes+req.Disks[i].SizeBytes, disks+1
 		}
 	}
-	return sum
+	return bytes, disks
 }
 
 // takes says whether a pool may have a disk at all.
@@ -226,8 +227,9 @@ func (f *fitting) noRoom(h *Host, req *Request, open []int) Refusal {
 			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Missing: true, req: req}
 		case !fits:
 			p := &h.Pools[best]
+			bound, disks := together(req, h, p.Name)
 			return Refusal{
-				Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes + together(req, h, p.Name), Largest: d.SizeBytes,
+				Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes + bound, Largest: d.SizeBytes, Disks: 1 + disks,
 				Pool: p.Name, Resource: p.Resource, req: req,
 			}
 		}
@@ -236,14 +238,14 @@ func (f *fitting) noRoom(h *Host, req *Request, open []int) Refusal {
 	r := Refusal{Host: h, Filter: FilterStorage, Item: open[0], req: req}
 	for j := range h.Pools {
 		p := &h.Pools[j]
-		want := together(req, h, p.Name)
+		want, disks := together(req, h, p.Name)
 		for _, i := range open {
 			if p.takes(&req.Disks[i]) {
-				want += req.Disks[i].SizeBytes
+				want, disks = want+req.Disks[i].SizeBytes, disks+1
 			}
 		}
 		if p.Active && want > p.Free() && (r.Pool == "" || p.Free() > r.Resource.Free()) {
-			r.Pool, r.Resource, r.Requested = p.Name, p.Resource, want
+			r.Pool, r.Resource, r.Requested, r.Disks = p.Name, p.Resource, want, disks
 		}
 	}
 	return r
