@@ -151,10 +151,14 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		{FilterPinnedCores, nil, func(r *Request) { r.Cores, r.PinnedCores = 2, []int32{9, 8} }, "has another machine pinned to core 8"},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 1, Pool: "hdd", Tags: []string{"fast"}}), "has storage pool hdd, but not with tags fast"},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 1, Tags: []string{"slow"}}), "has no running storage pool with tags slow"},
-		{FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 99 },
-			disk(Disk{SizeBytes: 60, Pool: "ssd"}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 1 byte free of the limit 100 (100 physical × ratio 1; 0 committed, 99 used by others), 60 asked for"},
-		{FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 50 },
-			disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 50 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 50 used by others), 60 asked for"},
+		{
+			FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 99 },
+			disk(Disk{SizeBytes: 60, Pool: "ssd"}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 1 byte free of the limit 100 (100 physical × ratio 1; 0 committed, 99 used by others), 60 asked for",
+		},
+		{
+			FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 50 },
+			disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 50 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 50 used by others), 60 asked for",
+		},
 		{FilterStorage, nil, disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 60, Tags: []string{"local"}}), "storage pool ssd has 100 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 0 used by others), 120 asked for in 2 disks"},
 	} {
 		h, req := rich(tt.host), Request{Cores: 1, MemoryMiB: 1, ResourcePool: "default"}
