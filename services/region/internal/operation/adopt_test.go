@@ -251,7 +251,7 @@ func TestAnAdoptionIsGivenUpAtItsDeadlineOrByItsUser(t *testing.T) {
 			phase = cancelled
 			_, err = e.Cancel(t.Context(), op.GetName())
 		} else {
-			w.soon(op.GetName(), 0)
+			w.late(op.GetName())
 		}
 		if end := w.ended(op.GetName()); err != nil || end.GetPhase() != phase || w.machine(name) != nil {
 			t.Errorf("by the user %v: %v, machine %v", byUser, end, w.machine(name))
@@ -269,7 +269,7 @@ func TestAReleaseThatFailsLeavesTheMachine(t *testing.T) {
 		stop  func(w *world, e *Engine, op string)
 	}{
 		{"refused", rackv1.ErrorClass_ERROR_CLASS_REFUSED, failed, func(*world, *Engine, string) {}},
-		{"deadline", rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, failed, func(w *world, _ *Engine, op string) { w.soon(op, 0) }},
+		{"deadline", rackv1.ErrorClass_ERROR_CLASS_UNREACHABLE, failed, func(w *world, _ *Engine, op string) { w.late(op) }},
 		{"cancelled", rackv1.ErrorClass_ERROR_CLASS_BUSY, cancelled, func(w *world, e *Engine, op string) { _, _ = e.Cancel(w.t.Context(), op) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

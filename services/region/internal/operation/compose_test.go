@@ -3,7 +3,6 @@ package operation
 import (
 	"strings"
 	"testing"
-	"time"
 
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -156,8 +155,14 @@ func TestAtItsDeadlineAComposeFailsAndKeepsItsCapacity_P4(t *testing.T) {
 			w.rack.session = ""
 		}
 		name := w.compose(false).GetName()
-		w.soon(name, 50*time.Millisecond)
 		w.run(nil)
+		if rack {
+			w.eventually("an answer of the rack", func() bool {
+				steps := w.operation(name).GetResource().GetSteps()
+				return len(steps) > 0 && steps[0].GetError() != ""
+			})
+		}
+		w.late(name)
 		op := w.ended(name)
 		if op.GetPhase() != failed || op.GetError().GetReason() != "DEADLINE" {
 			t.Errorf("operation %v", op)

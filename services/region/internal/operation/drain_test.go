@@ -158,7 +158,7 @@ func TestADrainThatIsStoppedBeginsNoFurtherMove(t *testing.T) {
 			}
 		},
 		"uncordoned": func(w *world, _ *Engine, _ string) { w.change("h", func(h *vmhostv1.VmHost) { h.Cordoned = false }) },
-		"late":       func(w *world, _ *Engine, op string) { w.soon(op, 0) },
+		"late":       func(w *world, _ *Engine, op string) { w.late(op) },
 	} {
 		t.Run(word, func(t *testing.T) {
 			w := newWorld(t)

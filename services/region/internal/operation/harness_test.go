@@ -329,13 +329,13 @@ func allDiscovered(w *world) map[string]bool {
 	return out
 }
 
-// soon moves an operation's deadline.
-func (w *world) soon(name string, in time.Duration) {
+// late moves the deadline of an operation to now.
+func (w *world) late(name string) {
 	w.t.Helper()
 	w.eventually("deadline moved", func() bool {
 		rec, _ := store.Operations.Get(w.store.Cached(), uidOf(name))
 		next := proto.CloneOf(rec.Value)
-		next.Resource.DeadlineTime = timestamppb.New(time.Now().Add(in))
+		next.Resource.DeadlineTime = timestamppb.New(time.Now())
 		tx := store.NewTxn()
 		tx.IfRevision(store.Operations.Key(uidOf(name)), rec.Revision)
 		store.Put(tx, store.Operations, next, uidOf(name))

@@ -216,7 +216,7 @@ func TestAMoveThatFailsForGoodLeavesTheMachineWhereItWas_P4(t *testing.T) {
 // nothing but another move, or its end, is done to it.
 func TestAMoveThatEndsUnknownKeepsBothUntilItIsResolved_P3_P4(t *testing.T) {
 	endings := map[string]func(w *world, e *Engine, op string){
-		"deadline": func(w *world, _ *Engine, op string) { w.soon(op, 0) },
+		"deadline": func(w *world, _ *Engine, op string) { w.late(op) },
 		"cancel": func(w *world, e *Engine, op string) {
 			if _, err := e.Cancel(w.t.Context(), op); err != nil {
 				w.t.Fatal(err)
@@ -335,7 +335,7 @@ func TestAMoveThatNoRackHeardOfEndsWithoutATrace_P4(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				w.soon(op.GetName(), 0)
+				w.late(op.GetName())
 			}
 			if end := w.ended(op.GetName()); end.GetPhase() != want {
 				t.Errorf("operation %v", end)

@@ -133,7 +133,7 @@ func TestAMoveToAHostThatWasNeverReachedEndsWithoutDoubt_P4(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				w.soon(op.GetName(), 0)
+				w.late(op.GetName())
 			}
 			end := w.ended(op.GetName())
 			if end.GetPhase() != want || w.holds() != [2]int32{1, 0} {

@@ -260,7 +260,7 @@ func TestARemovalThatIsStoppedBeginsWithNoMoreMachines(t *testing.T) {
 			store.Put(tx, store.VmHosts, next, "h")
 			w.put(tx)
 		}, failed, "WRONG_STATE"},
-		{"by its deadline", func(w *world, _ *Engine, op string) { w.soon(op, 0) }, failed, "DEADLINE"},
+		{"by its deadline", func(w *world, _ *Engine, op string) { w.late(op) }, failed, "DEADLINE"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
