@@ -37,7 +37,9 @@ func harness(t *testing.T, h devhost, p *hypervisortest.Proxy, target hypervisor
 		AddVolume:    r.addVolume,
 		Volumes:      r.volumes,
 		Disconnect:   func(testing.TB) { p.Drop() },
-		Hang:         func(testing.TB) func() { p.Hang(); return sync.OnceFunc(func() { p.Flow(); p.Drop() }) },
+		// What was held up never arrives: libvirt 9.0 dies, seldom, of a connection that
+		// ends while it registers for events on it.
+		Hang: func(testing.TB) func() { p.Hang(); return sync.OnceFunc(func() { p.Drop(); p.Flow() }) },
 		ChangeOutside: func(t testing.TB, id string) {
 			if err := r.DomainCreate(r.domain(t, id)); err != nil {
 				t.Fatal(err)
