@@ -15,8 +15,9 @@ import (
 const (
 	// mostLooks is how many machines are looked at in one round of the poll.
 	mostLooks = 8
-	// hopeFor is how long a machine that has started is expected to get an address
-	// soon; after that it is looked at ever more seldom.
+	// hopeFor is how long a machine that has started is expected to get its addresses:
+	// one that has none yet soon, and after that it is looked at ever more seldom; one
+	// that has some may get more, one of IPv6 often before one of IPv4.
 	hopeFor = 2 * time.Minute
 	// leasesFor is how long leases are kept: a list asks for them when a machine
 	// runs of which no address is known.
@@ -26,6 +27,7 @@ const (
 // addresses are what is known of running instances besides the list: their
 // addresses, and what their root disks hold. They come without an event.
 type addresses struct {
+	every time.Duration // is how often they are looked for
 	mu    *sync.Mutex
 	known map[string]*live // by uuid
 	lease *leases
@@ -48,8 +50,8 @@ type leases struct {
 	at    time.Time
 }
 
-func newAddresses() addresses {
-	return addresses{mu: &sync.Mutex{}, known: map[string]*live{}, lease: &leases{}}
+func newAddresses(every time.Duration) addresses {
+	return addresses{every: every, mu: &sync.Mutex{}, known: map[string]*live{}, lease: &leases{}}
 }
 
 // of answers the addresses of a card.
@@ -193,29 +195,45 @@ func equalAddresses(a, b map[string][]string) bool {
 	return true
 }
 
-// waiting are running machines whose addresses are not known, those of ours
-// first, and of which it is time to look.
+// waiting are running machines of ours that may have addresses which are not known,
+// and of which it is time to look; before all others those that have none.
 func (a addresses) waiting(now time.Time) (ids []string, places []place) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	var have []string
 	for id, l := range a.known {
-		if !l.ours || now.Before(l.next) || (len(l.addrs) > 0 && !l.stale) {
-			continue
+		switch {
+		case !l.ours || now.Before(l.next) || l.settled() && l.late(now):
+		case l.settled():
+			have = append(have, id)
+		default:
+			ids = append(ids, id)
 		}
-		if now.Sub(l.since) > hopeFor {
+	}
+	ids = append(ids, have...)
+	ids = ids[:min(len(ids), mostLooks)]
+	for _, id := range ids {
+		l := a.known[id]
+		switch {
+		case l.settled():
+			l.wait = max(2*l.wait, a.every)
+		case l.late(now):
 			l.wait = min(max(2*l.wait, 10*time.Second), 5*time.Minute)
 		}
 		l.next = now.Add(l.wait)
-		ids, places = append(ids, id), append(places, l.place)
-		if len(ids) == mostLooks {
-			break
-		}
+		places = append(places, l.place)
 	}
 	return ids, places
 }
 
-// pollAddresses looks at running machines of ours that have no address yet, and
-// tells listeners when they got one.
+// settled says whether some addresses are known.
+func (l *live) settled() bool { return len(l.addrs) > 0 && !l.stale }
+
+// late says whether there is not much hope for others.
+func (l *live) late(now time.Time) bool { return now.Sub(l.since) > hopeFor }
+
+// pollAddresses looks at running machines of ours that may get addresses, and tells
+// listeners when they got one.
 func (d *Driver) pollAddresses(ctx context.Context) {
 	t := time.NewTicker(d.cfg.AddressInterval)
 	defer t.Stop()

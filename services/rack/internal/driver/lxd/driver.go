@@ -60,7 +60,7 @@ func newDriver(c *conn, cfg Config, target hypervisor.Target, server *lxdapi.Ser
 	d := &Driver{
 		conn: c, cfg: cfg, log: cfg.Log.With("vm_host", target.Name), project: projectOf(target.Project), lookOnly: target.LookOnly,
 		certificate: server.Environment.CertificateFingerprint, extensions: server.APIExtensions,
-		index: newIndex(), operations: newOperations(), changes: newChanges(), addresses: newAddresses(),
+		index: newIndex(), operations: newOperations(), changes: newChanges(), addresses: newAddresses(cfg.AddressInterval),
 		volumes: newVolumes(), consoles: newConsoles(), logs: newLogs(),
 	}
 	d.background, d.stop = context.WithCancel(context.Background())

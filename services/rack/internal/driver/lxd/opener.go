@@ -37,7 +37,8 @@ type Config struct {
 	// connection counts as lost. Default 10 s.
 	PingTimeout time.Duration
 	// AddressInterval is how often addresses are looked for while a running machine
-	// of ours has none and somebody listens. Default 2 s.
+	// of ours has none and somebody listens; while it has some and has just started,
+	// ever more seldom. Default 2 s.
 	AddressInterval time.Duration
 	// OperationInterval is how often an operation of LXD is looked at while no event
 	// tells of its end. Default 2 s.
