@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -18,8 +19,8 @@ const durableHosts = 1000
 func durableMany() Figure {
 	return Figure{
 		Name: "compose_durable_1000_hosts",
-		About: "composes per second placed, recorded and acknowledged, 64 clients, 1,000 hosts, against the same keys and values with one transaction per compose " +
-			"by 64 clients that know every host's ledger and wait for each other at a host",
+		About: "composes per second placed, recorded and acknowledged, 64 clients, 1,000 hosts, against the same keys, compared and put, with one transaction per " +
+			"compose by 64 clients that know every host's ledger and wait for each other at a host",
 		Pair: func(ctx context.Context, e *Env) (measure.Pair, error) {
 			d, err := e.durable(ctx, durableHosts)
 			if err != nil {
@@ -44,13 +45,16 @@ func durableOne() Figure {
 	}
 }
 
-// durable is a ledger, and what one compose of it writes.
+// durable is a ledger, and what one compose of it compares and writes.
 type durable struct {
 	client                               *clientv3.Client
 	hosts                                int
 	ours                                 measure.Side
-	ledger, machine, hostname, operation string // values as they are written
+	ledger, machine, hostname, operation string           // values as they are written
+	same                                 map[string]int64 // revisions of keys that no compose writes: hosts and their pool
 }
+
+const hostKeys, poolKey = "/vmhost/v1/hosts/", "/vmhost/v1/pools/default"
 
 func (e *Env) durable(ctx context.Context, hosts int) (*durable, error) {
 	etcd, err := e.etcd(ctx, fmt.Sprintf("durable-%d", hosts))
@@ -81,16 +85,31 @@ func (d *durable) learn(ctx context.Context, l *ledgerbench.Ledger) error {
 		}
 		*value = string(resp.Kvs[0].GetValue())
 	}
+	d.same = map[string]int64{}
+	for _, key := range []string{hostKeys, poolKey} {
+		resp, err := d.client.Get(ctx, key, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+		if err != nil {
+			return fmt.Errorf("read what a compose compares: %w", err)
+		}
+		for _, kv := range resp.Kvs {
+			d.same[string(kv.GetKey())] = kv.GetModRevision()
+		}
+	}
+	if len(d.same) != d.hosts+1 {
+		return fmt.Errorf("%d hosts and pools, not %d", len(d.same), d.hosts+1)
+	}
 	return nil
 }
 
-// commit is one compose as one transaction: the host's ledger must be of a
-// revision, and the name free. It answers with the ledger's new revision, 0 when
-// another was faster.
-func (d *durable) commit(ctx context.Context, ledger string, revision int64, name string) (int64, error) {
+// commit is one compose as one transaction, with what ours compares: the host and
+// its pool as they were, its ledger of a revision, and the name free. It answers with
+// the ledger's new revision, 0 when another was faster.
+func (d *durable) commit(ctx context.Context, host int, revision int64, name string) (int64, error) {
 	// Keys as long as ours are.
-	uid := strings.Repeat("0", 36-len(name)) + name
+	uid, spec, ledger := strings.Repeat("0", 36-len(name))+name, hostKeys+"h"+strconv.Itoa(host), ledgerOf(host)
 	resp, err := d.client.Txn(ctx).If(
+		clientv3.Compare(clientv3.ModRevision(spec), "=", d.same[spec]),
+		clientv3.Compare(clientv3.ModRevision(poolKey), "=", d.same[poolKey]),
 		clientv3.Compare(clientv3.ModRevision(ledger), "=", revision),
 		clientv3.Compare(clientv3.CreateRevision("/floor/v1/names/default/"+name), "=", 0),
 	).Then(
@@ -106,6 +125,8 @@ func (d *durable) commit(ctx context.Context, ledger string, revision int64, nam
 	return resp.Header.GetRevision(), nil
 }
 
+func ledgerOf(host int) string { return "/floor/v1/ledger/h" + strconv.Itoa(host) }
+
 // owned is the best that can be done without putting several into a transaction:
 // nothing is read, and nobody is ever too slow.
 func (d *durable) owned() measure.Side {
@@ -119,7 +140,7 @@ func (d *durable) owned() measure.Side {
 		h := &hosts[i]
 		h.Lock()
 		defer h.Unlock()
-		revision, err := d.commit(ctx, fmt.Sprintf("/floor/v1/ledger/h%d", i), h.revision, name)
+		revision, err := d.commit(ctx, i, h.revision, name)
 		if err == nil && revision == 0 {
 			return fmt.Errorf("somebody else wrote the ledger of host %d", i)
 		}
@@ -130,10 +151,9 @@ func (d *durable) owned() measure.Side {
 
 // contended is what everybody writes first.
 func (d *durable) contended() measure.Side {
-	const ledger = "/floor/v1/ledger/one"
 	return rate(func(ctx context.Context, name string) error {
 		for {
-			resp, err := d.client.Get(ctx, ledger)
+			resp, err := d.client.Get(ctx, ledgerOf(0))
 			if err != nil {
 				return fmt.Errorf("read the ledger: %w", err)
 			}
@@ -141,7 +161,7 @@ func (d *durable) contended() measure.Side {
 			if len(resp.Kvs) > 0 {
 				revision = resp.Kvs[0].GetModRevision()
 			}
-			if revision, err = d.commit(ctx, ledger, revision, name); err != nil || revision != 0 {
+			if revision, err = d.commit(ctx, 0, revision, name); err != nil || revision != 0 {
 				return err
 			}
 		}
