@@ -45,12 +45,14 @@ func newFlapping(t *testing.T) *flapping {
 	f.startRack()
 	racktest.Start(t, racktest.Options{JoinToken: r.Join("b"), Fleet: fleet})
 	for rack, h := range map[string]*fake.Host{"a": f.flaps, "b": f.stays} {
-		// Nobody takes over: it comes back by the rack that it went with.
-		if _, err := r.Admin.VmHosts.CreateVmHost(t.Context(), &vmhostv1.CreateVmHostRequest{
-			VmHostId: h.Name(), VmHost: &vmhostv1.VmHost{Address: h.Address(), Rack: "racks/" + rack},
-		}); err != nil {
-			t.Fatal(err)
-		}
+		// Nobody takes over: it comes back by the rack that it went with, which must be
+		// known before it is named.
+		await(t, "rack "+rack+" to be known and "+h.Name()+" added", func(ctx context.Context) error {
+			_, err := r.Admin.VmHosts.CreateVmHost(ctx, &vmhostv1.CreateVmHostRequest{
+				VmHostId: h.Name(), VmHost: &vmhostv1.VmHost{Address: h.Address(), Rack: "racks/" + rack},
+			})
+			return err
+		})
 		ready(t, r.Admin, h, rack, nil)
 	}
 	var sending sync.WaitGroup
