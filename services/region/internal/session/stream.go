@@ -146,7 +146,7 @@ func (ss *session) begin(ctx context.Context, lease *store.Lease, hello *rackv1.
 	record := &storev1.StoredSession{
 		Region: ss.server.cfg.RegionID, Session: ss.id, ConnectTime: timestamppb.Now(), Version: clip(hello.GetVersion()),
 		Drivers: clipAll(hello.GetDrivers()), LocalSockets: clipAll(hello.GetLocalSockets()),
-		Movers: clipAll(hello.GetMovers()),
+		Movers: clipAll(hello.GetMovers()), SharedMovers: clipAll(hello.GetSharedMovers()),
 	}
 	// In the hub before it is recorded: the record is what wakes the operations,
 	// and they must find the session then.

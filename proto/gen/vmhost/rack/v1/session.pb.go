@@ -736,7 +736,11 @@ type RackHello struct {
 	LocalSockets []string `protobuf:"bytes,5,rep,name=local_sockets,json=localSockets,proto3" json:"local_sockets,omitempty"`
 	// Drivers of which the rack moves machines from host to host. Empty in what racks
 	// say that are older than the field: `libvirt` and `fake`.
-	Movers        []string `protobuf:"bytes,6,rep,name=movers,proto3" json:"movers,omitempty"`
+	Movers []string `protobuf:"bytes,6,rep,name=movers,proto3" json:"movers,omitempty"`
+	// Drivers between whose hosts the rack moves machines and leaves disks in shared
+	// storage pools where they are, see MoveMachine.staying_disks. Empty in what racks
+	// say that are older than the field: none.
+	SharedMovers  []string `protobuf:"bytes,7,rep,name=shared_movers,json=sharedMovers,proto3" json:"shared_movers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,6 +813,13 @@ func (x *RackHello) GetLocalSockets() []string {
 func (x *RackHello) GetMovers() []string {
 	if x != nil {
 		return x.Movers
+	}
+	return nil
+}
+
+func (x *RackHello) GetSharedMovers() []string {
+	if x != nil {
+		return x.SharedMovers
 	}
 	return nil
 }
@@ -1410,14 +1421,15 @@ const file_vmhost_rack_v1_session_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x19.vmhost.rack.v1.StepErrorH\x00R\x05errorB\t\n" +
 	"\amessage\"%\n" +
 	"\x0fConsoleResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xb1\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xd6\x01\n" +
 	"\tRackHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12\x18\n" +
 	"\adrivers\x18\x04 \x03(\tR\adrivers\x12#\n" +
 	"\rlocal_sockets\x18\x05 \x03(\tR\flocalSockets\x12\x16\n" +
-	"\x06movers\x18\x06 \x03(\tR\x06movers\"\xbf\x01\n" +
+	"\x06movers\x18\x06 \x03(\tR\x06movers\x12#\n" +
+	"\rshared_movers\x18\a \x03(\tR\fsharedMovers\"\xbf\x01\n" +
 	"\vRegionHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\x05R\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x16\n" +

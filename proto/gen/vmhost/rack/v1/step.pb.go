@@ -588,9 +588,11 @@ type MoveMachine struct {
 	// Whether the hypervisor starts it when the host boots.
 	Autostart bool `protobuf:"varint,7,opt,name=autostart,proto3" json:"autostart,omitempty"`
 	// Disks that stay where they are, by their index in machine and moved: both hosts
-	// have the storage pool that they are in. Their volumes are neither copied nor
-	// removed. Regions refuse such moves for now and leave it empty; racks refuse a
-	// step that has any.
+	// have the storage pool that they are in. In moved such a disk has the source's
+	// volume, and of the destination the storage pool that is the same one. The volume is
+	// neither made, copied, verified nor removed on either host, whatever comes of the
+	// move. A region asks for it only of a rack that names the driver among
+	// RackHello.shared_movers; another rack refuses a step that has any.
 	StayingDisks  []int32 `protobuf:"varint,8,rep,packed,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1720,7 +1720,10 @@ type StoredSession struct {
 	// The rack's local sockets.
 	LocalSockets []string `protobuf:"bytes,6,rep,name=local_sockets,json=localSockets,proto3" json:"local_sockets,omitempty"`
 	// Drivers of which the rack moves machines, see RackHello.movers.
-	Movers        []string `protobuf:"bytes,7,rep,name=movers,proto3" json:"movers,omitempty"`
+	Movers []string `protobuf:"bytes,7,rep,name=movers,proto3" json:"movers,omitempty"`
+	// Drivers of which it leaves disks in shared storage pools where they are when it
+	// moves a machine, see RackHello.shared_movers.
+	SharedMovers  []string `protobuf:"bytes,8,rep,name=shared_movers,json=sharedMovers,proto3" json:"shared_movers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1800,6 +1803,13 @@ func (x *StoredSession) GetLocalSockets() []string {
 func (x *StoredSession) GetMovers() []string {
 	if x != nil {
 		return x.Movers
+	}
+	return nil
+}
+
+func (x *StoredSession) GetSharedMovers() []string {
+	if x != nil {
+		return x.SharedMovers
 	}
 	return nil
 }
@@ -2424,7 +2434,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"StoredRack\x12+\n" +
 	"\bresource\x18\x01 \x01(\v2\x0f.vmhost.v1.RackR\bresource\x12/\n" +
 	"\x13certificate_serials\x18\x02 \x03(\fR\x12certificateSerials\x12&\n" +
-	"\x0fhpke_public_key\x18\x03 \x01(\fR\rhpkePublicKey\"\xf1\x01\n" +
+	"\x0fhpke_public_key\x18\x03 \x01(\fR\rhpkePublicKey\"\x96\x02\n" +
 	"\rStoredSession\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12=\n" +
@@ -2432,7 +2442,8 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
 	"\adrivers\x18\x05 \x03(\tR\adrivers\x12#\n" +
 	"\rlocal_sockets\x18\x06 \x03(\tR\flocalSockets\x12\x16\n" +
-	"\x06movers\x18\a \x03(\tR\x06movers\"F\n" +
+	"\x06movers\x18\a \x03(\tR\x06movers\x12#\n" +
+	"\rshared_movers\x18\b \x03(\tR\fsharedMovers\"F\n" +
 	"\x10StoredAssignment\x12\x12\n" +
 	"\x04rack\x18\x01 \x01(\tR\x04rack\x12\x1e\n" +
 	"\vvm_host_uid\x18\x02 \x01(\tR\tvmHostUid\"9\n" +
