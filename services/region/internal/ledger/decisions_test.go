@@ -158,13 +158,8 @@ func TestAllThatWasDecidedIsInTheMachineTheStepAndTheLedger(t *testing.T) {
 // TestWhatOnlyOneMachineCanHoldIsHeldByOne_P1 races for cores, addresses, pages
 // and functions in two regions.
 func TestWhatOnlyOneMachineCanHoldIsHeldByOne_P1(t *testing.T) {
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var s *store.Store
-	for range 2 {
-		s = storetest.On(t, client)
-		ledgers = append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
+	s := stores[0]
 	lxdHost(t, s, "h")
 	for _, tt := range []struct {
 		name   string

@@ -8,12 +8,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
+	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -70,6 +72,18 @@ func open(t testing.TB, s *store.Store) *Ledger {
 		}
 	})
 	return l
+}
+
+// regions are ledgers that run on one etcd, each over a copy of its own.
+func regions(t testing.TB, client *clientv3.Client, n int) ([]*Ledger, []*store.Store) {
+	t.Helper()
+	var ledgers []*Ledger
+	var stores []*store.Store
+	for range n {
+		s := storetest.On(t, client)
+		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
+	}
+	return ledgers, stores
 }
 
 func eventually(t testing.TB, ok func() bool) {

@@ -23,15 +23,10 @@ import (
 
 func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
 	client := storetest.Client(t)
-	for _, regions := range []int{1, 2} {
-		t.Run(fmt.Sprintf("%d regions", regions), func(t *testing.T) {
-			var ledgers []*Ledger
-			var s *store.Store
-			host := fmt.Sprintf("h%d", regions)
-			for range regions {
-				s = storetest.On(t, client)
-				ledgers = append(ledgers, open(t, s))
-			}
+	for _, n := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d regions", n), func(t *testing.T) {
+			ledgers, stores := regions(t, client, n)
+			s, host := stores[0], fmt.Sprintf("h%d", n)
 			addHost(t, s, host, 10, 1<<20)
 			var mu sync.Mutex
 			var wg sync.WaitGroup
@@ -40,7 +35,7 @@ func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
 				wg.Go(func() {
 					req := small()
 					req.VmHost = "vmHosts/" + host
-					_, err := ledgers[i%regions].Compose(t.Context(), "alice", req)
+					_, err := ledgers[i%n].Compose(t.Context(), "alice", req)
 					mu.Lock()
 					defer mu.Unlock()
 					switch {
@@ -74,10 +69,8 @@ func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
 }
 
 func TestARequestIDMakesOneMachineHoweverManyAskAtOnce_P2(t *testing.T) {
-	client := storetest.Client(t)
-	s1, s2 := storetest.On(t, client), storetest.On(t, client)
-	ledgers := []*Ledger{open(t, s1), open(t, s2)}
-	addHost(t, s1, "h", 100, 1<<20)
+	ledgers, stores := regions(t, storetest.Client(t), 2)
+	addHost(t, stores[0], "h", 100, 1<<20)
 	req := small()
 	req.RequestId = uuid.NewString()
 	names := make(chan string, 40)
@@ -102,7 +95,7 @@ func TestARequestIDMakesOneMachineHoweverManyAskAtOnce_P2(t *testing.T) {
 			t.Errorf("operations %q and %q", first, n)
 		}
 	}
-	if led := checkBooks(t, s1, "h"); led.GetMachines() != 1 {
+	if led := checkBooks(t, stores[0], "h"); led.GetMachines() != 1 {
 		t.Errorf("%d machines", led.GetMachines())
 	}
 	other := proto.CloneOf(req)

@@ -38,13 +38,7 @@ func book(limit int) porcupine.Model {
 
 func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
 	const limit = 6
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var stores []*store.Store
-	for range 2 {
-		s := storetest.On(t, client)
-		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
 	addHost(t, stores[0], "h", limit, 1<<20)
 	history := race(t, ledgers, stores, vmhostv1.ErrorReason_NO_CAPACITY)
 	if !porcupine.CheckOperations(book(limit), history) {

@@ -171,23 +171,26 @@ func TestWhatAMachineTakesOfADraftIsWhatItsLedgerSays_P1(t *testing.T) {
 	}
 }
 
+// decideOne decides one compose on what the copy shows now, and commits nothing.
+func decideOne(t *testing.T, l *Ledger, s *store.Store) *decision {
+	t.Helper()
+	d := l.newShared(s.Cached(), placement.AllLanes)
+	w, err := newWant("alice", one())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.decide(d, []*pending{newPending(w)})
+	if len(d.placed) != 1 {
+		t.Fatal(d.refused)
+	}
+	return d
+}
+
 func TestADecisionHoldsWhenTheWatchIsFasterThanTheAnswer(t *testing.T) {
 	s := storetest.New(t)
 	l := open(t, s)
 	addHost(t, s, "h", 100, 1<<20)
-	decide := func() *decision {
-		d := l.newShared(s.Cached(), placement.AllLanes)
-		w, err := newWant("alice", one())
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.decide(d, []*pending{newPending(w)})
-		if len(d.placed) != 1 {
-			t.Fatal(d.refused)
-		}
-		return d
-	}
-	first := decide()
+	first := decideOne(t, l, s)
 	if !l.bind(first) {
 		t.Fatal("the first is not bound")
 	}
@@ -196,7 +199,7 @@ func TestADecisionHoldsWhenTheWatchIsFasterThanTheAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := decide() // the first is still under way, as far as is known
+	second := decideOne(t, l, s) // the first is still under way, as far as is known
 	l.settle(first, revision, nil)
 	if !l.bind(second) {
 		t.Error("what the second was decided on came to be, and it is decided on again")
@@ -219,19 +222,7 @@ func TestADecisionDoesNotHoldWhenWhatItWasMadeOnFailsMeanwhile_P1(t *testing.T) 
 	s := storetest.New(t)
 	l := open(t, s)
 	addHost(t, s, "h", 100, 1<<20)
-	decide := func() *decision {
-		d := l.newShared(s.Cached(), placement.AllLanes)
-		w, err := newWant("alice", one())
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.decide(d, []*pending{newPending(w)})
-		if len(d.placed) != 1 {
-			t.Fatal(d.refused)
-		}
-		return d
-	}
-	first := decide()
+	first := decideOne(t, l, s)
 	if !l.bind(first) {
 		t.Fatal("the first is not bound")
 	}

@@ -88,18 +88,13 @@ func decode(t *testing.T, value []byte, m proto.Message) {
 
 func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 	const clients, rounds = 8, 12
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var stores []*store.Store
-	for range 2 {
-		s := storetest.On(t, client)
-		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
 	addHost(t, stores[0], "h", 1<<20, 1<<40)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	made, refused := 0, 0
-	half := make(chan struct{})
+	underway := make(chan struct{})
+	begun := sync.OnceFunc(func() { close(underway) })
 	for id := range clients {
 		l, s := ledgers[id%2], stores[id%2]
 		wg.Go(func() {
@@ -114,10 +109,10 @@ func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 				default:
 					t.Errorf("compose: %v", err)
 				}
-				if made == clients*rounds/4 && err == nil {
-					close(half)
-				}
 				mu.Unlock()
+				if round == rounds/4 {
+					begun()
+				}
 				if err == nil && round%4 == 1 {
 					release(t, l, s, strings.TrimPrefix(op.GetTarget(), "machines/"))
 				}
@@ -125,7 +120,7 @@ func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 		})
 	}
 	wg.Go(func() {
-		<-half
+		<-underway
 		for i, cores := range []int64{60, 0, 70} {
 			var q *vmhostv1.ResourceQuota
 			if cores > 0 {
@@ -149,13 +144,7 @@ func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 
 func TestTheQuotaOfAPoolIsLinearizable(t *testing.T) {
 	const limit = 6
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var stores []*store.Store
-	for range 2 {
-		s := storetest.On(t, client)
-		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
 	for i := range 3 {
 		addHost(t, stores[0], fmt.Sprintf("h%d", i), 100, 1<<20)
 	}

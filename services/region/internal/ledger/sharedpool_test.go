@@ -129,13 +129,8 @@ func checkShared(t *testing.T, s *store.Store) {
 
 func TestHostsThatShareAPoolTakeItOnce_P1(t *testing.T) {
 	const hosts, room, asked = 4, 10, 50
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var s *store.Store
-	for range 2 {
-		s = storetest.On(t, client)
-		ledgers = append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
+	s := stores[0]
 	for i := range hosts {
 		addSharing(t, s, fmt.Sprintf("h%d", i), room)
 	}
@@ -261,13 +256,7 @@ func TestAPoolBecomesSharedAndCeasesToBe_P1(t *testing.T) {
 // two regions at once.
 func TestASharedPoolIsTheSumOfItsLedgersAtEveryRevision_P1(t *testing.T) {
 	const hosts, room, clients, rounds = 4, 14, 6, 30
-	client := storetest.Client(t)
-	var ledgers []*Ledger
-	var stores []*store.Store
-	for range 2 {
-		s := storetest.On(t, client)
-		stores, ledgers = append(stores, s), append(ledgers, open(t, s))
-	}
+	ledgers, stores := regions(t, storetest.Client(t), 2)
 	for i := range hosts {
 		addSharing(t, stores[0], fmt.Sprintf("h%d", i), room)
 	}
