@@ -66,7 +66,7 @@ func (t *Txn) Grow(writes int) {
 // IfRevision demands that the key's mod revision is this; 0 demands that the key
 // is absent.
 func (t *Txn) IfRevision(key string, revision int64) {
-	t.compares = append(t.compares, condition{key: key, number: revision})
+	t.compares = append(t.compares, condition{key: key, target: modRevision, number: revision})
 }
 
 // IfAbsent demands that there is no such key.
@@ -74,7 +74,7 @@ func (t *Txn) IfAbsent(key string) { t.IfRevision(key, 0) }
 
 // IfPresent demands that there is such a key.
 func (t *Txn) IfPresent(key string) {
-	t.compares = append(t.compares, condition{key: key, target: createRevision, more: true})
+	t.compares = append(t.compares, condition{key: key, target: createRevision, result: greater})
 }
 
 // IfNone demands that there is no key with the prefix.
@@ -85,12 +85,12 @@ func (t *Txn) IfNone(prefix string) {
 // IfUnchanged demands that no key of first up to last, both included, was written
 // after the revision. A key that was deleted meanwhile is not noticed.
 func (t *Txn) IfUnchanged(first, last string, revision int64) {
-	t.compares = append(t.compares, condition{key: first, end: last + "\x00", less: true, number: revision + 1})
+	t.compares = append(t.compares, condition{key: first, end: last + "\x00", target: modRevision, result: less, number: revision + 1})
 }
 
 // IfPrefixUnchanged is IfUnchanged of all keys with the prefix.
 func (t *Txn) IfPrefixUnchanged(prefix string, revision int64) {
-	t.compares = append(t.compares, condition{key: prefix, end: clientv3.GetPrefixRangeEnd(prefix), less: true, number: revision + 1})
+	t.compares = append(t.compares, condition{key: prefix, end: clientv3.GetPrefixRangeEnd(prefix), target: modRevision, result: less, number: revision + 1})
 }
 
 func encode(value proto.Message) ([]byte, error) {

@@ -17,19 +17,14 @@ func (t *Txn) byClient(ctx context.Context, client *clientv3.Client) (answer, er
 
 // cmps are the compares in the form of etcd's client.
 func (t *Txn) cmps() []clientv3.Cmp {
+	signs := map[result]string{equal: "=", greater: ">", less: "<"}
 	out := make([]clientv3.Cmp, len(t.compares))
 	for i, c := range t.compares {
 		cmp := clientv3.ModRevision(c.key)
 		if c.target == createRevision {
 			cmp = clientv3.CreateRevision(c.key)
 		}
-		result := "="
-		if c.less {
-			result = "<"
-		} else if c.more {
-			result = ">"
-		}
-		out[i] = clientv3.Compare(cmp, result, c.number)
+		out[i] = clientv3.Compare(cmp, signs[c.result], c.number)
 		if c.end != "" {
 			out[i] = out[i].WithRange(c.end)
 		}

@@ -9,17 +9,25 @@ import (
 type condition struct {
 	key, end string // end: of a range
 	target   target
-	less     bool // than number; more: greater
-	more     bool
+	result   result // of comparing what the key has with number
 	number   int64
 }
 
-// target is what of a key is compared.
-type target bool
+// target is what of a key is compared, in etcd's numbers.
+type target uint64
 
 const (
-	modRevision    target = false
-	createRevision target = true
+	createRevision target = 1
+	modRevision    target = 2
+)
+
+// result is how it is to compare, in etcd's numbers.
+type result uint64
+
+const (
+	equal   result = 0
+	greater result = 1
+	less    result = 2
 )
 
 // write is a key that is put or deleted.
@@ -31,15 +39,14 @@ type write struct {
 	delete bool
 }
 
-// Numbers of etcd's fields and values.
+// Numbers of etcd's fields.
 const (
-	txnCompare, txnSuccess                     protowire.Number = 1, 2
-	compareResult, compareTarget, compareKey   protowire.Number = 1, 2, 3
-	compareCreate, compareMod, compareEnd      protowire.Number = 5, 6, 64
-	opPut, opDelete, opTxn                     protowire.Number = 2, 3, 4
-	putKey, putValue, putLease                 protowire.Number = 1, 2, 3
-	deleteKey, deleteEnd                       protowire.Number = 1, 2
-	resultGreater, resultLess, byCreate, byMod uint64           = 1, 2, 1, 2
+	txnCompare, txnSuccess                   protowire.Number = 1, 2
+	compareResult, compareTarget, compareKey protowire.Number = 1, 2, 3
+	compareCreate, compareMod, compareEnd    protowire.Number = 5, 6, 64
+	opPut, opDelete, opTxn                   protowire.Number = 2, 3, 4
+	putKey, putValue, putLease               protowire.Number = 1, 2, 3
+	deleteKey, deleteEnd                     protowire.Number = 1, 2
 )
 
 func sizeText(number protowire.Number, n int) int {
@@ -68,41 +75,29 @@ func appendNested(b []byte, number protowire.Number, size int) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(size))
 }
 
-func (c *condition) result() uint64 {
-	switch {
-	case c.less:
-		return resultLess
-	case c.more:
-		return resultGreater
-	default:
-		return 0
-	}
-}
-
-func (c *condition) by() (target uint64, field protowire.Number) {
+// field is the one that number is in.
+func (c *condition) field() protowire.Number {
 	if c.target == createRevision {
-		return byCreate, compareCreate
+		return compareCreate
 	}
-	return byMod, compareMod
+	return compareMod
 }
 
 func (c *condition) size() int {
-	target, field := c.by()
-	size := sizeNumber(compareTarget, target) + sizeText(compareKey, len(c.key)) + sizeNumber(field, uint64(c.number)) + sizeText(compareEnd, len(c.end))
-	if r := c.result(); r != 0 {
-		size += sizeNumber(compareResult, r)
+	size := sizeNumber(compareTarget, uint64(c.target)) + sizeText(compareKey, len(c.key)) + sizeNumber(c.field(), uint64(c.number)) + sizeText(compareEnd, len(c.end))
+	if c.result != equal {
+		size += sizeNumber(compareResult, uint64(c.result))
 	}
 	return size
 }
 
 func (c *condition) append(b []byte) []byte {
-	if r := c.result(); r != 0 {
-		b = appendNumber(b, compareResult, r)
+	if c.result != equal {
+		b = appendNumber(b, compareResult, uint64(c.result))
 	}
-	target, field := c.by()
-	b = appendNumber(b, compareTarget, target)
+	b = appendNumber(b, compareTarget, uint64(c.target))
 	b = appendText(b, compareKey, c.key)
-	b = appendNumber(b, field, uint64(c.number))
+	b = appendNumber(b, c.field(), uint64(c.number))
 	return appendText(b, compareEnd, c.end)
 }
 
