@@ -158,7 +158,7 @@ func TestAllThatWasDecidedIsInTheMachineTheStepAndTheLedger(t *testing.T) {
 // TestWhatOnlyOneMachineCanHoldIsHeldByOne_P1 races for cores, addresses, pages
 // and functions in two regions.
 func TestWhatOnlyOneMachineCanHoldIsHeldByOne_P1(t *testing.T) {
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	s := stores[0]
 	lxdHost(t, s, "h")
 	for _, tt := range []struct {

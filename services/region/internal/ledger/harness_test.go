@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/testing/protocmp"
 
@@ -75,8 +74,9 @@ func open(t testing.TB, s *store.Store) *Ledger {
 }
 
 // regions are ledgers that run on one etcd, each over a copy of its own.
-func regions(t testing.TB, client *clientv3.Client, n int) ([]*Ledger, []*store.Store) {
+func regions(t testing.TB, n int) ([]*Ledger, []*store.Store) {
 	t.Helper()
+	client := storetest.Client(t)
 	var ledgers []*Ledger
 	var stores []*store.Store
 	for range n {

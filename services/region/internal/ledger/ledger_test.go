@@ -22,19 +22,18 @@ import (
 )
 
 func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
-	client := storetest.Client(t)
 	for _, n := range []int{1, 2} {
 		t.Run(fmt.Sprintf("%d regions", n), func(t *testing.T) {
-			ledgers, stores := regions(t, client, n)
-			s, host := stores[0], fmt.Sprintf("h%d", n)
-			addHost(t, s, host, 10, 1<<20)
+			ledgers, stores := regions(t, n)
+			s := stores[0]
+			addHost(t, s, "h", 10, 1<<20)
 			var mu sync.Mutex
 			var wg sync.WaitGroup
 			made, refused := 0, 0
 			for i := range 50 {
 				wg.Go(func() {
 					req := small()
-					req.VmHost = "vmHosts/" + host
+					req.VmHost = "vmHosts/h"
 					_, err := ledgers[i%n].Compose(t.Context(), "alice", req)
 					mu.Lock()
 					defer mu.Unlock()
@@ -61,7 +60,7 @@ func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
 			if made != 10 || refused != 40 {
 				t.Errorf("made %d, refused %d; want 10 and 40", made, refused)
 			}
-			if led := checkBooks(t, s, host); led.GetTotal().GetCores() != 10 || led.GetMachines() != 10 {
+			if led := checkBooks(t, s, "h"); led.GetTotal().GetCores() != 10 || led.GetMachines() != 10 {
 				t.Errorf("ledger %v", led)
 			}
 		})
@@ -69,7 +68,7 @@ func TestFiftyComposesAgainstRoomForTenMakeExactlyTen_P1(t *testing.T) {
 }
 
 func TestARequestIDMakesOneMachineHoweverManyAskAtOnce_P2(t *testing.T) {
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	addHost(t, stores[0], "h", 100, 1<<20)
 	req := small()
 	req.RequestId = uuid.NewString()

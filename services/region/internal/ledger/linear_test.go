@@ -11,7 +11,6 @@ import (
 	"github.com/vmhost-project/vmhost/pkg/apierror"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
-	"github.com/vmhost-project/vmhost/services/region/internal/store/storetest"
 )
 
 // call is one compose (cores > 0) or release (cores < 0) of the history.
@@ -38,7 +37,7 @@ func book(limit int) porcupine.Model {
 
 func TestTheLedgerOfOneHostIsLinearizable_P1(t *testing.T) {
 	const limit = 6
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	addHost(t, stores[0], "h", limit, 1<<20)
 	history := race(t, ledgers, stores, vmhostv1.ErrorReason_NO_CAPACITY)
 	if !porcupine.CheckOperations(book(limit), history) {

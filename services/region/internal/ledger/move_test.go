@@ -69,7 +69,7 @@ func settleMove(ctx context.Context, l *Ledger, s *store.Store, uid string, end 
 // hold, each on the host that it is on and on the one that it is moved to.
 func TestMovesNeverTakeAHostPastItsLimit_P1_P4(t *testing.T) {
 	const hosts, cores, clients, rounds = 3, 6, 6, 25
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	for i := range hosts {
 		addHost(t, stores[0], fmt.Sprintf("h%d", i), cores, 1<<20)
 	}

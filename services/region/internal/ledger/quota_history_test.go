@@ -88,7 +88,7 @@ func decode(t *testing.T, value []byte, m proto.Message) {
 
 func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 	const clients, rounds = 8, 12
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	addHost(t, stores[0], "h", 1<<20, 1<<40)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -144,7 +144,7 @@ func TestAFirstQuotaSetUnderLoadIsNeverExceededAtAnyRevision(t *testing.T) {
 
 func TestTheQuotaOfAPoolIsLinearizable(t *testing.T) {
 	const limit = 6
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	for i := range 3 {
 		addHost(t, stores[0], fmt.Sprintf("h%d", i), 100, 1<<20)
 	}

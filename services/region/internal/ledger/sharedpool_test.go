@@ -129,7 +129,7 @@ func checkShared(t *testing.T, s *store.Store) {
 
 func TestHostsThatShareAPoolTakeItOnce_P1(t *testing.T) {
 	const hosts, room, asked = 4, 10, 50
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	s := stores[0]
 	for i := range hosts {
 		addSharing(t, s, fmt.Sprintf("h%d", i), room)
@@ -256,7 +256,7 @@ func TestAPoolBecomesSharedAndCeasesToBe_P1(t *testing.T) {
 // two regions at once.
 func TestASharedPoolIsTheSumOfItsLedgersAtEveryRevision_P1(t *testing.T) {
 	const hosts, room, clients, rounds = 4, 14, 6, 30
-	ledgers, stores := regions(t, storetest.Client(t), 2)
+	ledgers, stores := regions(t, 2)
 	for i := range hosts {
 		addSharing(t, stores[0], fmt.Sprintf("h%d", i), room)
 	}
