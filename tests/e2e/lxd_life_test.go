@@ -67,7 +67,7 @@ func aContainerLives(t *testing.T, s *standalone) {
 
 	name := s.container(h, "lives", "--cores", "2", "--memory", "256MiB", "--disk", "20MB@btrfs", "--start")
 	says(t, "lxc config show", h.shown(t, "lives"), `limits.cpu: "2"`, "limits.memory: 256MiB", "user.vmhost.uid: "+strings.TrimPrefix(name, "machines/"), "pool: btrfs")
-	if got := h.lxc(t, "exec", "lives", "--", "nproc"); got != "2" && s.vmHost(h.name).GetObservation().GetCores() >= 2 {
+	if got := h.Run(t, h.project, "lives", "nproc"); got != "2" && s.vmHost(h.name).GetObservation().GetCores() >= 2 {
 		t.Errorf("the container has %s cores", got)
 	}
 	address := ""

@@ -81,7 +81,7 @@ func moveAndDrainLXD(t *testing.T, name string, servers [2]string) {
 		if is, was := volumes(h, servers[here]), volumes(other, servers[there]); !strings.Contains(is, "vmhost-") || strings.Contains(was, "vmhost-") {
 			t.Errorf("%s has the volumes %q, %s %q", h.name, is, other.name, was)
 		}
-		if got := h.lxc(t, "exec", hostname, "--", "sh", "-c", "cat /file /mnt/disk1/file; cat /sys/class/net/eth0/address"); got != "kept\nkept\n"+mac {
+		if got := h.Run(t, h.project, hostname, "cat /file /mnt/disk1/file; cat /sys/class/net/eth0/address"); got != "kept\nkept\n"+mac {
 			t.Errorf("it has %q", got)
 		}
 		if m := s.machine(machine); m.GetVmHost() != "vmHosts/"+h.name || m.GetOperation() != "" || m.GetPowerState() != vmhostv1.PowerState_POWER_STATE_ON {

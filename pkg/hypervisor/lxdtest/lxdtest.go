@@ -120,6 +120,27 @@ func (s Server) TryLxc(args ...string) (string, error) {
 	return strings.TrimRight(out.String(), "\n"), nil
 }
 
+// whole ends what a script printed.
+const whole = "-- this is all of it --"
+
+// Run is what a script prints in a running container of a project. LXD before
+// 5.14 loses now and then what is printed on a busy machine, and says that all is
+// well (https://github.com/canonical/lxd/issues/11422): the script runs again if
+// its end is missing, so that it must be one that may.
+func (s Server) Run(t testing.TB, project, name, script string) string {
+	t.Helper()
+	const tries = 10
+	for range tries {
+		out := s.Lxc(t, "--project", project, "exec", name, "--", "sh", "-c", "{ "+script+"\n} && echo '"+whole+"'")
+		if out, ok := strings.CutSuffix(out, whole); ok {
+			return strings.TrimRight(out, "\n")
+		}
+		t.Logf("%s lost what was printed in %s, which says %q", s.Name, name, out)
+	}
+	t.Fatalf("%s did not tell in %d tries what a script prints in %s", s.Name, tries, name)
+	return ""
+}
+
 // Clean deletes these instances of the default project at the end of the test,
 // whatever state they are in, and whether they are there or not.
 func (s Server) Clean(t testing.TB, instances ...string) {

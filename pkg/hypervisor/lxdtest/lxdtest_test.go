@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -74,5 +76,27 @@ func TestAContainerIsCleanedWhateverItsState(t *testing.T) {
 	})
 	if out, err := s.TryLxc("info", "lxdtest-clean"); err == nil {
 		t.Errorf("it is still there: %s", out)
+	}
+}
+
+// A client that loses what was printed, as LXD's does, is asked again.
+func TestWhatAScriptPrintsIsToldWhole(t *testing.T) {
+	dir := t.TempDir()
+	client := "#!/bin/sh\nn=$(cat " + dir + "/n 2>/dev/null)\necho x$n >" + dir + "/n\n" +
+		"for script; do :; done\n" + // the last argument
+		"case $n in '') ;; x) sh -c \"$script\" | head -n 1 ;; *) sh -c \"$script\" ;; esac\n"
+	if err := os.WriteFile(filepath.Join(dir, "lxc"), []byte(client), 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	s := Server{Name: "lxd1", patience: clientPatience}
+	if got := s.Run(t, "default", "c1", "echo one; echo two"); got != "one\ntwo" {
+		t.Errorf("it prints %q", got)
+	}
+	if got := s.Run(t, "default", "c1", "true"); got != "" {
+		t.Errorf("it prints %q", got)
+	}
+	if n, err := os.ReadFile(filepath.Join(dir, "n")); err != nil || strings.TrimSpace(string(n)) != "xxxx" {
+		t.Errorf("it was asked %q, error %v: nothing was lost", n, err)
 	}
 }

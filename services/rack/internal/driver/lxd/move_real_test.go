@@ -28,7 +28,7 @@ func inContainer(t testing.TB, s lxdtest.Server, name, script string) string {
 		s.Lxc(t, "start", name)
 		defer s.Lxc(t, "stop", "--force", name)
 	}
-	return s.Lxc(t, "exec", name, "--", "sh", "-c", script)
+	return s.Run(t, "default", name, script)
 }
 
 // marks writes to the disks of containers, and reads it.
