@@ -1,6 +1,6 @@
 // Package units reads and writes sizes as people write them: 40GB is decimal,
 // 40GiB is binary. Reading is exact: what is not a whole number of bytes, or does
-// not fit, is refused and never rounded.
+// not fit, is refused and never rounded. Sentences tell amounts by Measure.Say.
 package units
 
 import (

@@ -71,8 +71,8 @@ func TestARatioBelowWhatIsOnAHostStopsNewMachinesAndTouchesNone_P1_P9(t *testing
 		shown, words string
 	}{
 		{"cores", 0.5, "cores: 3 committed and 0 of others, limit 2 (4 there, 0 reserved, ratio 0.5)", "3 cores are in use, past the limit 2 (4 physical × ratio 0.5; 3 committed, 0 used by others)"},
-		{"memory", 0.25, "memory: 192 committed and 0 of others, limit 100 MiB (400 there, 0 reserved, ratio 0.25)", "192 MiB of memory are in use, past the limit 100 (400 physical × ratio 0.25; 192 committed, 0 used by others)"},
-		{"storage", 0, "storage pool default: 3145728 committed and 0 of others, limit 0 bytes (1000000000000 there, 0 reserved, ratio 0)", "3145728 bytes in storage pool default are in use, past the limit 0 (1000000000000 physical × ratio 0; 3145728 committed, 0 used by others)"},
+		{"memory", 0.25, "memory: 192 MiB committed and 0 MiB of others, limit 100 MiB (400 MiB there, 0 MiB reserved, ratio 0.25)", "192 MiB of memory are in use, past the limit 100 MiB (400 MiB physical × ratio 0.25; 192 MiB committed, 0 MiB used by others)"},
+		{"storage", 0, "storage pool default: 3 MiB committed and 0 bytes of others, limit 0 bytes (931.3 GiB there, 0 bytes reserved, ratio 0)", "3 MiB in storage pool default are in use, past the limit 0 bytes (931.3 GiB physical × ratio 0; 3 MiB committed, 0 bytes used by others)"},
 	} {
 		ratio(tc.resource, tc.low)
 		if got := over(t.Context(), t, r.Admin, h1); got != tc.shown {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
@@ -147,7 +148,7 @@ func (h *Host) makeVolumes(want *vmhostv1.Machine, undo *[]func()) error {
 			v.allocation = v.size
 		}
 		if all, _, _ := h.allocated(pool.Name); v.allocation > pool.CapacityBytes-all {
-			return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume", Err: fmt.Errorf("no room for %d bytes in storage pool %q", v.size, pool.Name)}
+			return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume", Err: fmt.Errorf("no room for %s in storage pool %q", units.Bytes.Say(units.Need(v.size))[0], pool.Name)}
 		}
 		h.putVolume(key, v)
 		*undo = append(*undo, func() { h.dropVolume(key) })

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -83,6 +84,10 @@ func wordsOf(l protoreflect.List) []string {
 func difference(f protoreflect.FieldDescriptor, is, asked protoreflect.Value) string {
 	if f.IsList() || f.Kind() == protoreflect.MessageKind || f.Kind() == protoreflect.EnumKind {
 		return string(f.Name())
+	}
+	if f.Name() == "memory_mib" {
+		said := units.MiB.Say(units.Room(is.Int()), units.Need(asked.Int()))
+		return fmt.Sprintf("%s (%s reserved, %s asked for)", f.Name(), said[0], said[1])
 	}
 	return fmt.Sprintf("%s (%v reserved, %v asked for)", f.Name(), is.Interface(), asked.Interface())
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/apierror"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -69,13 +70,14 @@ func checkQuota(pool string, q *vmhostv1.ResourceQuota, used, want *vmhostv1.Res
 		return nil
 	}
 	var e *apierror.Error
-	look := func(resource, unit string, limited bool, quota, used, want int64) {
+	look := func(resource, of string, measure units.Measure, limited bool, quota, used, want int64) {
 		if !limited || want <= 0 || used+want <= quota {
 			return
 		}
 		if e == nil {
+			said := measure.Say(units.Need(used), units.Room(quota), units.Need(want))
 			e = apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_QUOTA_EXCEEDED,
-				"the quota of resource pool %s does not allow it: %d of %d %s are used, %d asked for", pool, used, quota, unit, want).
+				"the quota of resource pool %s does not allow it: %s of %s %s are used, %s asked for", pool, said[0], said[1], of, said[2]).
 				With("resource_pool", "resourcePools/"+pool).With("resource", resource).
 				With("quota", strconv.FormatInt(quota, 10)).With("used", strconv.FormatInt(used, 10)).With("requested", strconv.FormatInt(want, 10)).
 				WithHint("ask for less, delete machines of the pool, or have its quota raised: `vmhostctl pool get %s` shows it", pool)
@@ -83,10 +85,10 @@ func checkQuota(pool string, q *vmhostv1.ResourceQuota, used, want *vmhostv1.Res
 		}
 		e = e.With("also", strings.TrimPrefix(e.Metadata["also"]+","+resource, ","))
 	}
-	look("machines", "machines", q.Machines != nil, int64(q.GetMachines()), int64(used.GetMachines()), int64(want.GetMachines()))
-	look("cores", "cores", q.Cores != nil, q.GetCores(), used.GetCores(), want.GetCores())
-	look("memory_mib", "MiB of memory", q.MemoryMib != nil, q.GetMemoryMib(), used.GetMemoryMib(), want.GetMemoryMib())
-	look("storage_bytes", "bytes of storage", q.StorageBytes != nil, q.GetStorageBytes(), used.GetStorageBytes(), want.GetStorageBytes())
+	look("machines", "machines", units.Count, q.Machines != nil, int64(q.GetMachines()), int64(used.GetMachines()), int64(want.GetMachines()))
+	look("cores", "cores", units.Count, q.Cores != nil, q.GetCores(), used.GetCores(), want.GetCores())
+	look("memory_mib", "of memory", units.MiB, q.MemoryMib != nil, q.GetMemoryMib(), used.GetMemoryMib(), want.GetMemoryMib())
+	look("storage_bytes", "of storage", units.Bytes, q.StorageBytes != nil, q.GetStorageBytes(), used.GetStorageBytes(), want.GetStorageBytes())
 	if e == nil {
 		return nil
 	}

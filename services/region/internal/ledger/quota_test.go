@@ -63,22 +63,27 @@ func TestAQuotaRefusesBeforePlacementWithItsNumbers(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		req  *vmhostv1.ComposeMachineRequest
+		says string
 		want map[string]string
 	}{
-		{"cores", &vmhostv1.ComposeMachineRequest{Cores: 5, MemoryMib: 1}, map[string]string{"resource": "cores", "quota": "6", "used": "2", "requested": "5"}},
-		{"memory", &vmhostv1.ComposeMachineRequest{MemoryMib: 701}, map[string]string{"resource": "memory_mib", "quota": "1000", "used": "300", "requested": "701"}},
+		{"cores", &vmhostv1.ComposeMachineRequest{Cores: 5, MemoryMib: 1}, "2 of 6 cores are used, 5 asked for", map[string]string{"resource": "cores", "quota": "6", "used": "2", "requested": "5"}},
+		{"memory", &vmhostv1.ComposeMachineRequest{MemoryMib: 1024}, "300 MiB of 1000 MiB of memory are used, 1 GiB asked for", map[string]string{"resource": "memory_mib", "quota": "1000", "used": "300", "requested": "1024"}},
 		{
 			"storage", &vmhostv1.ComposeMachineRequest{MemoryMib: 1, Disks: []*vmhostv1.DiskRequest{{SizeBytes: 6 * gb}, {SizeBytes: 7 * gb}}},
+			"7.5 GiB of 18.6 GiB of storage are used, 12.2 GiB asked for",
 			map[string]string{"resource": "storage_bytes", "quota": "20000000000", "used": "8000000000", "requested": "13000000000"},
 		},
-		{"several", &vmhostv1.ComposeMachineRequest{Cores: 5, MemoryMib: 701}, map[string]string{"resource": "cores", "also": "memory_mib"}},
-		{"more than any host has", &vmhostv1.ComposeMachineRequest{Cores: 4000}, map[string]string{"resource": "cores", "requested": "4000"}},
+		{"several", &vmhostv1.ComposeMachineRequest{Cores: 5, MemoryMib: 701}, "", map[string]string{"resource": "cores", "also": "memory_mib"}},
+		{"more than any host has", &vmhostv1.ComposeMachineRequest{Cores: 4000}, "", map[string]string{"resource": "cores", "requested": "4000"}},
 	} {
 		for call, do := range map[string]func() error{
 			"compose": func() error { _, err := l.Compose(t.Context(), "alice", tt.req); return err },
 			"dry run": func() error { _, err := l.Plan(t.Context(), tt.req); return err },
 		} {
 			e := apierror.FromStatus(do())
+			if e != nil && !strings.Contains(e.Message, tt.says) {
+				t.Errorf("%s, %s: %q does not say %q", tt.name, call, e.Message, tt.says)
+			}
 			if e == nil || e.Reason != vmhostv1.ErrorReason_QUOTA_EXCEEDED || e.Metadata["resource_pool"] != "resourcePools/default" || e.Hint == "" {
 				t.Errorf("%s, %s: %v", tt.name, call, e)
 				continue

@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -186,6 +187,9 @@ func TestAComposeMustBeWhatWasReserved(t *testing.T) {
 		e := apierror.FromStatus(err)
 		if e.Reason != vmhostv1.ErrorReason_INVALID_FIELD || e.Metadata["differs"] != tt.differs || len(e.Fields) != 1 || e.Fields[0].GetField() != tt.field {
 			t.Errorf("%s: %v %v %v", name, err, e.Metadata, e.Fields)
+		}
+		if tt.differs == "memory_mib" && !strings.Contains(err.Error(), "memory_mib (2 GiB reserved, 1 MiB asked for)") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	ms := machinesOf(t, s)

@@ -116,7 +116,7 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		message string
 	}{
 		{FilterOvercommitted, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.Cores, o.Foreign.Cores = 2, 2 }, nil, "is overcommitted and takes nothing new: 3 cores are in use, past the limit 2 (2 physical × ratio 1; 1 committed, 2 used by others)"},
-		{FilterOvercommitted, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[0].AllocationBytes = 201 }, nil, "is overcommitted and takes nothing new: 201 bytes in storage pool hdd are in use, past the limit 200"},
+		{FilterOvercommitted, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[0].AllocationBytes = 201 }, nil, "is overcommitted and takes nothing new: 201 bytes in storage pool hdd are in use, past the limit 200 bytes (200 bytes physical × ratio 1; 0 bytes committed, 201 bytes used by others)"},
 		{FilterType, libvirt, func(r *Request) { r.Type = container }, "runs virtual machines only, as every libvirt host does, and no containers"},
 		{FilterType, without("containers"), func(r *Request) { r.Type = container }, "runs no containers"},
 		{FilterType, without("virtual-machines"), nil, "runs containers only: its LXD server cannot run virtual machines"},
@@ -144,7 +144,7 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		{FilterNetwork, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.SriovDevices[0].Free = 1 }, iface(Interface{Kind: kindSRIOV}), "has no free virtual function on ens1"},
 		{FilterCores, func(s *vmhostv1.VmHost, _ *vmhostv1.VmHostObservation) { s.ReservedCores = 2 }, func(r *Request) { r.Cores = 3 }, "has 4 cores in all, 2 of them reserved for itself, less than the 3 asked for; overcommit makes no machine possible that is larger than its host"},
 		{FilterCores, func(s *vmhostv1.VmHost, _ *vmhostv1.VmHostObservation) { s.ReservedCores = 2 }, func(r *Request) { r.Cores = 2 }, "has 1 core free of the limit 2 ((4 physical − 2 reserved) × ratio 1; 1 committed, 0 used by others), 2 asked for"},
-		{FilterHugepages, nil, func(r *Request) { r.Hugepages, r.MemoryMiB = true, 500 }, "has 448 MiB of huge pages free of the limit 1024 (1024 physical × ratio 1; 64 committed, 512 used by others), 500 asked for"},
+		{FilterHugepages, nil, func(r *Request) { r.Hugepages, r.MemoryMiB = true, 500 }, "has 448 MiB of huge pages free of the limit 1 GiB (1 GiB physical × ratio 1; 64 MiB committed, 512 MiB used by others), 500 MiB asked for"},
 		{FilterHugepages, nil, func(r *Request) { r.Hugepages, r.MemoryMiB = true, 3 }, "has huge pages of 2 MiB; 3 MiB of memory is no multiple of that"},
 		{FilterPinnedCores, nil, func(r *Request) { r.Cores, r.PinnedCores = 2, []int32{0, 2} }, "has no core 2; it has 4 cores"},
 		{FilterPinnedCores, nil, func(r *Request) { r.Cores, r.PinnedCores = 2, []int32{0, 1} }, "has another machine pinned to core 1"},
@@ -153,13 +153,13 @@ func TestEachNewFilterRefusesWithItsReason(t *testing.T) {
 		{FilterStorage, nil, disk(Disk{SizeBytes: 1, Tags: []string{"slow"}}), "has no running storage pool with tags slow"},
 		{
 			FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 99 },
-			disk(Disk{SizeBytes: 60, Pool: "ssd"}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 1 byte free of the limit 100 (100 physical × ratio 1; 0 committed, 99 used by others), 60 asked for",
+			disk(Disk{SizeBytes: 60, Pool: "ssd"}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 1 byte free of the limit 100 bytes (100 bytes physical × ratio 1; 0 bytes committed, 99 bytes used by others), 60 bytes asked for",
 		},
 		{
 			FilterStorage, func(_ *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) { o.StoragePools[1].AllocationBytes = 50 },
-			disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 50 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 50 used by others), 60 asked for",
+			disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 10, Pool: "hdd"}), "storage pool ssd has 50 bytes free of the limit 100 bytes (100 bytes physical × ratio 1; 0 bytes committed, 50 bytes used by others), 60 bytes asked for",
 		},
-		{FilterStorage, nil, disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 60, Tags: []string{"local"}}), "storage pool ssd has 100 bytes free of the limit 100 (100 physical × ratio 1; 0 committed, 0 used by others), 120 asked for in 2 disks"},
+		{FilterStorage, nil, disk(Disk{SizeBytes: 60, Tags: []string{"fast"}}, Disk{SizeBytes: 60, Tags: []string{"local"}}), "storage pool ssd has 100 bytes free of the limit 100 bytes (100 bytes physical × ratio 1; 0 bytes committed, 0 bytes used by others), 120 bytes asked for in 2 disks"},
 	} {
 		h, req := rich(tt.host), Request{Cores: 1, MemoryMiB: 1, ResourcePool: "default"}
 		if tt.req != nil {

@@ -285,25 +285,6 @@ func without[T comparable](list, less []T) []T {
 	return out
 }
 
-// over is the first resource of which more is in use than its limit allows: a
-// host that shrank, or got a lower ratio, takes nothing new until it is within
-// its limits again.
-func (h *Host) over() (what string, r Resource, over bool) {
-	switch {
-	case h.Cores.Over():
-		return "cores", h.Cores, true
-	case h.MemoryMiB.Over():
-		return "MiB of memory", h.MemoryMiB, true
-	}
-	for i := range h.Pools {
-		// One that others have filled takes nothing, which says nothing of the host.
-		if h.Pools[i].Identity == "" && h.Pools[i].Over() {
-			return "bytes in storage pool " + h.Pools[i].Name, h.Pools[i].Resource, true
-		}
-	}
-	return "", Resource{}, false
-}
-
 // loadWith is the host's load after taking a machine: the larger of cores and
 // memory against their limits.
 func (h *Host) loadWith(cores int32, memoryMiB int64) float64 {

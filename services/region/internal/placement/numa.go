@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -135,13 +136,18 @@ func (r Refusal) numa() string {
 		n := &h.Nodes[i]
 		cores, memory, pages = max(cores, n.free(h.Pinned)), max(memory, n.MemoryMiB), max(pages, n.FreeHugepagesMiB)
 	}
-	text := fmt.Sprintf("has no NUMA node with %s that nobody is pinned to and %d MiB of memory; the most on one are %s, %d MiB",
-		counted(int64(req.Cores), "cores"), req.MemoryMiB, counted(int64(cores), "cores"), memory)
+	amounts := []units.Amount{units.Need(req.MemoryMiB), units.Room(memory)}
+	if req.Hugepages {
+		amounts = append(amounts, units.Room(pages))
+	}
+	said := units.MiB.Say(amounts...)
+	text := fmt.Sprintf("has no NUMA node with %s that nobody is pinned to and %s of memory; the most on one are %s, %s",
+		counted(int64(req.Cores), "cores"), said[0], counted(int64(cores), "cores"), said[1])
 	if len(h.Nodes) == 0 {
 		return fmt.Sprintf("has fewer than %s that nobody is pinned to", counted(int64(req.Cores), "cores"))
 	}
 	if req.Hugepages {
-		text += fmt.Sprintf(", %d MiB in free huge pages", pages)
+		text += fmt.Sprintf(", %s in free huge pages", said[2])
 	}
 	return text
 }

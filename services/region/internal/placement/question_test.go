@@ -285,7 +285,7 @@ func TestWhatIfAZoneIsLostAndRatiosChange_P1(t *testing.T) {
 		replay(t, d, out.Moves, out.Stranded)
 		var over []string
 		for h := range d.Fleet().Hosts() {
-			if _, _, is := h.over(); is {
+			if _, is := h.over(); is {
 				over = append(over, h.ID)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -343,8 +344,9 @@ func (b *balance) make(g *Gain) {
 // Why says what the move is good for, for people.
 func (g *Gain) Why() string {
 	target := fmt.Sprintf("%s %.0f%% → %.0f%%", g.Target.ID, 100*g.Target.load(), 100*g.Then)
-	if what, r, over := g.Source.over(); over {
-		return fmt.Sprintf("%s has %d %s in use, past its limit of %d; load of %s", g.Source.ID, r.used(), what, r.Limit, target)
+	if o, over := g.Source.over(); over {
+		said := measureOf(o.Name).Say(units.Need(o.used()), units.Room(o.Limit))
+		return fmt.Sprintf("%s has %s in use, past its limit of %s; load of %s", g.Source.ID, o.inUse(said[0]), said[1], target)
 	}
 	return fmt.Sprintf("load of %s %.0f%% → %.0f%%, of %s", g.Source.ID, 100*g.Source.load(), 100*g.Left, target)
 }

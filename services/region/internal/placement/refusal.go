@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -86,9 +87,9 @@ func (r Refusal) Message() string {
 	case FilterNetwork:
 		return r.network()
 	case FilterCores:
-		return r.amount("cores")
+		return r.amount(resourceCores)
 	case FilterMemory:
-		return r.amount("MiB of memory")
+		return r.amount(resourceMemory)
 	case FilterHugepages:
 		return r.hugepages()
 	case FilterPinnedCores:
@@ -101,26 +102,6 @@ func (r Refusal) Message() string {
 	}
 }
 
-func (r Refusal) amount(unit string) string {
-	if r.Requested > r.Resource.Most() {
-		return r.tooLarge(unit, r.Requested)
-	}
-	return r.notFree(unit)
-}
-
-func (r Refusal) tooLarge(unit string, requested int64) string {
-	less := ""
-	if r.Resource.Reserved > 0 {
-		less = fmt.Sprintf(", %d of them reserved for itself", r.Resource.Reserved)
-	}
-	return fmt.Sprintf("has %s in all%s, less than the %d asked for; overcommit makes no machine possible that is larger than its host",
-		counted(r.Resource.Physical, unit), less, requested)
-}
-
-func (r Refusal) notFree(unit string) string {
-	return fmt.Sprintf("has %s free of the %s, %d asked for", counted(r.Resource.Free(), unit), r.Resource.words(), r.Requested)
-}
-
 // counted is so many of a unit, whose first word is in the plural.
 func counted(n int64, unit string) string {
 	first, rest, _ := strings.Cut(unit+" ", " ")
@@ -128,21 +109,6 @@ func counted(n int64, unit string) string {
 		first = strings.TrimSuffix(first, "s")
 	}
 	return strings.TrimSpace(strconv.FormatInt(n, 10) + " " + first + " " + rest)
-}
-
-// words are the limit and what is in use.
-func (r Resource) words() string {
-	amount := strconv.FormatInt(r.Physical, 10) + " physical"
-	if r.Reserved > 0 {
-		amount = fmt.Sprintf("(%d physical − %d reserved)", r.Physical, r.Reserved)
-	}
-	return fmt.Sprintf("limit %d (%s × ratio %s; %d committed, %d used by others)",
-		r.Limit, amount, strconv.FormatFloat(r.Ratio, 'g', -1, 64), r.Committed, r.Foreign)
-}
-
-func (r Refusal) overcommitted() string {
-	what, res, _ := r.Host.over()
-	return fmt.Sprintf("is overcommitted and takes nothing new: %d %s are in use, past the %s", res.used(), what, res.words())
 }
 
 func (r Refusal) capability() string {
@@ -160,9 +126,10 @@ func (r Refusal) capability() string {
 
 func (r Refusal) hugepages() string {
 	if page := r.Host.PageMiB; page > 0 && r.Requested%page != 0 {
-		return fmt.Sprintf("has huge pages of %d MiB; %d MiB of memory is no multiple of that", page, r.Requested)
+		said := units.MiB.Say(units.Exact(page), units.Exact(r.Requested))
+		return fmt.Sprintf("has huge pages of %s; %s of memory is no multiple of that", said[0], said[1])
 	}
-	return r.amount("MiB of huge pages")
+	return r.amount(resourceHugepages)
 }
 
 func (r Refusal) storage() string {
@@ -182,13 +149,13 @@ func (r Refusal) storage() string {
 	case r.Tagless:
 		return fmt.Sprintf("has storage pool %s, but not%s", r.Pool, tags)
 	case r.Largest > r.Resource.Most():
-		return fmt.Sprintf("storage pool %s%s %s", r.Pool, r.sharing(), r.tooLarge("bytes", r.Largest))
+		return fmt.Sprintf("storage pool %s%s %s", r.Pool, r.sharing(), r.Resource.tooLarge(resourceStorage, r.Largest))
 	default:
 		in := ""
 		if r.Disks > 1 {
 			in = fmt.Sprintf(" in %d disks", r.Disks)
 		}
-		return fmt.Sprintf("storage pool %s%s %s%s", r.Pool, r.sharing(), r.notFree("bytes"), in)
+		return fmt.Sprintf("storage pool %s%s %s%s", r.Pool, r.sharing(), r.Resource.notFree(resourceStorage, r.Requested), in)
 	}
 }
 

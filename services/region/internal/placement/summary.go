@@ -164,7 +164,7 @@ func (s *summary) merge(o *summary) {
 
 // mark says how the host of a row stands.
 func (m *masks) mark(i int, h *Host, s *static) {
-	_, _, over := h.over()
+	_, over := h.over()
 	for _, b := range []struct {
 		mask *uint64
 		is   bool

@@ -52,7 +52,7 @@ func (f *Fleet) WhatIf(machines []Machine, what Imagined) Outcome {
 	out.PlacesMoved, out.PlacesStranded = d.move(homeless(what.Places))
 	after := d.Fleet()
 	for h := range after.Hosts() {
-		if _, _, over := h.over(); over {
+		if _, over := h.over(); over {
 			out.Overcommitted = append(out.Overcommitted, h.ID)
 		}
 	}

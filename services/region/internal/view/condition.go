@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -54,22 +55,23 @@ func overcommitted(h *vmhostv1.VmHost) *vmhostv1.Condition {
 	}
 	var over []string
 	full := false // the host itself
-	check := func(what, unit string, u *vmhostv1.ResourceUsage, own bool) {
+	check := func(what string, measure units.Measure, u *vmhostv1.ResourceUsage, own bool) {
 		if u.GetCommitted()+u.GetForeign() > u.GetLimit() {
 			full = full || own
-			over = append(over, fmt.Sprintf("%s: %d committed and %d of others, limit %d%s (%d there, %d reserved, ratio %g)",
-				what, u.GetCommitted(), u.GetForeign(), u.GetLimit(), unit, u.GetPhysical(), u.GetReserved(), u.GetRatio()))
+			said := measure.Say(units.Need(u.GetCommitted()), units.Need(u.GetForeign()), units.Room(u.GetLimit()), units.Room(u.GetPhysical()), units.Need(u.GetReserved()))
+			over = append(over, fmt.Sprintf("%s: %s committed and %s of others, limit %s (%s there, %s reserved, ratio %g)",
+				what, said[0], said[1], said[2], said[3], said[4], u.GetRatio()))
 		}
 	}
-	check("cores", "", h.GetUsage().GetCores(), true)
-	check("memory", " MiB", h.GetUsage().GetMemoryMib(), true)
+	check("cores", units.Count, h.GetUsage().GetCores(), true)
+	check("memory", units.MiB, h.GetUsage().GetMemoryMib(), true)
 	storage := h.GetUsage().GetStorageBytes()
 	for _, pool := range slices.Sorted(maps.Keys(storage)) {
 		if s := h.GetUsage().GetSharedStorage()[pool]; s != nil {
-			check(fmt.Sprintf("storage pool %s (%s, which %d hosts share)", pool, s.GetIdentity(), s.GetVmHosts()), " bytes", storage[pool], false)
+			check(fmt.Sprintf("storage pool %s (%s, which %d hosts share)", pool, s.GetIdentity(), s.GetVmHosts()), units.Bytes, storage[pool], false)
 			continue
 		}
-		check("storage pool "+pool, " bytes", storage[pool], true)
+		check("storage pool "+pool, units.Bytes, storage[pool], true)
 	}
 	if len(over) == 0 {
 		return nil

@@ -176,7 +176,7 @@ func TestAHostOverItsLimitsSaysByHowMuch(t *testing.T) {
 		t.Errorf("full, and no more: %v", c)
 	}
 	c := ledger(2, 11)
-	for _, want := range []string{"cores: 2 committed and 1 of others, limit 2", "storage pool default: 11 committed and 0 of others, limit 10 bytes"} {
+	for _, want := range []string{"cores: 2 committed and 1 of others, limit 2", "storage pool default: 11 bytes committed and 0 bytes of others, limit 10 bytes"} {
 		if !c.GetStatus() || !strings.Contains(c.GetMessage(), want) || strings.Contains(c.GetMessage(), "memory") || c.GetHint() == "" {
 			t.Errorf("%v, want %q", c, want)
 		}

@@ -250,15 +250,15 @@ func firstOf(s ...string) string {
 	return ""
 }
 
-// units are libvirt's, in bytes; the default of memory is KiB.
-var units = map[string]uint64{
+// sizeUnits are libvirt's, in bytes; the default of memory is KiB.
+var sizeUnits = map[string]uint64{
 	"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12,
 	"": 1 << 10, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30, "t": 1 << 40, "tib": 1 << 40,
 }
 
 // mebibytes rounds up: what counts against a limit must not vanish.
 func mebibytes(value, unit string) (int64, error) {
-	factor, known := units[strings.ToLower(unit)]
+	factor, known := sizeUnits[strings.ToLower(unit)]
 	n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
 	if err != nil || !known || n > math.MaxInt64/factor {
 		return 0, fmt.Errorf("no amount of memory: %q %q", value, unit)

@@ -10,6 +10,7 @@ import (
 	lv "github.com/digitalocean/go-libvirt"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -170,9 +171,14 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 		}
 		out.size, out.bytes = sizes[0], sizes[1]
 	}
-	if k := kindOf(out.to.kind); !k.thin && out.to.available < out.size || k.thin && out.to.available < qcow2Room {
+	need := out.size
+	if kindOf(out.to.kind).thin {
+		need = qcow2Room
+	}
+	if out.to.available < need {
+		said := units.Bytes.Say(units.Room(int64(out.to.available)), units.Need(int64(need)))
 		return out, &hypervisor.Error{
-			Class: hypervisor.ErrCapacity, AtDestination: true, Op: opMove, Err: fmt.Errorf("storage pool %q of the destination has %d bytes free, disk %s needs %d", out.to.name, out.to.available, out.device, out.size),
+			Class: hypervisor.ErrCapacity, AtDestination: true, Op: opMove, Err: fmt.Errorf("storage pool %q of the destination has %s free, disk %s needs %s", out.to.name, said[0], out.device, said[1]),
 		}
 	}
 	return out, nil

@@ -12,6 +12,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -150,9 +151,10 @@ func classed(err error) bool {
 func (d *Driver) createVolume(ctx context.Context, p pool, k *vmhostv1.MachineDisk) (lv.StorageVol, error) {
 	kind, size := kindOf(p.kind), roundUp(k.GetSizeBytes())
 	if !kind.thin && p.available < size {
+		said := units.Bytes.Say(units.Room(int64(p.available)), units.Need(int64(size)))
 		return lv.StorageVol{}, &hypervisor.Error{
 			Class: hypervisor.ErrCapacity, Op: "create volume " + k.GetVolume(),
-			Err: fmt.Errorf("storage pool %q has %d bytes free, the disk needs %d", p.name, p.available, size),
+			Err: fmt.Errorf("storage pool %q has %s free, the disk needs %s", p.name, said[0], said[1]),
 		}
 	}
 	x := &libvirtxml.StorageVolume{

@@ -14,6 +14,7 @@ import (
 	lxdapi "github.com/canonical/lxd/shared/api"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -160,9 +161,10 @@ func (d *Driver) roomFor(ctx context.Context, p *pool, size int64, what string) 
 	}
 	total, free := int64(res.Space.Total), int64(res.Space.Total)-int64(res.Space.Used)
 	if total > 0 && (size > total || (!p.thin() && size > free)) {
+		said := units.Bytes.Say(units.Room(total), units.Room(max(free, 0)), units.Need(size))
 		return &hypervisor.Error{
 			Class: hypervisor.ErrCapacity, Op: "make " + what,
-			Err: fmt.Errorf("storage pool %q has %d bytes, of which %d are free; the disk needs %d", p.Name, total, max(free, 0), size),
+			Err: fmt.Errorf("storage pool %q has %s, of which %s are free; the disk needs %s", p.Name, said[0], said[1], said[2]),
 		}
 	}
 	return nil
