@@ -13,7 +13,8 @@ import (
 	"github.com/vmhost-project/vmhost/services/ctl/internal/display"
 )
 
-const machineMoveLong = `Brings a machine to another host, with its disks. Room is taken there first, and
+const machineMoveLong = `Brings a machine to another host, with its disks; those in a storage pool that
+both hosts have stay where they are. Room is taken there first, and
 given back on the host it leaves once that was seen without it. Whatever fails,
 the machine stays where and as it was.
 
@@ -106,7 +107,7 @@ func drainColumns(titles map[string]string, plan bool) []display.Column[*vmhostv
 	columns := []display.Column[row]{
 		{Head: "MACHINE", Cell: func(r row) string { return first(titles[r.GetMachine()], display.ID(r.GetMachine())) }},
 		{Head: "TO", Cell: func(r row) string { return first(display.ID(r.GetTo()), "-") }},
-		{Head: "HOW", Cell: func(r row) string { return first(r.GetHow(), "-") }},
+		{Head: "HOW", Cell: func(r row) string { return first(howText(r.GetHow(), r), "-") }},
 	}
 	if !plan {
 		columns = append(columns, display.Column[row]{Head: "OPERATION", Wide: true, Cell: func(r row) string { return display.ID(r.GetOperation()) }})
@@ -114,6 +115,25 @@ func drainColumns(titles map[string]string, plan bool) []display.Column[*vmhostv
 	return append(columns,
 		display.Column[row]{Head: "WHY NOT", Text: true, Cell: whyNot},
 		display.Column[row]{Head: "TO DO", Text: true, Cell: func(r row) string { return r.GetError().GetHint() }})
+}
+
+// howText is how a machine is moved, and which of its disks stay where they are.
+func howText(how string, r interface {
+	GetStayingDisks() int32
+	GetCopiedDisks() int32
+},
+) string {
+	if r.GetStayingDisks() == 0 {
+		return how
+	}
+	disks := "disks stay"
+	if r.GetCopiedDisks() > 0 {
+		disks = fmt.Sprintf("%d of %d disks stay", r.GetStayingDisks(), r.GetStayingDisks()+r.GetCopiedDisks())
+	}
+	if how == "" {
+		return disks
+	}
+	return how + ", " + disks
 }
 
 // whyNot is why a machine stays, or is not moved while it runs.

@@ -112,7 +112,12 @@ func (a *app) printRebalance(r *vmhostv1.RebalanceResponse, b *batch) error {
 		{Head: "FROM", Cell: func(m *vmhostv1.RebalanceMove) string { return display.ID(m.GetFrom()) }},
 		{Head: "TO", Cell: func(m *vmhostv1.RebalanceMove) string { return display.ID(m.GetTo()) }},
 		{Head: "GAIN", Right: true, Cell: func(m *vmhostv1.RebalanceMove) string { return fmt.Sprintf("%.5f", m.GetGain()) }},
-		{Head: "WHY", Text: true, Cell: func(m *vmhostv1.RebalanceMove) string { return m.GetWhy() }},
+		{Head: "WHY", Text: true, Cell: func(m *vmhostv1.RebalanceMove) string {
+			if disks := howText("", m); disks != "" {
+				return m.GetWhy() + "; " + disks
+			}
+			return m.GetWhy()
+		}},
 	})
 }
 

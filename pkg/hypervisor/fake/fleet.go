@@ -14,7 +14,8 @@ import (
 type Fleet struct {
 	mu      sync.RWMutex
 	hosts   map[string]*Host
-	journal *journal // nil when nothing is kept
+	shared  map[string]*storage // by identity
+	journal *journal            // nil when nothing is kept
 }
 
 var _ hypervisor.Opener = (*Fleet)(nil)
@@ -45,7 +46,7 @@ func (f *Fleet) AddHost(spec HostSpec) *Host {
 	defer f.mu.Unlock()
 	var first *Host
 	for _, s := range spec.expand() {
-		h := newHost(s, f.journal)
+		h := f.newHost(s)
 		f.hosts[s.Name] = h
 		if first == nil {
 			first = h

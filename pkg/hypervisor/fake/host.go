@@ -23,7 +23,8 @@ type Host struct {
 	spec     HostSpec
 	machines map[string]*rackv1.MachineObservation // by uuid; values are replaced, never changed
 	volumes  map[volumeKey]volume
-	line     *line // the connection that drivers share; replaced when it is lost
+	shared   map[string]*storage // of pools that other hosts have as well, by pool; never changed
+	line     *line               // the connection that drivers share; replaced when it is lost
 	down     bool
 	stubborn bool
 	logins   int
@@ -33,7 +34,10 @@ type Host struct {
 
 type volumeKey struct{ pool, name string }
 
-type volume struct{ size, allocation int64 }
+type volume struct {
+	size, allocation int64
+	content          string // what was written into it
+}
 
 // line is what one generation of connections hangs on.
 type line struct {
@@ -43,8 +47,18 @@ type line struct {
 
 func newLine() *line { return &line{lost: make(chan struct{}), subs: map[*subscription]struct{}{}} }
 
-func newHost(spec HostSpec, j *journal) *Host {
-	return &Host{spec: spec, journal: j, line: newLine()}
+func (f *Fleet) newHost(spec HostSpec) *Host {
+	h := &Host{spec: spec, journal: f.journal, line: newLine()}
+	for _, p := range spec.Pools {
+		if p.Shared == "" {
+			continue
+		}
+		if h.shared == nil {
+			h.shared = map[string]*storage{}
+		}
+		h.shared[p.Name] = f.behind(p.Shared)
+	}
+	return h
 }
 
 // Name is the host's name in its address.
@@ -115,7 +129,7 @@ func (h *Host) Put(m *rackv1.MachineObservation) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, d := range m.GetDisks() {
-		h.putVolume(volumeKey{d.GetStoragePool(), d.GetVolume()}, volume{d.GetSizeBytes(), d.GetSizeBytes()})
+		h.putVolume(volumeKey{d.GetStoragePool(), d.GetVolume()}, volume{size: d.GetSizeBytes(), allocation: d.GetSizeBytes()})
 	}
 	h.putMachine(proto.CloneOf(m))
 }
@@ -160,25 +174,11 @@ func (h *Host) All() []*rackv1.MachineObservation {
 	return h.copies()
 }
 
-// PutVolume adds a volume without vmhost.
-func (h *Host) PutVolume(pool, name string, size int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.putVolume(volumeKey{pool, name}, volume{size, size})
-}
-
 // Volumes are the names of the volumes in a pool, sorted.
 func (h *Host) Volumes(pool string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var out []string
-	for k := range h.volumes {
-		if k.pool == pool {
-			out = append(out, k.name)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(h.volumesIn(pool)))
 }
 
 // The rest is called with h.mu held.
@@ -223,22 +223,6 @@ func (h *Host) replacePower(m *rackv1.MachineObservation, state vmhostv1.PowerSt
 	return m
 }
 
-func (h *Host) putVolume(k volumeKey, v volume) {
-	if h.volumes == nil {
-		h.volumes = map[volumeKey]volume{}
-	}
-	h.volumes[k] = v
-	h.journal.putVolume(h.spec.Name, k, v)
-}
-
-func (h *Host) dropVolume(k volumeKey) {
-	if _, ok := h.volumes[k]; !ok {
-		return
-	}
-	delete(h.volumes, k)
-	h.journal.dropVolume(h.spec.Name, k)
-}
-
 // allocated sums up a pool: ours are volumes that are named after the machine they
 // belong to, unclaimed those that are named after one that is not here, by its uid.
 func (h *Host) allocated(pool string) (all, ours int64, unclaimed map[string]int64) {
@@ -248,17 +232,14 @@ func (h *Host) allocated(pool string) (all, ours int64, unclaimed map[string]int
 			owned[volumeKey{d.GetStoragePool(), d.GetVolume()}] = m.GetUid() != "" && strings.HasPrefix(d.GetVolume(), "vmhost-"+m.GetUid()+"-")
 		}
 	}
-	for k, v := range h.volumes {
-		if k.pool != pool {
-			continue
-		}
+	for name, v := range h.volumesIn(pool) {
 		all += v.allocation
-		uid, named := strings.CutPrefix(k.name, "vmhost-")
-		byUs, has := owned[k]
+		uid, named := strings.CutPrefix(name, "vmhost-")
+		byUs, has := owned[volumeKey{pool, name}]
 		switch end := strings.LastIndexByte(uid, '-'); {
 		case has && named && byUs:
 			ours += v.allocation
-		case !has && named && end > 0:
+		case !has && named && end > 0 && h.shared[pool] == nil: // else it may be another host's
 			if unclaimed == nil {
 				unclaimed = map[string]int64{}
 			}

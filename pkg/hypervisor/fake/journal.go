@@ -33,6 +33,7 @@ type entry struct {
 	Volume     string          `json:"volume,omitempty"`
 	Size       *int64          `json:"size,omitempty"`
 	Allocation int64           `json:"allocation,omitempty"`
+	Content    string          `json:"content,omitempty"`
 	// Stopped is the operation that stopped the machine to move it, or that none has.
 	Stopped *string `json:"stopped,omitempty"`
 }
@@ -53,7 +54,7 @@ func (j *journal) dropMachine(host, uuid string) {
 
 func (j *journal) putVolume(host string, k volumeKey, v volume) {
 	if j != nil {
-		j.write(entry{Host: host, Pool: k.pool, Volume: k.name, Size: &v.size, Allocation: v.allocation}, nil)
+		j.write(entry{Host: host, Pool: k.pool, Volume: k.name, Size: &v.size, Allocation: v.allocation, Content: v.content}, nil)
 	}
 }
 
@@ -103,8 +104,10 @@ func (f *Fleet) load(path string) error {
 	for _, name := range f.Names() {
 		h := f.Host(name)
 		h.journal = j
-		for k, v := range h.volumes {
-			j.putVolume(name, k, v)
+		for _, p := range h.spec.Pools { // a shared pool once for each host: the same again
+			for volume, v := range h.volumesIn(p.Name) {
+				j.putVolume(name, volumeKey{p.Name, volume}, v)
+			}
 		}
 		for _, m := range h.machines {
 			j.putMachine(name, m)
@@ -164,7 +167,7 @@ func (f *Fleet) apply(e entry) error {
 	case e.UUID != "":
 		h.dropMachine(e.UUID)
 	case e.Size != nil:
-		h.putVolume(volumeKey{e.Pool, e.Volume}, volume{*e.Size, e.Allocation})
+		h.putVolume(volumeKey{e.Pool, e.Volume}, volume{*e.Size, e.Allocation, e.Content})
 	default:
 		h.dropVolume(volumeKey{e.Pool, e.Volume})
 	}

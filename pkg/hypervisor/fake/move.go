@@ -59,6 +59,9 @@ func (m *move) run(ctx context.Context, dies bool) (*hypervisor.Moved, error) {
 		return nil, err
 	}
 	state, err := hypervisor.MoveStateOf(here, there, m.ref.UID)
+	if err == nil {
+		err = m.checkPools()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +180,7 @@ func (m *move) receive(ctx context.Context, was *rackv1.MachineObservation, powe
 		var undo []func()
 		err := h.checkKind(want)
 		if err == nil {
-			err = h.makeVolumes(want, &undo)
+			err = h.makeVolumes(&vmhostv1.Machine{Disks: m.copied(want)}, &undo)
 		}
 		if err == nil {
 			err = h.checkInterfaces(want)
@@ -219,7 +222,7 @@ func (m *move) takeBack() {
 	if there := h.machines[m.ref.Domain()]; there != nil && there.GetUid() == m.ref.UID {
 		h.dropMachine(m.ref.Domain())
 	}
-	for _, k := range m.what.GetMoved().GetDisks() {
+	for _, k := range m.copied(m.what.GetMoved()) {
 		h.dropVolume(volumeKey{k.GetStoragePool(), k.GetVolume()})
 	}
 }
@@ -229,7 +232,7 @@ func (m *move) vacate(ctx context.Context) error {
 	_, err := m.from.change(ctx, Vacate, "", func(h *Host, _ Fault) (*rackv1.MachineObservation, error) {
 		h.dropMachine(m.ref.Domain())
 		h.setNote(m.ref.Domain(), "")
-		for _, k := range m.what.GetMachine().GetDisks() {
+		for _, k := range m.copied(m.what.GetMachine()) {
 			h.dropVolume(volumeKey{k.GetStoragePool(), k.GetVolume()})
 		}
 		return nil, nil //nolint:nilnil // nothing is left to show

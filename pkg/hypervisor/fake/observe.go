@@ -40,7 +40,7 @@ func (h *Host) observe(project string) *vmhostv1.VmHostObservation {
 		all, ours, unclaimed := h.allocated(p.Name)
 		o.StoragePools = append(o.StoragePools, &vmhostv1.StoragePool{
 			Name: p.Name, Type: "dir", Path: "/fake/" + p.Name, CapacityBytes: p.CapacityBytes,
-			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: !p.Inactive, Thin: p.Thin, UnclaimedBytes: unclaimed,
+			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: !p.Inactive, Thin: p.Thin, UnclaimedBytes: unclaimed, Shared: p.Shared,
 		})
 	}
 	for _, n := range h.spec.Networks {

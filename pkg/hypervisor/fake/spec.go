@@ -51,6 +51,9 @@ type PoolSpec struct {
 	Thin bool `yaml:"thin" json:"thin" usage:"new volumes take no room until they are filled"`
 	// Inactive says that the pool is not running until it is fixed.
 	Inactive bool `yaml:"inactive" json:"inactive" usage:"the pool is not running"`
+	// Shared is what is behind the pool, such as `nfs://nas/vm`: pools of hosts with the
+	// same are one, and show the same volumes. Empty for a pool of its host alone.
+	Shared string `yaml:"shared" json:"shared" usage:"what is behind a pool that several hosts have; the same for all of them"`
 }
 
 // NetworkSpec is a network of a fake host.

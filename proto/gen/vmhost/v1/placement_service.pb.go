@@ -1050,7 +1050,12 @@ type RebalanceMove struct {
 	// By how much it lowers the imbalance, given the moves before it.
 	Gain float64 `protobuf:"fixed64,4,opt,name=gain,proto3" json:"gain,omitempty"`
 	// Why, for people.
-	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Why string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	// How many of its disks would stay where they are, in storage pools that both hosts
+	// have, and how many would be copied.
+	StayingDisks int32 `protobuf:"varint,6,opt,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
+	// See staying_disks.
+	CopiedDisks   int32 `protobuf:"varint,7,opt,name=copied_disks,json=copiedDisks,proto3" json:"copied_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1118,6 +1123,20 @@ func (x *RebalanceMove) GetWhy() string {
 		return x.Why
 	}
 	return ""
+}
+
+func (x *RebalanceMove) GetStayingDisks() int32 {
+	if x != nil {
+		return x.StayingDisks
+	}
+	return 0
+}
+
+func (x *RebalanceMove) GetCopiedDisks() int32 {
+	if x != nil {
+		return x.CopiedDisks
+	}
+	return 0
 }
 
 var File_vmhost_v1_placement_service_proto protoreflect.FileDescriptor
@@ -1221,13 +1240,15 @@ const file_vmhost_v1_placement_service_proto_rawDesc = "" +
 	"\x0fimbalance_after\x18\x03 \x01(\x01R\x0eimbalanceAfter\x12\x1e\n" +
 	"\n" +
 	"considered\x18\x04 \x01(\x05R\n" +
-	"considered\"s\n" +
+	"considered\"\xbb\x01\n" +
 	"\rRebalanceMove\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x12\n" +
 	"\x04gain\x18\x04 \x01(\x01R\x04gain\x12\x10\n" +
-	"\x03why\x18\x05 \x01(\tR\x03why2\xaa\x03\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12#\n" +
+	"\rstaying_disks\x18\x06 \x01(\x05R\fstayingDisks\x12!\n" +
+	"\fcopied_disks\x18\a \x01(\x05R\vcopiedDisks2\xaa\x03\n" +
 	"\x10PlacementService\x12b\n" +
 	"\aExplain\x12\x19.vmhost.v1.ExplainRequest\x1a\x1a.vmhost.v1.ExplainResponse\" \x82\xd3\xe4\x93\x02\x1a:\x01*\"\x15/v1/placement:explain\x12f\n" +
 	"\bCapacity\x12\x1a.vmhost.v1.CapacityRequest\x1a\x1b.vmhost.v1.CapacityResponse\"!\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/placement:capacity\x12^\n" +

@@ -1629,7 +1629,12 @@ type DrainedMachine struct {
 	// Why it stays; not set otherwise.
 	Error *OperationError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// Why a machine that runs is stopped for it, for people; empty when it is not.
-	WhyOffline    string `protobuf:"bytes,6,opt,name=why_offline,json=whyOffline,proto3" json:"why_offline,omitempty"`
+	WhyOffline string `protobuf:"bytes,6,opt,name=why_offline,json=whyOffline,proto3" json:"why_offline,omitempty"`
+	// How many of its disks stay where they are, in storage pools that both hosts have,
+	// and how many are copied. 0 when it stays.
+	StayingDisks int32 `protobuf:"varint,7,opt,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
+	// See staying_disks.
+	CopiedDisks   int32 `protobuf:"varint,8,opt,name=copied_disks,json=copiedDisks,proto3" json:"copied_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1704,6 +1709,20 @@ func (x *DrainedMachine) GetWhyOffline() string {
 		return x.WhyOffline
 	}
 	return ""
+}
+
+func (x *DrainedMachine) GetStayingDisks() int32 {
+	if x != nil {
+		return x.StayingDisks
+	}
+	return 0
+}
+
+func (x *DrainedMachine) GetCopiedDisks() int32 {
+	if x != nil {
+		return x.CopiedDisks
+	}
+	return 0
 }
 
 var File_vmhost_v1_vm_host_service_proto protoreflect.FileDescriptor
@@ -1830,7 +1849,7 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\x06places\x18\x02 \x01(\x05R\x06places\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1c\n" +
-	"\tprincipal\x18\x04 \x01(\tR\tprincipal\"\xbc\x01\n" +
+	"\tprincipal\x18\x04 \x01(\tR\tprincipal\"\x84\x02\n" +
 	"\x0eDrainedMachine\x12\x18\n" +
 	"\amachine\x18\x01 \x01(\tR\amachine\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x10\n" +
@@ -1838,7 +1857,9 @@ const file_vmhost_v1_vm_host_service_proto_rawDesc = "" +
 	"\toperation\x18\x04 \x01(\tR\toperation\x12/\n" +
 	"\x05error\x18\x05 \x01(\v2\x19.vmhost.v1.OperationErrorR\x05error\x12\x1f\n" +
 	"\vwhy_offline\x18\x06 \x01(\tR\n" +
-	"whyOffline*\x8d\x01\n" +
+	"whyOffline\x12#\n" +
+	"\rstaying_disks\x18\a \x01(\x05R\fstayingDisks\x12!\n" +
+	"\fcopied_disks\x18\b \x01(\x05R\vcopiedDisks*\x8d\x01\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCHECK_STATUS_OK\x10\x01\x12\x18\n" +

@@ -60,7 +60,7 @@ func (b *Books) GiveBack(m *storev1.StoredMachine) {
 	}
 	subtract(b.ledger(hostOf(m)), m.GetCommitment())
 	if to := m.GetMove(); to != nil {
-		subtract(b.ledger(to.GetVmHost()), to.GetCommitment())
+		comesNot(b.ledger(to.GetVmHost()), m)
 	}
 }
 
@@ -131,6 +131,7 @@ func Release(tx *store.Txn, v *store.View, uids ...string) int {
 			b.Unsee(hostOf(m), m.GetResource().GetHypervisorUuid(), m.GetCommitment())
 			if to := m.GetMove(); to != nil && to.GetVmHost() != hostOf(m) {
 				b.Unsee(to.GetVmHost(), m.GetResource().GetHypervisorUuid(), to.GetCommitment())
+				b.unshow(to.GetVmHost(), m.GetResource().GetHypervisorUuid(), Handed(m))
 			}
 			for _, host := range HostsOf(m) {
 				b.Disclaim(host, uid)
@@ -202,8 +203,8 @@ func Recount(v *store.View, host string) *storev1.StoredLedger {
 		if hostOf(m.Value) == host {
 			add(out, m.Value.GetCommitment())
 		}
-		if to := m.Value.GetMove(); to.GetVmHost() == host {
-			add(out, to.GetCommitment())
+		if m.Value.GetMove().GetVmHost() == host {
+			comesTo(out, m.Value)
 		}
 	}
 	addHeld(out, v, host)

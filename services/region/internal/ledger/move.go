@@ -20,7 +20,7 @@ import (
 // the move on what it will hold in that of its destination. Either is given back
 // only when it is known that the machine is not there (P4): the destination's by
 // UndoMove, the source's by EndMove, both by Release. The quota is of the machine
-// and is not charged twice.
+// and is not charged twice. Of disks that stay where they are see staying.go.
 
 // MoveQuery is what is asked of the destination of a move.
 type MoveQuery struct {
@@ -94,8 +94,13 @@ func moveOf(m *storev1.StoredMachine, plan *placement.Plan, req *placement.Reque
 	if h.Type == vmhostv1.VmHostType_VM_HOST_TYPE_LXD {
 		r.Project = h.Project
 	}
+	var staying []int32
 	for i, d := range r.GetDisks() {
 		d.StoragePool, d.Path = plan.Pools[i], ""
+		if plan.Stays(i) {
+			staying = append(staying, int32(i))
+			continue
+		}
 		if r.GetOrigin() == vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED {
 			// Its own name may be taken there. The copy is made by us, and ours.
 			d.Volume = "vmhost-" + r.GetUid() + "-" + strconv.Itoa(i)
@@ -112,7 +117,7 @@ func moveOf(m *storev1.StoredMachine, plan *placement.Plan, req *placement.Reque
 	}
 	c := plan.Commitment(req)
 	c.Groups = m.GetCommitment().GetGroups()
-	return &storev1.StoredMove{VmHost: h.ID, VmHostUid: h.UID, Moved: r, Commitment: c}
+	return &storev1.StoredMove{VmHost: h.ID, VmHostUid: h.UID, Moved: r, Commitment: c, StayingDisks: staying}
 }
 
 // TakeMove adds to a transaction what a machine's move takes: room on its
@@ -139,8 +144,12 @@ func (l *Ledger) TakeMove(tx *store.Txn, v *store.View, m *storev1.StoredMachine
 		}
 		charge(used, more)
 	}
-	add(b.ledger(c.Move.GetVmHost()), c.Move.GetCommitment())
+	comesTo(b.ledger(c.Move.GetVmHost()), after)
 	b.Close()
+	if len(c.Move.GetStayingDisks()) > 0 { // what is behind the pools that they are in
+		here, _ := store.Ledgers.Get(v, hostOf(m))
+		tx.IfRevision(store.Ledgers.Key(hostOf(m)), here.Revision)
+	}
 	if name := c.request.Policy.Name; !policy.IsPreset(name) {
 		p, _ := store.Policies.Get(v, name)
 		tx.IfRevision(store.Policies.Key(name), p.Revision)
@@ -164,7 +173,7 @@ func heldBy(m *storev1.StoredMachine) *vmhostv1.ResourceAmount {
 	}
 	// A machine that was adopted commits no storage before it is copied, and does
 	// afterwards.
-	b := amountOf(m.GetMove().GetCommitment())
+	b := amountOf(arrived(m))
 	return &vmhostv1.ResourceAmount{
 		Machines: 1, Cores: max(a.GetCores(), b.GetCores()), MemoryMib: max(a.GetMemoryMib(), b.GetMemoryMib()),
 		StorageBytes: max(a.GetStorageBytes(), b.GetStorageBytes()),
@@ -185,7 +194,11 @@ func EndMove(tx *store.Txn, v *store.View, uid string) bool {
 		charge(used, sum(heldBy(next), minus(heldBy(m.Value))))
 	}
 	subtract(b.ledger(hostOf(m.Value)), m.Value.GetCommitment())
+	if len(Handed(m.Value)) > 0 {
+		arrives(b.ledger(m.Value.GetMove().GetVmHost()), m.Value)
+	}
 	b.Unsee(hostOf(m.Value), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetCommitment())
+	b.unshow(hostOf(m.Value), m.Value.GetResource().GetHypervisorUuid(), kept(m.Value))
 	b.Disclaim(hostOf(m.Value), uid)
 	b.Close()
 	tx.IfRevision(store.Machines.Key(uid), m.Revision)
@@ -203,7 +216,7 @@ func Moved(v *store.View, m *storev1.StoredMachine) *storev1.StoredMachine {
 	}
 	r.HypervisorName, r.Disks, r.Interfaces = to.GetHypervisorName(), to.GetDisks(), to.GetInterfaces()
 	r.Operation, r.UpdateTime = "", timestamppb.Now()
-	next.Commitment, next.Move = m.GetMove().GetCommitment(), nil
+	next.Commitment, next.Move = arrived(m), nil
 	return next
 }
 
@@ -224,8 +237,9 @@ func UndoMove(tx *store.Txn, v *store.View, uids ...string) int {
 		if used := b.pool(poolOf(m.Value)); used != nil {
 			charge(used, sum(heldBy(next), minus(heldBy(m.Value))))
 		}
-		subtract(b.ledger(m.Value.GetMove().GetVmHost()), m.Value.GetMove().GetCommitment())
+		comesNot(b.ledger(m.Value.GetMove().GetVmHost()), m.Value)
 		b.Unsee(m.Value.GetMove().GetVmHost(), m.Value.GetResource().GetHypervisorUuid(), m.Value.GetMove().GetCommitment())
+		b.unshow(m.Value.GetMove().GetVmHost(), m.Value.GetResource().GetHypervisorUuid(), Handed(m.Value))
 		b.Disclaim(m.Value.GetMove().GetVmHost(), uid)
 		tx.IfRevision(store.Machines.Key(uid), m.Revision)
 		store.Put(tx, store.Machines, next, uid)

@@ -31,22 +31,6 @@ func (l *Ledger) MachineOf(v *store.View, m *storev1.StoredMachine) placement.Ma
 	return out
 }
 
-// holdDisks says of the disks of a machine what is behind the storage pool that each
-// is in, where other hosts can have that as well.
-func holdDisks(v *store.View, m *storev1.StoredMachine, req *placement.Request) {
-	l, _ := store.Ledgers.Get(v, hostOf(m))
-	if len(l.Value.GetSharedPools()) == 0 {
-		return
-	}
-	i := 0
-	for _, d := range m.GetResource().GetDisks() {
-		if d.GetSizeBytes() > 0 && i < len(req.Disks) { // as placement.MachineOf has them
-			req.Disks[i].Held = l.Value.GetSharedPools()[d.GetStoragePool()]
-			i++
-		}
-	}
-}
-
 // policyOf is the policy that a machine was placed by, as it is now.
 func (l *Ledger) policyOf(v *store.View, m *storev1.StoredMachine) *policy.Policy {
 	p, err := l.policies.At(v, "placement_policy", m.GetPlacement().GetPlacementPolicy())

@@ -338,6 +338,7 @@ func TestARebalanceIsOfMachinesThatNothingIsDoneTo(t *testing.T) {
 		Considered: 2, ImbalanceBefore: 0.375, ImbalanceAfter: 0.125,
 		Moves: []*vmhostv1.RebalanceMove{{
 			Machine: "machines/" + uids[1], From: "vmHosts/h0000", To: "vmHosts/h0001", Gain: 0.25, Why: "load of h0000 75% → 50%, of h0001 0% → 25%",
+			CopiedDisks: 1,
 		}},
 	}
 	if diff := cmp.Diff(want, out, protocmp.Transform()); diff != "" {

@@ -51,8 +51,10 @@ func (l *Ledger) Rebalance(ctx context.Context, req *vmhostv1.RebalanceRequest) 
 	out := &vmhostv1.RebalanceResponse{ImbalanceBefore: found.Before, ImbalanceAfter: found.After, Considered: int32(found.Considered)}
 	for i := range found.Moves {
 		g := &found.Moves[i]
+		staying, copied := g.Plan.Disks()
 		out.Moves = append(out.Moves, &vmhostv1.RebalanceMove{
 			Machine: g.Machine.Name, From: "vmHosts/" + g.From, To: "vmHosts/" + g.Plan.Host.ID, Gain: g.Gain, Why: g.Why(),
+			StayingDisks: staying, CopiedDisks: copied,
 		})
 	}
 	return out, nil

@@ -107,9 +107,13 @@ func identitiesOf(l *storev1.StoredLedger, spec *vmhostv1.VmHost, o *vmhostv1.Vm
 			note(p.GetName(), p.GetShared())
 		}
 	}
-	for pool, bytes := range l.GetTotal().GetStorageBytes() {
-		if bytes > 0 && !read[pool] {
-			note(pool, l.GetSharedPools()[pool])
+	// Also where only disks of machines stay that are being moved here: they are held
+	// in it in the end.
+	for _, held := range []map[string]int64{l.GetTotal().GetStorageBytes(), l.GetStayingBytes()} {
+		for pool, bytes := range held {
+			if bytes > 0 && !read[pool] {
+				note(pool, l.GetSharedPools()[pool])
+			}
 		}
 	}
 	return out

@@ -135,9 +135,9 @@ func (c *change) letGo(ctx context.Context, next *storev1.StoredOperation, seen 
 			return otherwise
 		}
 		host := idOf(r.GetVmHost())
-		moveForeign(tx, v, host, committed(seenOn(host, seen), m.Value.GetCommitment()), m.Value.GetCommitment().GetStorageBytes(), 1)
+		moveForeign(tx, v, host, committed(seenOn(host, seen), m.Value.GetCommitment()), ledger.Shown(v, m.Value, host), 1)
 		if to := m.Value.GetMove(); to != nil {
-			moveForeign(tx, v, to.GetVmHost(), committed(seenOn(to.GetVmHost(), nil), to.GetCommitment()), to.GetCommitment().GetStorageBytes(), 1)
+			moveForeign(tx, v, to.GetVmHost(), committed(seenOn(to.GetVmHost(), nil), to.GetCommitment()), ledger.Shown(v, m.Value, to.GetVmHost()), 1)
 		}
 	})
 }

@@ -72,14 +72,22 @@ func (e *Engine) drainPlan(v *store.View, host string, plan movePlan) *vmhostv1.
 		if err := e.mayMove(v, m.Value, plan); err != nil && notBusy(v, r) == nil {
 			stay = append(stay, &vmhostv1.DrainedMachine{Machine: r.GetName(), Error: told(err)})
 		} else if to := m.Value.GetMove(); to != nil {
-			going = append(going, &vmhostv1.DrainedMachine{Machine: r.GetName(), To: "vmHosts/" + to.GetVmHost(), How: how[r.GetName()], WhyOffline: whyOffline[r.GetName()]})
+			staying := int32(len(to.GetStayingDisks()))
+			going = append(going, &vmhostv1.DrainedMachine{
+				Machine: r.GetName(), To: "vmHosts/" + to.GetVmHost(), How: how[r.GetName()], WhyOffline: whyOffline[r.GetName()],
+				StayingDisks: staying, CopiedDisks: int32(len(r.GetDisks())) - staying,
+			})
 		} else {
 			movable = append(movable, m.Value)
 		}
 	}
 	moves, stranded := e.cfg.Places.DrainPlan(v, host, movable, notReached(v, host))
 	for _, m := range moves {
-		going = append(going, &vmhostv1.DrainedMachine{Machine: m.Machine.Name, To: "vmHosts/" + m.Plan.Host.ID, How: how[m.Machine.Name], WhyOffline: whyOffline[m.Machine.Name]})
+		staying, copied := m.Plan.Disks()
+		going = append(going, &vmhostv1.DrainedMachine{
+			Machine: m.Machine.Name, To: "vmHosts/" + m.Plan.Host.ID, How: how[m.Machine.Name], WhyOffline: whyOffline[m.Machine.Name],
+			StayingDisks: staying, CopiedDisks: copied,
+		})
 	}
 	for _, s := range stranded {
 		stay = append(stay, &vmhostv1.DrainedMachine{Machine: s.Machine.Name, Error: told(noPlace(&s.Plan))})

@@ -68,6 +68,7 @@ func (c *change) drainResult() *vmhostv1.DrainVmHostResult {
 		d := &vmhostv1.DrainedMachine{Machine: r.GetTarget(), Operation: r.GetName()}
 		if r.GetPhase() == succeeded {
 			d.To, d.How, d.WhyOffline = destination(op), howWord(op.GetMove()), shorten(op.GetMove().GetNotLive())
+			d.StayingDisks, d.CopiedDisks = disksOf(op)
 			out.Moved++
 			moved = append(moved, d)
 			continue

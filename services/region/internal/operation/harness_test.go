@@ -33,12 +33,14 @@ var errCrash = errors.New("the process was killed here")
 
 // world is a fleet of one host with a scripted rack; engines come and go in it.
 type world struct {
-	told   func(*vmhostv1.Operation) // of every end; may be nil
-	t      *testing.T
-	store  *store.Store
-	ledger *ledger.Ledger
-	rack   *fakeRack
-	log    *slog.Logger
+	told func(*vmhostv1.Operation) // of every end; may be nil
+	// What the rack says of itself in its next session, see RackHello.
+	sharedMovers []string
+	t            *testing.T
+	store        *store.Store
+	ledger       *ledger.Ledger
+	rack         *fakeRack
+	log          *slog.Logger
 
 	mu     sync.Mutex
 	engine *Engine
@@ -88,7 +90,7 @@ func (w *world) connect(session string) {
 	w.rack.session = session
 	w.rack.mu.Unlock()
 	tx := store.NewTxn()
-	store.Put(tx, store.Sessions, &storev1.StoredSession{Region: "here", Session: session, Drivers: []string{"fake"}}, "r1")
+	store.Put(tx, store.Sessions, &storev1.StoredSession{Region: "here", Session: session, Drivers: []string{"fake"}, SharedMovers: w.sharedMovers}, "r1")
 	w.put(tx)
 	w.rack.reportAgain()
 }

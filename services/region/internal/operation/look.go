@@ -63,6 +63,9 @@ func (e *Engine) drive(ctx context.Context, c *change) (time.Duration, error) {
 	if session == "" {
 		return 0, nil // another process drives it, or nobody can now
 	}
+	if !c.mayHave(rack, session) {
+		return 0, nil // until a rack has the host that leaves disks where they are
+	}
 	to := link{rack: rack, session: session, epoch: epoch}
 	if op.GetStepId() != "" {
 		if wait := e.resendIn(c.uid, to, op.GetStepId()); wait > 0 {

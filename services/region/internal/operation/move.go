@@ -16,6 +16,7 @@ import (
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
+	"github.com/vmhost-project/vmhost/services/region/internal/reach"
 	"github.com/vmhost-project/vmhost/services/region/internal/request"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
@@ -135,7 +136,7 @@ func (e *Engine) mayMove(v *store.View, m *storev1.StoredMachine, plan movePlan)
 			return apierror.InvalidField("vm_host", "is the host that the machine is on").WithHint("name another host, or leave it out and have one chosen")
 		}
 	}
-	if err := copyable(v, r); err != nil {
+	if err := copyable(v, m); err != nil {
 		return err
 	}
 	if why := notLive(v, r); why != "" && runs(v, m) && !plan.allowOffline {
@@ -156,25 +157,26 @@ func moveOpen(m *storev1.StoredMachine) error {
 		WithHint("move it again without naming another host, which goes on from there; or delete it, which cleans up both")
 }
 
-// copyable refuses a machine with a disk that cannot be copied. Those of composed
-// machines are ours and can; who found a machine has not looked at every disk.
-func copyable(v *store.View, r *vmhostv1.Machine) error {
+// copyable refuses a machine with a disk that can neither be copied nor stay where it
+// is. Those of composed machines are ours and can be copied; who found a machine has
+// not looked at every disk.
+func copyable(v *store.View, m *storev1.StoredMachine) error {
+	r := m.GetResource()
 	if r.GetOrigin() != vmhostv1.MachineOrigin_MACHINE_ORIGIN_ADOPTED {
 		return nil
 	}
-	observed, _ := store.Observed.Get(v, idOf(r.GetVmHost()))
-	local := func(pool string) bool {
-		return slices.ContainsFunc(observed.Value.GetObservation().GetStoragePools(), func(p *vmhostv1.StoragePool) bool {
-			return p.GetName() == pool && slices.Contains(localPools(), p.GetType())
-		})
-	}
+	host := idOf(r.GetVmHost())
+	shared := sharedPools(v, host)
 	for i, d := range r.GetDisks() {
 		var why string
+		local, stays := ledger.IsLocal(v, host, d.GetStoragePool()), slices.Contains(m.GetMove().GetStayingDisks(), int32(i))
 		switch {
 		case d.GetVolume() == "" || d.GetSizeBytes() <= 0:
 			why = "is no volume of a storage pool"
-		case !local(d.GetStoragePool()):
+		case !local && !stays && shared[d.GetStoragePool()] == "":
 			why = "is in storage pool " + d.GetStoragePool() + ", which is not the host's alone"
+		case !local && !stays && reach.WhyCopies(v, host) != "":
+			why = "is in storage pool " + d.GetStoragePool() + ", which is not the host's alone, and cannot stay in it: " + reach.WhyCopies(v, host)
 		case usedByOthers(v, r, d):
 			why = "is used by another machine as well"
 		default:
@@ -220,8 +222,10 @@ func off(o *rackv1.MachineObservation) bool {
 func addMove(v *store.View, op *storev1.StoredOperation, m *storev1.StoredMachine, plan movePlan) {
 	r, to := m.GetResource(), m.GetMove()
 	bytes := int64(0)
-	for _, d := range r.GetDisks() {
-		bytes += d.GetSizeBytes()
+	for i, d := range r.GetDisks() {
+		if !slices.Contains(to.GetStayingDisks(), int32(i)) {
+			bytes += d.GetSizeBytes()
+		}
 	}
 	copying := time.Duration(bytes/copyRate) * time.Second
 	deadline := op.GetResource().GetDeadlineTime().AsTime().Add(copying + plan.grace)
@@ -232,6 +236,7 @@ func addMove(v *store.View, op *storev1.StoredOperation, m *storev1.StoredMachin
 		Machine: wholeMachine(r), Moved: wholeMachine(moved),
 		Destination: &rackv1.MoveDestination{VmHost: "vmHosts/" + to.GetVmHost(), Uid: to.GetVmHostUid()},
 		Live:        notLive(v, r) == "", AllowOffline: plan.allowOffline, GracePeriod: durationpb.New(plan.grace), Autostart: m.GetAutostart(),
+		StayingDisks: to.GetStayingDisks(),
 	}}})
 	// Who goes on with a move under the name that it was begun by knows what was
 	// stopped for it.

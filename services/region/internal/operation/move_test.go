@@ -12,6 +12,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
 
@@ -355,6 +356,8 @@ func (w *world) change(host string, fn func(h *vmhostv1.VmHost)) {
 	fn(next.GetResource())
 	tx := store.NewTxn()
 	store.Put(tx, store.VmHosts, next, host)
+	observed, _ := store.Observed.Get(w.store.Cached(), host)
+	ledger.FollowPools(tx, w.store.Cached(), host, next.GetResource(), observed.Value.GetObservation())
 	w.put(tx)
 }
 

@@ -9,10 +9,14 @@ import (
 // moveStories are moves, and how they end whatever is killed on the way.
 func moveStories() []story {
 	begin := func(w *world) string { return w.move(w.made()).GetName() }
+	beginStaying := func(w *world) string { return w.move(w.sharing()).GetName() }
 	return []story{
 		{"move", nil, begin, succeeded, true},
 		{"move that is not reached first", failing("move", unknown, 2), begin, succeeded, true},
 		{"move that is refused", failing("move", rackv1.ErrorClass_ERROR_CLASS_CAPACITY, always), begin, failed, true},
+		{"move whose disks stay", nil, beginStaying, succeeded, true},
+		{"move whose disks stay, that is not reached first", failing("move", unknown, 2), beginStaying, succeeded, true},
+		{"move whose disks stay, that is refused", failing("move", rackv1.ErrorClass_ERROR_CLASS_CAPACITY, always), beginStaying, failed, true},
 		{"move that is given up after a break", inTurn(unknown, rackv1.ErrorClass_ERROR_CLASS_CAPACITY, rackv1.ErrorClass_ERROR_CLASS_CAPACITY), begin, failed, true},
 	}
 }
@@ -39,6 +43,7 @@ func (s story) checkMoved(w *world, name string) {
 	if m := w.stored(op.GetTarget()); m.GetResource().GetVmHost() != host || m.GetMove() != nil || m.GetResource().GetOperation() != "" {
 		w.t.Errorf("the record is %v", m)
 	}
+	w.checkShared()
 	w.checkEndedOnce(name)
 }
 

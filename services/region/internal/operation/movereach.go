@@ -18,8 +18,8 @@ func notDestinations(v *store.View, m *storev1.StoredMachine) map[string]string 
 	out := notReached(v, source)
 	disks := sharedDisks(v, source, m.GetResource())
 	for host := range store.VmHosts.All(v) {
-		if pool := sharesOneOf(v, host, disks); pool != "" && host != source {
-			out[host] = "it has storage pool " + pool + " as well, in which the machine has disks: they would be copied onto themselves, and removed with what is left on the source"
+		if pool := hiddenShare(v, source, host, disks); pool != "" && host != source {
+			out[host] = "it has storage pool " + pool + " as well, in which the machine has disks, and one of the hosts does not show it now: they would be copied onto themselves"
 		}
 		if _, there := store.Seen.Get(v, host, m.GetResource().GetHypervisorUuid()); there && host != source {
 			out[host] = "it has a machine with the uuid " + m.GetResource().GetHypervisorUuid() + " already"
@@ -40,14 +40,19 @@ func sharedDisks(v *store.View, host string, r *vmhostv1.Machine) map[string]str
 	return out
 }
 
-// sharesOneOf is a storage pool of another host that one has as well, empty when
-// it has none.
-func sharesOneOf(v *store.View, host string, pools map[string]string) string {
-	if len(pools) == 0 {
+// hiddenShare is a storage pool of a host, by its name there, which another has as
+// well by what is recorded of both, and of which placement does not know: that goes by
+// their ledgers, in which a pool that is not read now and holds nothing is left out. It
+// would have disks copied that are there already. Empty when there is none.
+func hiddenShare(v *store.View, source, host string, disks map[string]string) string {
+	if len(disks) == 0 {
 		return ""
 	}
-	for _, identity := range sharedPools(v, host) {
-		if pool := pools[identity]; pool != "" {
+	here, _ := store.Ledgers.Get(v, source)
+	there, _ := store.Ledgers.Get(v, host)
+	for name, identity := range sharedPools(v, host) {
+		pool := disks[identity]
+		if pool != "" && (here.Value.GetSharedPools()[pool] != identity || there.Value.GetSharedPools()[name] != identity) {
 			return pool
 		}
 	}

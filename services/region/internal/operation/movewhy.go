@@ -85,7 +85,7 @@ func movedMessage(op *storev1.StoredOperation) string {
 	if word := howWord(op.GetMove()); word != "" {
 		b.WriteString(" " + word)
 	}
-	b.WriteString(" from " + op.GetResource().GetVmHost() + " to " + destination(op))
+	b.WriteString(" from " + op.GetResource().GetVmHost() + " to " + destination(op) + stayedWords(op))
 	if why := op.GetMove().GetNotLive(); why != "" {
 		b.WriteString("; it was stopped for that, as it could not be moved live: " + shorten(why))
 	}

@@ -142,6 +142,10 @@ func (e *Engine) Delete(ctx context.Context, principal string, req *vmhostv1.Del
 func planDelete(v *store.View, op *storev1.StoredOperation, m *storev1.StoredMachine) {
 	m.GetResource().Phase = vmhostv1.MachinePhase_MACHINE_PHASE_DELETING
 	onEach(op, m, func(r *vmhostv1.Machine) {
+		if r != m.GetResource() {
+			// What both hosts show goes last, when neither has the machine.
+			r.Disks = copied(r.GetDisks(), m.GetMove().GetStayingDisks())
+		}
 		addStep(op, "delete", deleteTimeout, &rackv1.Step{Action: &rackv1.Step_DeleteMachine{DeleteMachine: &rackv1.DeleteMachine{Machine: toDelete(v, r)}}})
 	})
 }

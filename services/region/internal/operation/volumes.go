@@ -4,12 +4,9 @@ import (
 	"slices"
 
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 )
-
-// localPools are the types of storage pools that are their host's alone: nobody
-// on another host has their volumes.
-func localPools() []string { return []string{"dir", "fs", "logical", "lvm", "zfs", "btrfs", "disk"} }
 
 // toDelete is the machine as a rack removes it: with the disks that go with it.
 // A composed machine's are all ours. Of an adopted one's, whoever decided to
@@ -26,7 +23,7 @@ func toDelete(v *store.View, r *vmhostv1.Machine) *vmhostv1.Machine {
 	pools := map[string]bool{}
 	observed, _ := store.Observed.Get(v, host)
 	for _, p := range observed.Value.GetObservation().GetStoragePools() {
-		pools[p.GetName()] = slices.Contains(localPools(), p.GetType())
+		pools[p.GetName()] = slices.Contains(ledger.LocalPools(), p.GetType())
 	}
 	out.Disks = nil
 	for _, d := range r.GetDisks() {

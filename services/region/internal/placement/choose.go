@@ -200,6 +200,11 @@ func (q *query) fill(p *Plan, where position) {
 	p.Scores = q.scores(where)
 	p.Architecture = fit.architecture
 	p.Pools = slices.Clone(fit.pools)
+	if slices.Contains(fit.poolHow, byStaying) {
+		for _, by := range fit.poolHow {
+			p.Staying = append(p.Staying, by == byStaying)
+		}
+	}
 	p.PinnedCores = slices.Clone(fit.cores)
 	if req.OneNUMANode {
 		p.NUMANode = fit.node

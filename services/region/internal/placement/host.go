@@ -93,7 +93,7 @@ func NewHost(spec *storev1.StoredVmHost, observed *storev1.StoredVmHostObservati
 		CPUModel:       o.GetCpuModel(),
 		KVM:            o.GetKvm(),
 		Pinned:         sorted(total.GetPinnedCores(), o.GetForeign().GetPinnedCores()),
-		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, total.GetStorageBytes(), ledger.GetSharedPools()),
+		Pools:          pools(o.GetStoragePools(), r.GetStoragePoolLabels(), ratio.storage, ledger),
 		DefaultPool:    r.GetDefaultStoragePool(),
 		Networks:       networks(r, o, total.GetSriovFunctions()),
 		FixedAddresses: total.GetFixedAddresses(),

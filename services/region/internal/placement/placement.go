@@ -32,6 +32,8 @@ type Plan struct {
 	Architecture string
 	// Pools has the storage pool of each disk, PoolReasons why.
 	Pools, PoolReasons []string
+	// Staying says of each disk whether it stays where it is; nil: none does.
+	Staying []bool
 	// Networks has what each interface is attached to.
 	Networks []Attachment
 	// PinnedCores are the host's cores that the machine is pinned to: those asked
@@ -62,7 +64,8 @@ type Attachment struct {
 	Why string
 }
 
-// Commitment is all that the machine takes of its host.
+// Commitment is all that the machine takes of its host. Of one that is moved, disks
+// that stay where they are take nothing: see Arrived.
 func (p *Plan) Commitment(req *Request) *storev1.Commitment {
 	c := &storev1.Commitment{Cores: req.Cores, MemoryMib: req.MemoryMiB, PinnedCores: slices.Clone(p.PinnedCores)}
 	slices.Sort(c.GetPinnedCores())
@@ -70,6 +73,9 @@ func (p *Plan) Commitment(req *Request) *storev1.Commitment {
 		c.HugepagesMib = req.MemoryMiB
 	}
 	for i, d := range req.Disks {
+		if p.Stays(i) {
+			continue
+		}
 		if c.StorageBytes == nil {
 			c.StorageBytes = map[string]int64{}
 		}

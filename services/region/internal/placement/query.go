@@ -23,7 +23,7 @@ type query struct {
 	storage            float64
 	diskRoom, poolRoom int64 // the largest disk that names no pool, and that does
 	pageRoom           int64
-	held               bool // some disk is in a pool that other hosts may have
+	held               bool // some disk may stay where it is
 	plain              bool // every interface is answered alike by hosts of one shape
 	zoneScore          []float64
 	zoneBest           float64
@@ -56,8 +56,11 @@ func (f *Fleet) query(req *Request) *query {
 	q.compileRules()
 	for i := range req.Disks {
 		d := &req.Disks[i]
-		q.held = q.held || d.Held != ""
 		q.storage += float64(d.SizeBytes)
+		if d.Held != "" { // what it asks of a host, rows do not say
+			q.held = true
+			continue
+		}
 		if d.Pool == "" && len(d.Tags) == 0 {
 			q.diskRoom = max(q.diskRoom, d.SizeBytes)
 		} else {

@@ -304,7 +304,7 @@ func (b *balance) best(m *Machine) Gain {
 	}
 	g := Gain{Move: Move{Machine: m, From: m.Host, Plan: Plan{Index: -1, NUMANode: -1}}, Source: from, Target: to}
 	q.fill(&g.Plan, where)
-	left, then := from.Give(m.Held), to.Take(g.Plan.Commitment(&req))
+	left, then := from.Give(m.Held), to.Take(g.Plan.Arrived(&req, m.Held))
 	s := b.sums
 	s.change(from, left)
 	s.change(to, then)
@@ -333,7 +333,7 @@ func (b *balance) keptRules(from *Host, req *Request) []Rule {
 func (b *balance) make(g *Gain) {
 	m := g.Machine
 	from, to := b.draft.Host(g.From), b.draft.Host(g.Plan.Host.ID)
-	b.draft.Take(to.ID, g.Plan.Commitment(&m.Request), m.Request.groupKey())
+	b.draft.Take(to.ID, g.Plan.Arrived(&m.Request, m.Held), m.Request.groupKey())
 	b.draft.Give(from.ID, m.Held)
 	b.change(from, b.draft.Host(from.ID))
 	b.change(to, b.draft.Host(to.ID))

@@ -32,8 +32,10 @@ type Refusal struct {
 	Tagless bool
 	// Missing says that the storage pool or core is not there or not running.
 	Missing bool
-	// Onto says that the disk is in the storage pool already, on another host.
-	Onto bool
+	// Onto says that the disk is in the storage pool already, on another host, and
+	// cannot stay there; Bound that it can do nothing else, and the host has no such
+	// pool.
+	Onto, Bound bool
 	// Why is what the policy's predicate says.
 	Why string
 
@@ -139,7 +141,12 @@ func (r Refusal) storage() string {
 	}
 	switch {
 	case r.Onto:
-		return fmt.Sprintf("has storage pool %s%s, which disk %d of the machine is in already: it would be copied onto itself", r.Pool, r.sharing(), r.Item)
+		return fmt.Sprintf("has storage pool %s%s, which disk %d of the machine is in already: it would be copied onto itself, and cannot stay as it is: %s",
+			r.Pool, r.sharing(), r.Item, r.req.Copies)
+	case r.Bound:
+		return fmt.Sprintf("has not the storage pool that disk %d of the machine is in (%s), which cannot be copied", r.Item, r.req.Disks[r.Item].Held)
+	case r.Missing && r.req.Disks[r.Item].Held != "":
+		return fmt.Sprintf("has storage pool %s%s, in which disk %d of the machine stays, but it is not running", r.Pool, r.sharing(), r.Item)
 	case r.Missing && r.Pool == "" && tags != "":
 		return "has no running storage pool" + tags
 	case r.Missing && r.Pool == "":

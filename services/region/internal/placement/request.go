@@ -39,6 +39,10 @@ type Request struct {
 	// From is the host that the machine is on and is to leave, empty: it is nowhere
 	// yet. It is not considered, and the machine itself does not count in its group.
 	From string
+	// Copies is why disks do not stay in pools that other hosts have as well, empty:
+	// they do. Hosts with such a pool are no place then: a disk would be copied onto
+	// itself.
+	Copies string
 	// HostType is the type of host it must be on, unspecified: any.
 	HostType vmhostv1.VmHostType
 	// RequiredTags the host must have, ForbiddenTags it must not have.
@@ -86,9 +90,14 @@ type Disk struct {
 	// Tags the pool must have.
 	Tags []string
 	// Held is what is behind the pool that the disk is in, where other hosts can have
-	// that as well: see Identity. Those are no place for the machine: its disk would be
-	// copied onto itself. Empty: it is nowhere yet, or in a pool of one host alone.
+	// that as well: see Identity. On those the disk stays where it is, takes no room and
+	// goes into no other pool. Empty: it is nowhere yet, or in a pool of one host alone.
 	Held string
+	// In is the name of the pool that it is in, on the host that the machine is on.
+	In string
+	// Bound says of a disk that is held that it cannot be copied: a host on which it
+	// would not stay is no place.
+	Bound bool
 }
 
 // Interface is one interface that is wanted. All that is set must hold.

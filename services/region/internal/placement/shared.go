@@ -23,13 +23,13 @@ type Shared struct {
 	allocated, ours int64 // as the host reads it
 }
 
-func sharedBy(identity string, p *vmhostv1.StoragePool, committed int64) Shared {
+func sharedBy(identity string, p *vmhostv1.StoragePool, ours, committed int64) Shared {
 	if identity == "" {
 		return Shared{}
 	}
 	return Shared{
 		Identity: identity, Hosts: 1, own: max(committed, 0), reads: p.GetActive() && p.GetCapacityBytes() > 0,
-		allocated: max(p.GetAllocationBytes(), 0), ours: max(p.GetOursBytes(), 0),
+		allocated: max(p.GetAllocationBytes(), 0), ours: ours,
 	}
 }
 
@@ -73,15 +73,6 @@ func (h *Host) takeOf(free []int64, j int, bytes int64) {
 			free[k] -= bytes
 		}
 	}
-}
-
-// holds is the pool of the host that a disk is in already, on another host that has
-// it as well; -1 when it is in none.
-func (h *Host) holds(d *Disk) int {
-	if d.Held == "" {
-		return -1
-	}
-	return slices.IndexFunc(h.Pools, func(p Pool) bool { return p.Identity == d.Held })
 }
 
 // sharedPool is a pool of the host that is shared; nil for any other.

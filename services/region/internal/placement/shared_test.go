@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"google.golang.org/protobuf/testing/protocmp"
 	"pgregory.net/rapid"
 
@@ -80,14 +81,19 @@ func seen(hosts []*Host) []*Host {
 
 // storableShared tries every way to spread the disks over pools, some of which are
 // the same.
-func storableShared(h *Host, disks []Disk, taken map[string]int64) bool {
+func storableShared(h *Host, disks []Disk, copies string, taken map[string]int64) bool {
 	if len(disks) == 0 {
 		return true
 	}
 	d := disks[0]
-	for _, p := range h.Pools {
-		if d.Held != "" && p.Identity == d.Held {
-			return false
+	if d.Held != "" {
+		has, usable := false, false
+		for _, p := range h.Pools {
+			has = has || p.Identity == d.Held
+			usable = usable || p.Identity == d.Held && p.Active && (len(d.Tags) == 0 || slices.Contains(p.Tags, d.Tags[0]))
+		}
+		if has || d.Bound { // there it stays, whatever else there is, and takes nothing
+			return usable && copies == "" && storableShared(h, disks[1:], copies, taken)
 		}
 	}
 	name := d.Pool
@@ -107,7 +113,7 @@ func storableShared(h *Host, disks []Disk, taken map[string]int64) bool {
 			continue
 		}
 		taken[key] += d.SizeBytes
-		if storableShared(h, disks[1:], taken) {
+		if storableShared(h, disks[1:], copies, taken) {
 			return true
 		}
 		taken[key] -= d.SizeBytes
@@ -121,11 +127,11 @@ func roomFor(h *Host, r Request) bool {
 	bare, disks := *h, r.Disks
 	bare.Pools = slices.DeleteFunc(slices.Clone(h.Pools), func(p Pool) bool { return p.Identity != "" })
 	r.Disks = nil
-	return fitsSomehow(&bare, r) && storableShared(h, disks, map[string]int64{})
+	return fitsSomehow(&bare, r) && storableShared(h, disks, r.Copies, map[string]int64{})
 }
 
 func TestSharedPoolsAreCountedOnceForTheFleet_P1(t *testing.T) {
-	placed, refused, full := 0, 0, 0
+	placed, refused, full, stayed := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		hosts := drawSharing(t, drawFleet(t, 90))
 		d := NewFleet(hosts).Draft()
@@ -133,9 +139,10 @@ func TestSharedPoolsAreCountedOnceForTheFleet_P1(t *testing.T) {
 			req := drawRequest(t)
 			for i := range req.Disks {
 				if rapid.IntRange(0, 7).Draw(t, "held") == 0 {
-					req.Disks[i].Held = "nfs://a"
+					req.Disks[i].Held, req.Disks[i].In, req.Disks[i].Bound = "nfs://a", "vm", rapid.Bool().Draw(t, "bound")
 				}
 			}
+			req.Copies = rapid.SampledFrom([]string{"", "", "the rack is too old"}).Draw(t, "copies")
 			now := seen(hosts)
 			e := d.Explain(&req, 1000, 1000)
 			for _, r := range e.Plan.Refusals {
@@ -164,6 +171,20 @@ func TestSharedPoolsAreCountedOnceForTheFleet_P1(t *testing.T) {
 			placed++
 			i := slices.IndexFunc(hosts, func(h *Host) bool { return h.ID == plan.Host.ID })
 			arrives := plan.Commitment(&req)
+			takes := map[string]int64{}
+			for k, disk := range req.Disks {
+				pool := hosts[i].Pools[hosts[i].pool(plan.Pools[k])]
+				if stays := disk.Held != "" && pool.Identity == disk.Held; stays != plan.Stays(k) {
+					t.Fatalf("disk %+v is in %+v, and stays: %v", disk, pool, plan.Stays(k))
+				} else if stays {
+					stayed++
+				} else {
+					takes[pool.Name] += disk.SizeBytes
+				}
+			}
+			if diff := cmp.Diff(takes, arrives.GetStorageBytes(), cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("what is taken of pools (want, got):\n%s", diff)
+			}
 			hosts[i] = hosts[i].Take(arrives)
 			d.Take(plan.Host.ID, arrives, "")
 			for j, h := range seen(hosts) {
@@ -190,7 +211,10 @@ func TestSharedPoolsAreCountedOnceForTheFleet_P1(t *testing.T) {
 			t.Fatalf("changed one by one and made anew differ: %s", diff)
 		}
 	})
-	t.Logf("placed %d, refused %d; of hosts %d by a shared pool", placed, refused, full)
+	t.Logf("placed %d, refused %d; of hosts %d by a shared pool; %d disks stayed", placed, refused, full, stayed)
+	if stayed == 0 {
+		t.Error("no disk stayed: that proves less")
+	}
 }
 
 func TestHostsOfSharedPoolsComeAndGo(t *testing.T) {
@@ -322,12 +346,12 @@ func TestAMachineDoesNotMoveIntoThePoolThatItIsIn_P3(t *testing.T) {
 	c.Pools[0].Identity = "nfs://elsewhere"
 	c.Cores.Committed = 50 // not the first choice
 	f := NewFleet([]*Host{a, b, c})
-	req := &Request{From: "h1", Cores: 1, MemoryMiB: 1, ResourcePool: "a", Disks: []Disk{{SizeBytes: 5, Held: "nfs://nas/vm"}}}
+	req := &Request{From: "h1", Cores: 1, MemoryMiB: 1, ResourcePool: "a", Disks: []Disk{{SizeBytes: 5, Held: "nfs://nas/vm", In: "vm"}}, Copies: "the rack is too old"}
 	if plan := f.Choose(req); plan.Host == nil || plan.Host.ID != "h3" {
 		t.Fatalf("%+v: %s", plan.Host, plan.Summary())
 	}
 	req.VMHost = "h2"
-	if plan := f.Choose(req); plan.Host != nil || !strings.Contains(plan.Summary(), "it would be copied onto itself") {
+	if plan := f.Choose(req); plan.Host != nil || !strings.Contains(plan.Summary(), "it would be copied onto itself, and cannot stay as it is: the rack is too old") {
 		t.Fatalf("%+v: %s", plan.Host, plan.Summary())
 	}
 	req.VMHost = ""

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
 
@@ -28,21 +29,25 @@ type Pool struct {
 	Shared
 }
 
-func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabels, ratio float64, committed map[string]int64, identities map[string]string) []Pool {
+func pools(observed []*vmhostv1.StoragePool, labels []*vmhostv1.StoragePoolLabels, ratio float64, ledger *storev1.StoredLedger) []Pool {
 	out := make([]Pool, 0, len(observed))
+	committed, identities := ledger.GetTotal().GetStorageBytes(), ledger.GetSharedPools()
 	for _, p := range observed {
-		// What our volumes have allocated is already committed, in full.
-		foreign := max(p.GetAllocationBytes(), 0) - max(p.GetOursBytes(), 0)
+		// What our volumes have allocated is already committed, in full; but for disks
+		// that stay while their machines are moved here, for which another ledger has it,
+		// and whose host shows them too.
+		ours := max(p.GetOursBytes()-ledger.GetStayingBytes()[p.GetName()], 0)
+		foreign := max(p.GetAllocationBytes(), 0) - ours
 		out = append(out, Pool{
 			Name: p.GetName(), Active: p.GetActive(),
 			Resource: NewResource(p.GetCapacityBytes(), 0, ratio, committed[p.GetName()], foreign),
-			Shared:   sharedBy(identities[p.GetName()], p, committed[p.GetName()]),
+			Shared:   sharedBy(identities[p.GetName()], p, ours, committed[p.GetName()]),
 		})
 	}
 	// What is committed in a pool that is not seen now stays in the usage.
 	for _, name := range slices.Sorted(maps.Keys(committed)) {
 		if !slices.ContainsFunc(out, func(p Pool) bool { return p.Name == name }) && committed[name] != 0 {
-			out = append(out, Pool{Name: name, Resource: NewResource(0, 0, ratio, committed[name], 0), Shared: sharedBy(identities[name], nil, committed[name])})
+			out = append(out, Pool{Name: name, Resource: NewResource(0, 0, ratio, committed[name], 0), Shared: sharedBy(identities[name], nil, 0, committed[name])})
 		}
 	}
 	for _, l := range labels {
@@ -68,6 +73,7 @@ const (
 	byDefault
 	byRoom
 	bySearch
+	byStaying
 )
 
 // target is the only pool that a disk may be in: the one it names, else the
@@ -101,8 +107,12 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 	var open []int
 	for i := range req.Disks {
 		d := &req.Disks[i]
-		if j := h.holds(d); j >= 0 {
-			return Refusal{Host: h, Filter: FilterStorage, Item: i, Requested: d.SizeBytes, Pool: h.Pools[j].Name, Onto: true, Resource: h.Pools[j].Resource, req: req}, false
+		if j := h.holds(d); j >= 0 || d.Held != "" && d.Bound {
+			r, ok := f.stay(h, req, i, j)
+			if !ok {
+				return r, false
+			}
+			continue
 		}
 		name, by := h.target(d)
 		if name == "" {
@@ -137,7 +147,7 @@ func (f *fitting) choosePools(h *Host, req *Request) (Refusal, bool) {
 // how many disks.
 func together(req *Request, h *Host, pool string) (bytes int64, disks int) {
 	for i := range req.Disks {
-		if name, _ := h.target(&req.Disks[i]); name == pool {
+		if name, _ := h.target(&req.Disks[i]); name == pool && h.holds(&req.Disks[i]) < 0 {
 			bytes, disks = bytes+req.Disks[i].SizeBytes, disks+1
 		}
 	}
@@ -271,6 +281,8 @@ func (f *fitting) whyPool(h *Host, req *Request, i int) string {
 		return "the host's default pool" + strings.Replace(with, " with", "; it has", 1)
 	case bySearch:
 		return "where all disks fit together" + with
+	case byStaying:
+		return "the disk is in it and stays where it is"
 	default:
 	}
 	if able == 1 {

@@ -90,7 +90,7 @@ func (d *Draft) move(machines []*Machine) ([]Move, []Stranded) {
 			stranded = append(stranded, Stranded{Machine: m, From: m.Host, Plan: plan})
 			continue
 		}
-		d.Take(plan.Host.ID, plan.Commitment(&req), req.groupKey())
+		d.Take(plan.Host.ID, plan.Arrived(&req, m.Held), req.groupKey())
 		d.Give(m.Host, m.Held)
 		moves = append(moves, Move{Machine: m, From: m.Host, Plan: plan})
 	}

@@ -257,7 +257,12 @@ type StoredLedger struct {
 	// Storage pools of the host that other hosts may have as well, by name: what is
 	// behind each, the identity of its StoredSharedPool. What total has in them is in
 	// those too. Changed together with what it follows from, spec and observation.
-	SharedPools   map[string]string `protobuf:"bytes,3,rep,name=shared_pools,json=sharedPools,proto3" json:"shared_pools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	SharedPools map[string]string `protobuf:"bytes,3,rep,name=shared_pools,json=sharedPools,proto3" json:"shared_pools,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What machines that are being moved here hold in storage pools of both hosts, in
+	// which their disks stay: bytes, by pool of this host. It is not in total, as the
+	// ledgers of the hosts that the machines are on have it until the moves end. What
+	// this host shows of these disks is not ours a second time.
+	StayingBytes  map[string]int64 `protobuf:"bytes,4,rep,name=staying_bytes,json=stayingBytes,proto3" json:"staying_bytes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +314,13 @@ func (x *StoredLedger) GetMachines() int32 {
 func (x *StoredLedger) GetSharedPools() map[string]string {
 	if x != nil {
 		return x.SharedPools
+	}
+	return nil
+}
+
+func (x *StoredLedger) GetStayingBytes() map[string]int64 {
+	if x != nil {
+		return x.StayingBytes
 	}
 	return nil
 }
@@ -1019,7 +1031,8 @@ func (x *StoredMachine) GetMove() *StoredMove {
 	return nil
 }
 
-// A move of a machine under way. It holds capacity on both hosts.
+// A move of a machine under way. It holds capacity on both hosts; what disks take
+// that stay in a storage pool of both, on the one that the machine is on.
 type StoredMove struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The destination's id.
@@ -1028,8 +1041,12 @@ type StoredMove struct {
 	VmHostUid string `protobuf:"bytes,2,opt,name=vm_host_uid,json=vmHostUid,proto3" json:"vm_host_uid,omitempty"`
 	// The machine as it will be there.
 	Moved *v1.Machine `protobuf:"bytes,3,opt,name=moved,proto3" json:"moved,omitempty"`
-	// What it holds in the destination's ledger.
-	Commitment    *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// What it holds in the destination's ledger. When the move has ended it holds there
+	// also what its staying disks held on the host that it left.
+	Commitment *Commitment `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// Disks that stay where they are, see MoveMachine.staying_disks. Decided once: a
+	// move that goes on leaves alone what it left alone before.
+	StayingDisks  []int32 `protobuf:"varint,5,rep,packed,name=staying_disks,json=stayingDisks,proto3" json:"staying_disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,6 +1105,13 @@ func (x *StoredMove) GetMoved() *v1.Machine {
 func (x *StoredMove) GetCommitment() *Commitment {
 	if x != nil {
 		return x.Commitment
+	}
+	return nil
+}
+
+func (x *StoredMove) GetStayingDisks() []int32 {
+	if x != nil {
+		return x.StayingDisks
 	}
 	return nil
 }
@@ -2312,14 +2336,18 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"conditions\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x1e\n" +
 	"\vvm_host_uid\x18\x05 \x01(\tR\tvmHostUid\x12-\n" +
-	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"\xf0\x01\n" +
+	"\x12connection_version\x18\x06 \x01(\tR\x11connectionVersion\"\x87\x03\n" +
 	"\fStoredLedger\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\x05total\x12\x1a\n" +
 	"\bmachines\x18\x02 \x01(\x05R\bmachines\x12Q\n" +
-	"\fshared_pools\x18\x03 \x03(\v2..vmhost.store.v1.StoredLedger.SharedPoolsEntryR\vsharedPools\x1a>\n" +
+	"\fshared_pools\x18\x03 \x03(\v2..vmhost.store.v1.StoredLedger.SharedPoolsEntryR\vsharedPools\x12T\n" +
+	"\rstaying_bytes\x18\x04 \x03(\v2/.vmhost.store.v1.StoredLedger.StayingBytesEntryR\fstayingBytes\x1a>\n" +
 	"\x10SharedPoolsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"W\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a?\n" +
+	"\x11StayingBytesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"W\n" +
 	"\x10StoredSharedPool\x12\x1a\n" +
 	"\bidentity\x18\x01 \x01(\tR\bidentity\x12'\n" +
 	"\x0fcommitted_bytes\x18\x02 \x01(\x03R\x0ecommittedBytes\"\xe0\x04\n" +
@@ -2378,7 +2406,7 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"commitment\x12\x1c\n" +
 	"\tautostart\x18\x03 \x01(\bR\tautostart\x12>\n" +
 	"\tplacement\x18\x04 \x01(\v2 .vmhost.v1.ComposeMachineRequestR\tplacement\x12/\n" +
-	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xac\x01\n" +
+	"\x04move\x18\x05 \x01(\v2\x1b.vmhost.store.v1.StoredMoveR\x04move\"\xd1\x01\n" +
 	"\n" +
 	"StoredMove\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x1e\n" +
@@ -2386,7 +2414,8 @@ const file_vmhost_store_v1_store_proto_rawDesc = "" +
 	"\x05moved\x18\x03 \x01(\v2\x12.vmhost.v1.MachineR\x05moved\x12;\n" +
 	"\n" +
 	"commitment\x18\x04 \x01(\v2\x1b.vmhost.store.v1.CommitmentR\n" +
-	"commitment\"\xda\x01\n" +
+	"commitment\x12#\n" +
+	"\rstaying_disks\x18\x05 \x03(\x05R\fstayingDisks\"\xda\x01\n" +
 	"\x11StoredSeenMachine\x12D\n" +
 	"\vobservation\x18\x01 \x01(\v2\".vmhost.rack.v1.MachineObservationR\vobservation\x12B\n" +
 	"\x0ffirst_seen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12;\n" +
@@ -2496,7 +2525,7 @@ func file_vmhost_store_v1_store_proto_rawDescGZIP() []byte {
 }
 
 var file_vmhost_store_v1_store_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_vmhost_store_v1_store_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(Role)(0),                        // 0: vmhost.store.v1.Role
 	(*StoredVmHost)(nil),             // 1: vmhost.store.v1.StoredVmHost
@@ -2533,89 +2562,91 @@ var file_vmhost_store_v1_store_proto_goTypes = []any{
 	(*StoredSecret)(nil),             // 32: vmhost.store.v1.StoredSecret
 	(*StoredDeployment)(nil),         // 33: vmhost.store.v1.StoredDeployment
 	nil,                              // 34: vmhost.store.v1.StoredLedger.SharedPoolsEntry
-	nil,                              // 35: vmhost.store.v1.Commitment.StorageBytesEntry
-	nil,                              // 36: vmhost.store.v1.Commitment.SriovFunctionsEntry
-	nil,                              // 37: vmhost.store.v1.Commitment.GroupsEntry
-	(*v1.VmHost)(nil),                // 38: vmhost.v1.VmHost
-	(*v1.VmHostObservation)(nil),     // 39: vmhost.v1.VmHostObservation
-	(v1.VmHostState)(0),              // 40: vmhost.v1.VmHostState
-	(*v1.Condition)(nil),             // 41: vmhost.v1.Condition
-	(*v1.ResourceAmount)(nil),        // 42: vmhost.v1.ResourceAmount
-	(*v1.PlacementPolicy)(nil),       // 43: vmhost.v1.PlacementPolicy
-	(*v1.Reservation)(nil),           // 44: vmhost.v1.Reservation
-	(*v1.MachineInterface)(nil),      // 45: vmhost.v1.MachineInterface
-	(*v11.OpenConsole)(nil),          // 46: vmhost.rack.v1.OpenConsole
-	(*v1.Machine)(nil),               // 47: vmhost.v1.Machine
-	(*v1.ComposeMachineRequest)(nil), // 48: vmhost.v1.ComposeMachineRequest
-	(*v11.MachineObservation)(nil),   // 49: vmhost.rack.v1.MachineObservation
-	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
-	(*v1.Operation)(nil),             // 51: vmhost.v1.Operation
-	(*durationpb.Duration)(nil),      // 52: google.protobuf.Duration
-	(*v1.CheckVmHostRequest)(nil),    // 53: vmhost.v1.CheckVmHostRequest
-	(*v1.OperationError)(nil),        // 54: vmhost.v1.OperationError
-	(*v11.Step)(nil),                 // 55: vmhost.rack.v1.Step
-	(*v11.MoveOutcome)(nil),          // 56: vmhost.rack.v1.MoveOutcome
-	(v1.RemoveMode)(0),               // 57: vmhost.v1.RemoveMode
-	(*anypb.Any)(nil),                // 58: google.protobuf.Any
-	(*v1.Rack)(nil),                  // 59: vmhost.v1.Rack
-	(*v1.Zone)(nil),                  // 60: vmhost.v1.Zone
-	(*v1.ResourcePool)(nil),          // 61: vmhost.v1.ResourcePool
-	(*v1.Event)(nil),                 // 62: vmhost.v1.Event
-	(*v1.JoinToken)(nil),             // 63: vmhost.v1.JoinToken
+	nil,                              // 35: vmhost.store.v1.StoredLedger.StayingBytesEntry
+	nil,                              // 36: vmhost.store.v1.Commitment.StorageBytesEntry
+	nil,                              // 37: vmhost.store.v1.Commitment.SriovFunctionsEntry
+	nil,                              // 38: vmhost.store.v1.Commitment.GroupsEntry
+	(*v1.VmHost)(nil),                // 39: vmhost.v1.VmHost
+	(*v1.VmHostObservation)(nil),     // 40: vmhost.v1.VmHostObservation
+	(v1.VmHostState)(0),              // 41: vmhost.v1.VmHostState
+	(*v1.Condition)(nil),             // 42: vmhost.v1.Condition
+	(*v1.ResourceAmount)(nil),        // 43: vmhost.v1.ResourceAmount
+	(*v1.PlacementPolicy)(nil),       // 44: vmhost.v1.PlacementPolicy
+	(*v1.Reservation)(nil),           // 45: vmhost.v1.Reservation
+	(*v1.MachineInterface)(nil),      // 46: vmhost.v1.MachineInterface
+	(*v11.OpenConsole)(nil),          // 47: vmhost.rack.v1.OpenConsole
+	(*v1.Machine)(nil),               // 48: vmhost.v1.Machine
+	(*v1.ComposeMachineRequest)(nil), // 49: vmhost.v1.ComposeMachineRequest
+	(*v11.MachineObservation)(nil),   // 50: vmhost.rack.v1.MachineObservation
+	(*timestamppb.Timestamp)(nil),    // 51: google.protobuf.Timestamp
+	(*v1.Operation)(nil),             // 52: vmhost.v1.Operation
+	(*durationpb.Duration)(nil),      // 53: google.protobuf.Duration
+	(*v1.CheckVmHostRequest)(nil),    // 54: vmhost.v1.CheckVmHostRequest
+	(*v1.OperationError)(nil),        // 55: vmhost.v1.OperationError
+	(*v11.Step)(nil),                 // 56: vmhost.rack.v1.Step
+	(*v11.MoveOutcome)(nil),          // 57: vmhost.rack.v1.MoveOutcome
+	(v1.RemoveMode)(0),               // 58: vmhost.v1.RemoveMode
+	(*anypb.Any)(nil),                // 59: google.protobuf.Any
+	(*v1.Rack)(nil),                  // 60: vmhost.v1.Rack
+	(*v1.Zone)(nil),                  // 61: vmhost.v1.Zone
+	(*v1.ResourcePool)(nil),          // 62: vmhost.v1.ResourcePool
+	(*v1.Event)(nil),                 // 63: vmhost.v1.Event
+	(*v1.JoinToken)(nil),             // 64: vmhost.v1.JoinToken
 }
 var file_vmhost_store_v1_store_proto_depIdxs = []int32{
-	38, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
-	39, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
-	40, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
-	41, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
+	39, // 0: vmhost.store.v1.StoredVmHost.resource:type_name -> vmhost.v1.VmHost
+	40, // 1: vmhost.store.v1.StoredVmHostObservation.observation:type_name -> vmhost.v1.VmHostObservation
+	41, // 2: vmhost.store.v1.StoredVmHostObservation.state:type_name -> vmhost.v1.VmHostState
+	42, // 3: vmhost.store.v1.StoredVmHostObservation.conditions:type_name -> vmhost.v1.Condition
 	5,  // 4: vmhost.store.v1.StoredLedger.total:type_name -> vmhost.store.v1.Commitment
 	34, // 5: vmhost.store.v1.StoredLedger.shared_pools:type_name -> vmhost.store.v1.StoredLedger.SharedPoolsEntry
-	35, // 6: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
-	36, // 7: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
-	37, // 8: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
-	42, // 9: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
-	43, // 10: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
-	44, // 11: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
-	11, // 12: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
-	12, // 13: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
-	45, // 14: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
-	5,  // 15: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
-	46, // 16: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
-	47, // 17: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
-	5,  // 18: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
-	48, // 19: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
-	15, // 20: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
-	47, // 21: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
-	5,  // 22: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
-	49, // 23: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
-	50, // 24: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
-	50, // 25: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
-	51, // 26: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
-	52, // 27: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
-	53, // 28: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
-	54, // 29: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
-	55, // 30: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
-	21, // 31: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
-	20, // 32: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
-	56, // 33: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
-	57, // 34: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
-	58, // 35: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
-	50, // 36: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
-	59, // 37: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
-	50, // 38: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
-	60, // 39: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
-	61, // 40: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
-	62, // 41: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
-	63, // 42: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
-	0,  // 43: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
-	50, // 44: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
-	50, // 45: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 46: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	35, // 6: vmhost.store.v1.StoredLedger.staying_bytes:type_name -> vmhost.store.v1.StoredLedger.StayingBytesEntry
+	36, // 7: vmhost.store.v1.Commitment.storage_bytes:type_name -> vmhost.store.v1.Commitment.StorageBytesEntry
+	37, // 8: vmhost.store.v1.Commitment.sriov_functions:type_name -> vmhost.store.v1.Commitment.SriovFunctionsEntry
+	38, // 9: vmhost.store.v1.Commitment.groups:type_name -> vmhost.store.v1.Commitment.GroupsEntry
+	43, // 10: vmhost.store.v1.StoredPoolUsage.amount:type_name -> vmhost.v1.ResourceAmount
+	44, // 11: vmhost.store.v1.StoredPlacementPolicy.resource:type_name -> vmhost.v1.PlacementPolicy
+	45, // 12: vmhost.store.v1.StoredReservation.resource:type_name -> vmhost.v1.Reservation
+	11, // 13: vmhost.store.v1.StoredReservation.holds:type_name -> vmhost.store.v1.StoredHold
+	12, // 14: vmhost.store.v1.StoredReservation.kinds:type_name -> vmhost.store.v1.StoredHoldKind
+	46, // 15: vmhost.store.v1.StoredHoldKind.networks:type_name -> vmhost.v1.MachineInterface
+	5,  // 16: vmhost.store.v1.StoredHoldKind.commitment:type_name -> vmhost.store.v1.Commitment
+	47, // 17: vmhost.store.v1.StoredConsole.open:type_name -> vmhost.rack.v1.OpenConsole
+	48, // 18: vmhost.store.v1.StoredMachine.resource:type_name -> vmhost.v1.Machine
+	5,  // 19: vmhost.store.v1.StoredMachine.commitment:type_name -> vmhost.store.v1.Commitment
+	49, // 20: vmhost.store.v1.StoredMachine.placement:type_name -> vmhost.v1.ComposeMachineRequest
+	15, // 21: vmhost.store.v1.StoredMachine.move:type_name -> vmhost.store.v1.StoredMove
+	48, // 22: vmhost.store.v1.StoredMove.moved:type_name -> vmhost.v1.Machine
+	5,  // 23: vmhost.store.v1.StoredMove.commitment:type_name -> vmhost.store.v1.Commitment
+	50, // 24: vmhost.store.v1.StoredSeenMachine.observation:type_name -> vmhost.rack.v1.MachineObservation
+	51, // 25: vmhost.store.v1.StoredSeenMachine.first_seen_time:type_name -> google.protobuf.Timestamp
+	51, // 26: vmhost.store.v1.StoredSeenMachine.change_time:type_name -> google.protobuf.Timestamp
+	52, // 27: vmhost.store.v1.StoredOperation.resource:type_name -> vmhost.v1.Operation
+	53, // 28: vmhost.store.v1.StoredOperation.grace_period:type_name -> google.protobuf.Duration
+	54, // 29: vmhost.store.v1.StoredOperation.check:type_name -> vmhost.v1.CheckVmHostRequest
+	55, // 30: vmhost.store.v1.StoredOperation.cause:type_name -> vmhost.v1.OperationError
+	56, // 31: vmhost.store.v1.StoredOperation.plan:type_name -> vmhost.rack.v1.Step
+	21, // 32: vmhost.store.v1.StoredOperation.removal:type_name -> vmhost.store.v1.StoredRemoval
+	20, // 33: vmhost.store.v1.StoredOperation.drain:type_name -> vmhost.store.v1.StoredDrain
+	57, // 34: vmhost.store.v1.StoredOperation.move:type_name -> vmhost.rack.v1.MoveOutcome
+	58, // 35: vmhost.store.v1.StoredRemoval.mode:type_name -> vmhost.v1.RemoveMode
+	59, // 36: vmhost.store.v1.StoredRequest.response:type_name -> google.protobuf.Any
+	51, // 37: vmhost.store.v1.StoredRequest.create_time:type_name -> google.protobuf.Timestamp
+	60, // 38: vmhost.store.v1.StoredRack.resource:type_name -> vmhost.v1.Rack
+	51, // 39: vmhost.store.v1.StoredSession.connect_time:type_name -> google.protobuf.Timestamp
+	61, // 40: vmhost.store.v1.StoredZone.resource:type_name -> vmhost.v1.Zone
+	62, // 41: vmhost.store.v1.StoredResourcePool.resource:type_name -> vmhost.v1.ResourcePool
+	63, // 42: vmhost.store.v1.StoredEvent.resource:type_name -> vmhost.v1.Event
+	64, // 43: vmhost.store.v1.StoredJoinToken.resource:type_name -> vmhost.v1.JoinToken
+	0,  // 44: vmhost.store.v1.StoredToken.role:type_name -> vmhost.store.v1.Role
+	51, // 45: vmhost.store.v1.StoredToken.create_time:type_name -> google.protobuf.Timestamp
+	51, // 46: vmhost.store.v1.StoredToken.expire_time:type_name -> google.protobuf.Timestamp
+	51, // 47: vmhost.store.v1.StoredDeployment.create_time:type_name -> google.protobuf.Timestamp
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_vmhost_store_v1_store_proto_init() }
@@ -2629,7 +2660,7 @@ func file_vmhost_store_v1_store_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_vmhost_store_v1_store_proto_rawDesc), len(file_vmhost_store_v1_store_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
