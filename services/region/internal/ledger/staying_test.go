@@ -117,7 +117,10 @@ func TestAnAdoptedMachinesDiskStaysUncommitted(t *testing.T) {
 	l := open(t, s)
 	addSharing(t, s, "a", 10)
 	addSharing(t, s, "b", 10)
-	addHost(t, s, "c", 1000, 1<<20) // has not the pool; chosen, could the disk be copied
+	addSharing(t, s, "c", 10)
+	if err := declare(t.Context(), s, "c", ""); err != nil { // has not the pool
+		t.Fatal(err)
+	}
 	tx := store.NewTxn()
 	o, _ := store.Observed.Get(s.Cached(), "a")
 	netfs := proto.CloneOf(o.Value)
@@ -148,7 +151,8 @@ func TestAnAdoptedMachinesDiskStaysUncommitted(t *testing.T) {
 	if d := after.Value.GetResource().GetDisks()[0]; after.Value.GetResource().GetVmHost() != "vmHosts/b" || d.GetVolume() != "old.qcow2" || len(after.Value.GetCommitment().GetStorageBytes()) != 0 {
 		t.Errorf("moved: %v", after.Value)
 	}
-	checkShared(t, s)
+	checkBooks(t, s, "a")
+	checkBooks(t, s, "b")
 }
 
 // The pool of a destination on which nothing but disks of coming machines is stays the
