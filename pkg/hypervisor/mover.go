@@ -25,6 +25,11 @@ type Mover interface {
 	// A running machine is moved live if the move says so. One that cannot be, or
 	// is not to be, is stopped if allow_offline is set, and else ErrRefused.
 	//
+	// Disks that the move says stay where they are are in storage pools that both
+	// hypervisors have. Their volumes are neither made, copied nor removed on either,
+	// however the call ends. A driver that cannot do so, or does not see that the pools
+	// are the same storage, refuses the move and has done nothing (ErrUnsupported).
+	//
 	// When ctx ends everything is undone, in at most 30 s more; not when it ends
 	// with the cause ErrFenced: then whoever drives the host now goes on.
 	//

@@ -169,6 +169,11 @@ func (r *Rack) hello() func() *rackv1.RackHello {
 		Protocol: session.Protocol, Version: obs.Version, BootId: uuid.NewString(), Drivers: slices.Sorted(slices.Values(r.cfg.Drivers)),
 	}
 	hello.Movers = hello.GetDrivers() // all of them move machines
+	for _, driver := range hello.GetDrivers() {
+		if driver == DriverLibvirt || driver == DriverFake { // LXD copies whatever it moves
+			hello.SharedMovers = append(hello.SharedMovers, driver)
+		}
+	}
 	if r.cfg.has(DriverLibvirt) {
 		hello.LocalSockets = append([]string{""}, slices.Sorted(maps.Keys(r.cfg.LocalSockets))...)
 	}

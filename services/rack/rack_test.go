@@ -158,6 +158,9 @@ func TestARackEnrollsDrivesAHostAndKeepsItsResultsOverARestart(t *testing.T) {
 	r, stop := racktest.Launch(t, options)
 	c := next(t, sessions)
 	racktest.Await(t, r)
+	if got := c.hello.GetSharedMovers(); len(got) != 1 || got[0] != "fake" {
+		t.Errorf("disks stay where they are with %v", got)
+	}
 	if c.hello.GetProtocol() != 1 || c.hello.GetBootId() == "" || len(c.hello.GetDrivers()) != 1 || c.hello.GetDrivers()[0] != "fake" || r.Name() != "racks/r1" {
 		t.Errorf("hello %v of %s", c.hello, r.Name())
 	}

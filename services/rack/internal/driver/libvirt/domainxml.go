@@ -42,6 +42,7 @@ type volumeSource struct {
 	path         string // empty: let libvirt find it by pool and volume
 	block        bool   // path is a device
 	format       string
+	stays        bool // it is the disk's own, under the name that this host has for it
 }
 
 // host is what the definition of a domain depends on.

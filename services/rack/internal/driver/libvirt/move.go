@@ -26,6 +26,11 @@ type move struct {
 	ref       hypervisor.Ref
 	id        lv.UUID
 	dom       lv.Domain // on the source
+	// stays are the disks that stay where they are, by their index.
+	stays map[int]bool
+	// autostart: the source's host is to start the domain when it boots, as long as it
+	// is there.
+	autostart bool
 	// stopped: the domain is off and is to run in the end, on either host.
 	stopped bool
 	// started: the destination may have been told to run it.
@@ -70,6 +75,10 @@ func (m *move) forget() {
 }
 
 func (m *move) run(ctx context.Context) error {
+	var err error
+	if m.stays, err = staysOf(m.what); err != nil {
+		return err
+	}
 	here, there, err := m.look(ctx)
 	if err != nil {
 		return err
@@ -78,7 +87,10 @@ func (m *move) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.apart(ctx); err != nil {
+	if err := m.mayStay(ctx, state, here, there); err != nil {
+		return err
+	}
+	if err := m.apart(ctx, state); err != nil {
 		return err
 	}
 	if state == hypervisor.MoveToDo {
@@ -120,6 +132,8 @@ func half(one *seen) *rackv1.MachineObservation {
 // bring makes the machine on the destination. On the source it is off or paused
 // then; after a failure it is as it was.
 func (m *move) bring(ctx context.Context, here *seen) error {
+	// One that broke may have held it back already.
+	m.autostart = here.autostart || m.what.GetAutostart()
 	if err := m.takeBack(ctx); err != nil {
 		return err
 	}
@@ -243,6 +257,10 @@ func (m *move) giveUp(ctx context.Context, cause error) error {
 	switch {
 	case err == nil && m.started && there != nil && there.record.domain.is(m.ref.UID) && !off(there.state):
 		return nil // it came to run there all the same
+	case err == nil && m.started:
+		if err = m.notRun(ctx, there); err == nil {
+			err = m.takeBack(ctx)
+		}
 	case err == nil:
 		err = m.takeBack(ctx)
 	}
@@ -260,6 +278,11 @@ func (m *move) giveUp(ctx context.Context, cause error) error {
 
 // putBack makes the source what it was before.
 func (m *move) putBack(ctx context.Context) error {
+	if len(m.stays) > 0 && m.autostart {
+		if err := m.setAutostart(ctx, 1); err != nil {
+			return err
+		}
+	}
 	if m.stopped {
 		state, err := m.from.state(ctx, m.dom)
 		if err != nil {
@@ -313,11 +336,12 @@ func (m *move) vacate(ctx context.Context) error {
 			Hint: "turn it off there if the one on the destination is the right one",
 		}
 	}
-	return m.from.remove(ctx, m.what.GetMachine(), m.id)
+	return m.from.remove(ctx, m.leaving(), m.id)
 }
 
 // takeBack removes what there is of the machine on the destination, where it does
-// not run. Volumes that are not named after it stay.
+// not run. Volumes that are not named after it stay, and those that are the
+// source's.
 func (m *move) takeBack(ctx context.Context) error {
 	m.to.library.changed(m.id)
 	one, err := m.to.own(ctx, m.id, m.ref.UID, opMove)
@@ -341,8 +365,8 @@ func (m *move) takeBack(ctx context.Context) error {
 func (m *move) ours() *vmhostv1.Machine {
 	moved := m.what.GetMoved()
 	out := &vmhostv1.Machine{Uid: moved.GetUid(), HypervisorName: moved.GetHypervisorName(), Hostname: moved.GetHostname(), Interfaces: moved.GetInterfaces()}
-	for _, k := range moved.GetDisks() {
-		if strings.HasPrefix(k.GetVolume(), volumePrefix(m.ref.UID)) {
+	for i, k := range moved.GetDisks() {
+		if !m.stays[i] && strings.HasPrefix(k.GetVolume(), volumePrefix(m.ref.UID)) {
 			out.Disks = append(out.Disks, k)
 		}
 	}

@@ -48,8 +48,15 @@ func (m *move) live(ctx context.Context, here *seen, p *plan) error {
 		return err
 	}
 	a := arrival{moved: m.what.GetMoved(), host: p.host, logs: p.logs, made: !adopted(m.ref)}
+	var copied []string
 	for _, k := range p.disks {
-		source, err := m.to.emptyDisk(ctx, k)
+		var source volumeSource
+		if k.stays {
+			source, err = k.source(ctx, m.to)
+		} else {
+			copied = append(copied, k.device)
+			source, err = m.to.emptyDisk(ctx, k)
+		}
 		if err != nil {
 			return atDestination(err)
 		}
@@ -62,7 +69,9 @@ func (m *move) live(ctx context.Context, here *seen, p *plan) error {
 	if err := m.to.fixAddresses(ctx, m.what.GetMoved(), &addresses); err != nil {
 		return err
 	}
-	running, err := arrive(text, a)
+	b := a
+	b.appendLogs = m.logStays()
+	running, err := arrive(text, b)
 	if err != nil {
 		return refusedXML(err)
 	}
@@ -70,12 +79,16 @@ func (m *move) live(ctx context.Context, here *seen, p *plan) error {
 	if err != nil {
 		return refusedXML(err)
 	}
+	if err := m.holdBack(ctx); err != nil {
+		return err
+	}
 	if here.running() {
 		if err := m.note(ctx, m.operation); err != nil {
 			return err
 		}
 	}
-	g := &migration{m: m, flags: uint32(lv.MigrateLive | lv.MigratePersistDest | lv.MigrateNonSharedDisk | lv.MigrateChangeProtection | lv.MigrateAutoConverge)}
+	g := &migration{m: m, flags: uint32(lv.MigrateLive | lv.MigratePersistDest | lv.MigrateChangeProtection | lv.MigrateAutoConverge)}
+	g.storage(len(m.stays) > 0, copied)
 	if here.state == lv.DomainPaused {
 		g.flags |= uint32(lv.MigratePaused)
 	}
@@ -112,6 +125,23 @@ func (d *Driver) emptyDisk(ctx context.Context, k movedDisk) (volumeSource, erro
 		return volumeSource{}, err
 	}
 	return placed.source, nil
+}
+
+// storage says which disks libvirt copies, by the devices that they are in the
+// guest. It copies all of them where nobody says which, or none.
+func (g *migration) storage(stay bool, copied []string) {
+	if !stay || len(copied) > 0 {
+		g.flags |= uint32(lv.MigrateNonSharedDisk)
+	}
+	if !stay {
+		return
+	}
+	// That the others are the destination's too was tried, see apart, and what they
+	// are cached by was judged, see liveInPlace.
+	g.flags |= uint32(lv.MigrateUnsafe)
+	for _, device := range copied {
+		g.params = append(g.params, lv.TypedParam{Field: lv.MigrateParamMigrateDisks, Value: *lv.NewTypedParamValueString(device)})
+	}
 }
 
 // set gives a parameter a value, once.

@@ -21,6 +21,14 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 	moved := m.what.GetMoved()
 	sources := make([]volumeSource, 0, len(p.disks))
 	for _, k := range p.disks {
+		if k.stays {
+			source, err := k.source(ctx, m.to)
+			if err != nil {
+				return atDestination(err)
+			}
+			sources = append(sources, source)
+			continue
+		}
 		target, err := m.to.makeTarget(ctx, k)
 		if err != nil {
 			return atDestination(err)
@@ -46,6 +54,9 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 	if err != nil {
 		return refusedXML(err)
 	}
+	if err := m.holdBack(ctx); err != nil {
+		return err
+	}
 	dom, err := call(ctx, m.to.conn, "define domain "+m.dom.Name, slow, func(a api) (lv.Domain, error) { return a.DomainDefineXMLFlags(text, 0) })
 	if err != nil {
 		return atDestination(definite(err))
@@ -68,6 +79,13 @@ func (m *move) copyOver(ctx context.Context, p *plan) error {
 func (m *move) makeLog(ctx context.Context, p *plan) error {
 	if len(p.logs) == 0 {
 		return nil
+	}
+	if p, ok := m.to.logPool(m.what.GetMoved()); ok && m.staysIn(m.what.GetMoved(), p.name) {
+		// The source's own, which libvirt is to know here too: so it is removed with
+		// the machine one day.
+		if _, err := m.to.freshVolume(ctx, p, logVolume(m.ref.UID)); err != nil {
+			return err
+		}
 	}
 	_, err := m.to.makeLog(ctx, m.what.GetMoved())
 	return err

@@ -42,6 +42,21 @@ type movedDisk struct {
 	size   uint64        // that the guest sees
 	to     pool
 	name   string // of the volume on the destination
+	cache  string // how the source's host caches it
+	// stays: its volume is the destination's too, where it is called there.
+	stays bool
+	there lv.StorageVol
+}
+
+// source is the disk on the destination, where its volume is that of another pool.
+func (k movedDisk) source(ctx context.Context, d *Driver) (volumeSource, error) {
+	placed, err := d.placed(ctx, k.to, k.there)
+	if err != nil {
+		return volumeSource{}, err
+	}
+	out := placed.source
+	out.format, out.stays = k.format, true
+	return out, nil
 }
 
 func cannot(format string, args ...any) error {
@@ -126,7 +141,7 @@ func (m *move) planDisks(ctx context.Context, here *seen, x *xmlText, p *plan) e
 			}
 		}
 		taken[at] = true
-		one, err := m.planDisk(ctx, k, node, poolName, name, want[at])
+		one, err := m.planDisk(ctx, k, node, poolName, name, want[at], m.stays[at])
 		if err != nil {
 			return err
 		}
@@ -138,8 +153,9 @@ func (m *move) planDisks(ctx context.Context, here *seen, x *xmlText, p *plan) e
 	return nil
 }
 
-func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, name string, want *vmhostv1.MachineDisk) (movedDisk, error) {
-	out := movedDisk{device: k.device, format: node.first("driver").attr("type"), name: want.GetVolume()}
+func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, name string, want *vmhostv1.MachineDisk, stays bool) (movedDisk, error) {
+	driver := node.first("driver")
+	out := movedDisk{device: k.device, format: driver.attr("type"), cache: driver.attr("cache"), name: want.GetVolume(), stays: stays}
 	var err error
 	if out.from, err = m.from.usablePool(ctx, poolName); err != nil {
 		return out, err
@@ -147,13 +163,7 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 	if out.to, err = m.to.usablePool(ctx, want.GetStoragePool()); err != nil {
 		return out, atDestination(err)
 	}
-	v, err := m.from.findVolume(ctx, out.from, name)
-	if err == nil && v == nil {
-		// Known to libvirt only after it has read the pool anew.
-		if err = m.from.refreshPool(ctx, out.from); err == nil {
-			v, err = m.from.findVolume(ctx, out.from, name)
-		}
-	}
+	v, err := m.from.freshVolume(ctx, out.from, name)
 	if err != nil {
 		return out, err
 	}
@@ -161,6 +171,9 @@ func (m *move) planDisk(ctx context.Context, k disk, node *xmlNode, poolName, na
 		return out, cannot("storage pool %q has no volume %q", poolName, name)
 	}
 	out.volume = *v
+	if stays {
+		return out, m.planStaying(ctx, k, &out)
+	}
 	for _, flags := range []lv.StorageVolInfoFlags{lv.StorageVolUseAllocation, lv.StorageVolGetPhysical} {
 		sizes, err := call(ctx, m.from.conn, "read volume "+name, fast, func(a api) ([2]uint64, error) {
 			_, capacity, bytes, err := a.StorageVolGetInfoFlags(*v, uint32(flags))
@@ -292,8 +305,11 @@ func (m *move) judge(ctx context.Context, here *seen, x *xmlText, p *plan) error
 			Hint: "move it live, while it runs",
 		}
 	}
+	if err := m.judgeStaying(ctx, p); err != nil {
+		return err
+	}
 	for i, k := range p.disks {
-		if p.notOffline == nil {
+		if p.notOffline == nil && !k.stays {
 			p.notOffline = copyable(k, here.record.domain.disks[i].backing)
 		}
 	}

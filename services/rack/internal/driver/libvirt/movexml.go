@@ -22,6 +22,8 @@ type arrival struct {
 	emulation bool
 	// logs are paths of console logs, by what they are now.
 	logs map[string]string
+	// appendLogs: those logs are what they are now, and are gone on with.
+	appendLogs bool
 	// made: vmhost made the domain, so that its emulator is the host's usual one.
 	made bool
 }
@@ -49,6 +51,9 @@ func arrive(text string, a arrival) (string, error) {
 		for _, log := range x.root.all("devices", kind, "log") {
 			if to := a.logs[log.attr("file")]; to != "" {
 				log.setAttr("file", to)
+				if a.appendLogs {
+					log.setAttr("append", "on")
+				}
 			}
 		}
 	}
@@ -125,20 +130,37 @@ func (a arrival) setDisks(x *xmlText) error {
 		if err != nil {
 			return err
 		}
+		was := k.attr("type")
 		k.setAttr("type", kind)
 		if driver := k.first("driver"); driver != nil {
 			driver.setAttr("type", to.format)
 		}
-		if old := k.first("source"); old != nil {
-			x.replace(old, source)
-		} else {
+		switch old := k.first("source"); {
+		case old == nil:
 			return fmt.Errorf("disk %s has no source", k.first("target").attr("dev"))
+		case to.stays && was == kind:
+			to.rename(old) // what else is said of it, like its encryption, stays true
+		default:
+			x.replace(old, source)
 		}
 		// They are of the files of the host that it leaves.
 		x.replace(k.first("backingStore"), "")
 		x.replace(k.first("mirror"), "")
 	}
 	return nil
+}
+
+// rename has the source of a disk name the same volume as its host does.
+func (v volumeSource) rename(source *xmlNode) {
+	switch {
+	case v.path == "":
+		source.setAttr("pool", v.pool)
+		source.setAttr("volume", v.volume)
+	case v.block:
+		source.setAttr("dev", v.path)
+	default:
+		source.setAttr("file", v.path)
+	}
 }
 
 // setInterfaces attaches each interface to what it is to have, found by its MAC.

@@ -99,6 +99,19 @@ func (d *Driver) findVolume(ctx context.Context, p pool, name string) (*lv.Stora
 	return nil, nil //nolint:nilnil // absent is no error
 }
 
+// freshVolume is findVolume that has the pool read anew before it says that a
+// volume is not there: libvirt does not know what others have made.
+func (d *Driver) freshVolume(ctx context.Context, p pool, name string) (*lv.StorageVol, error) {
+	v, err := d.findVolume(ctx, p, name)
+	if err != nil || v != nil {
+		return v, err
+	}
+	if err := d.refreshPool(ctx, p); err != nil {
+		return nil, err
+	}
+	return d.findVolume(ctx, p, name)
+}
+
 func (d *Driver) volumesOf(ctx context.Context, p pool) ([]lv.StorageVol, error) {
 	return call(ctx, d.conn, "list volumes of storage pool "+p.name, fast, func(a api) ([]lv.StorageVol, error) {
 		list, _, err := a.StoragePoolListAllVolumes(p.handle, 1, 0)

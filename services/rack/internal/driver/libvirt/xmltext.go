@@ -125,6 +125,14 @@ func (n *xmlNode) setAttr(name, value string) {
 	}
 }
 
+// inner is what is between the tags of an element, as it is written.
+func (x *xmlText) inner(n *xmlNode) string {
+	if end := strings.LastIndex(x.text[n.opened:n.to], "</"); end >= 0 {
+		return x.text[n.opened : n.opened+end]
+	}
+	return ""
+}
+
 // replace puts a text in the place of an element; an empty one removes it.
 func (x *xmlText) replace(n *xmlNode, text string) {
 	if n != nil {
