@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -234,7 +235,11 @@ func TestRealPoolsThatAreNotTheSameAreNotTakenForIt_P3(t *testing.T) {
 	what := s.machine(t, true)
 	volume := what.GetMachine().GetDisks()[0].GetVolume()
 	other, name := t.TempDir(), s.poolTo+"-other"
-	if err := os.WriteFile(filepath.Join(other, volume), []byte("somebody else's"), 0o600); err != nil {
+	theirs, err := os.ReadFile(filepath.Join(s.folder, volume)) // as large, and another all the same
+	if err == nil {
+		err = os.WriteFile(filepath.Join(other, volume), theirs, 0o600)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	s.rawTo.addPool(t, name, other)
@@ -273,8 +278,8 @@ func TestRealPoolsThatAreNotTheSameAreNotTakenForIt_P3(t *testing.T) {
 				t.Errorf("on the source: %v, error %v", got, err)
 			}
 			left, err := os.ReadDir(other)
-			if content, rerr := os.ReadFile(filepath.Join(other, volume)); err != nil || rerr != nil || len(left) != 1 || string(content) != "somebody else's" {
-				t.Errorf("the other folder has %v with %q, errors %v, %v", left, content, err, rerr)
+			if content, rerr := os.ReadFile(filepath.Join(other, volume)); err != nil || rerr != nil || len(left) != 1 || !bytes.Equal(content, theirs) {
+				t.Errorf("the other folder has changed: %v, errors %v, %v", left, err, rerr)
 			}
 		})
 	}
