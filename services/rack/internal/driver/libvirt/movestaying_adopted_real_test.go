@@ -182,9 +182,11 @@ func TestRealWhatIsMoreThanADiskInTheSharedPoolForbidsTheMove_P3(t *testing.T) {
 			t.Fatal(err)
 		}
 		text = strings.Replace(text, "</os>", "<loader readonly='yes' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader><nvram>"+variables+"</nvram></os><features><acpi/></features>", 1)
-		if _, err := s.rawFrom.DomainDefineXML(text); err != nil {
+		dom, err := s.rawFrom.DomainDefineXML(text)
+		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = s.rawFrom.DomainUndefineFlags(dom, lv.DomainUndefineNvram) })
 		_, err = s.move(t, what)
 		wantClass(t, err, hypervisor.ErrUnsupported)
 		if !strings.Contains(err.Error(), variables) {
