@@ -85,7 +85,7 @@ func TestWhatAScriptPrintsIsToldWhole(t *testing.T) {
 	client := "#!/bin/sh\nn=$(cat " + dir + "/n 2>/dev/null)\necho x$n >" + dir + "/n\n" +
 		"for script; do :; done\n" + // the last argument
 		"case $n in '') ;; x) sh -c \"$script\" | head -n 1 ;; *) sh -c \"$script\" ;; esac\n"
-	if err := os.WriteFile(filepath.Join(dir, "lxc"), []byte(client), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(filepath.Join(dir, "lxc"), []byte(client), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
