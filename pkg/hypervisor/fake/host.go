@@ -178,7 +178,12 @@ func (h *Host) All() []*rackv1.MachineObservation {
 func (h *Host) Volumes(pool string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Sorted(maps.Keys(h.volumesIn(pool)))
+	var out []string
+	for name := range h.volumesIn(pool) {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // The rest is called with h.mu held.

@@ -42,7 +42,7 @@ func (m *move) checkPools() error {
 			return no("storage pool %q of the source and %q of the destination are the same: disk %d would be copied onto itself", from[i].GetStoragePool(), to[i].GetStoragePool(), i)
 		case m.stays(i) && !same:
 			return no("storage pool %q of the source and %q of the destination are not the same, and disk %d is to stay", from[i].GetStoragePool(), to[i].GetStoragePool(), i)
-		case m.stays(i) && !m.to.host.has(volumeKey{to[i].GetStoragePool(), from[i].GetVolume()}, to[i].GetVolume()):
+		case m.stays(i) && (from[i].GetVolume() != to[i].GetVolume() || !m.to.host.has(to[i].GetStoragePool(), to[i].GetVolume())):
 			return no("disk %d is to stay, and storage pool %q has no volume %q", i, to[i].GetStoragePool(), to[i].GetVolume())
 		default:
 		}
@@ -50,10 +50,8 @@ func (m *move) checkPools() error {
 	return nil
 }
 
-// has says whether a volume is in a pool, by the name that it is to have.
-func (h *Host) has(k volumeKey, name string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, there := h.volumesIn(k.pool)[k.name]
-	return there && k.name == name
+// has says whether a volume is in a pool.
+func (h *Host) has(pool, name string) bool {
+	_, there := h.Read(pool, name)
+	return there
 }

@@ -1,7 +1,7 @@
 package fake
 
 import (
-	"maps"
+	"iter"
 	"sync"
 )
 
@@ -37,7 +37,7 @@ func (h *Host) PutVolume(pool, name string, size int64) {
 func (h *Host) Write(pool, name, content string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if v, ok := h.volumesIn(pool)[name]; ok {
+	if v, ok := h.volume(volumeKey{pool, name}); ok {
 		v.content = content
 		h.putVolume(volumeKey{pool, name}, v)
 	}
@@ -47,26 +47,42 @@ func (h *Host) Write(pool, name, content string) {
 func (h *Host) Read(pool, name string) (content string, there bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, there := h.volumesIn(pool)[name]
+	v, there := h.volume(volumeKey{pool, name})
 	return v.content, there
 }
 
 // The rest is called with h.mu held.
 
-// volumesIn are the volumes of a pool, by name.
-func (h *Host) volumesIn(pool string) map[string]volume {
-	if s := h.shared[pool]; s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return maps.Clone(s.volumes)
-	}
-	out := map[string]volume{}
-	for k, v := range h.volumes {
-		if k.pool == pool {
-			out[k.name] = v
+// volumesIn are the volumes of a pool, by name. Whoever goes through them changes none.
+func (h *Host) volumesIn(pool string) iter.Seq2[string, volume] {
+	return func(yield func(string, volume) bool) {
+		if s := h.shared[pool]; s != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for name, v := range s.volumes {
+				if !yield(name, v) {
+					return
+				}
+			}
+			return
+		}
+		for k, v := range h.volumes {
+			if k.pool == pool && !yield(k.name, v) {
+				return
+			}
 		}
 	}
-	return out
+}
+
+func (h *Host) volume(k volumeKey) (volume, bool) {
+	if s := h.shared[k.pool]; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		v, there := s.volumes[k.name]
+		return v, there
+	}
+	v, there := h.volumes[k]
+	return v, there
 }
 
 func (h *Host) putVolume(k volumeKey, v volume) {

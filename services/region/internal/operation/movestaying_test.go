@@ -93,11 +93,12 @@ func TestAMoveBetweenHostsThatShareAPoolLeavesTheDiskThere_P1_P3(t *testing.T) {
 	}
 }
 
-// Which disks stay is decided once: a move that goes on leaves alone what it left
-// alone before, whatever is said of the pools by then.
-func TestAMoveThatGoesOnLeavesTheSameDisksAlone_P3(t *testing.T) {
-	w := newWorld(t)
-	name := w.sharing()
+// leftOpen is a machine whose disk stays, and whose move has ended without it being
+// known where it is.
+func leftOpen(t *testing.T) (w *world, name string) {
+	t.Helper()
+	w = newWorld(t)
+	name = w.sharing()
 	w.rack.script = failing("move", unknown, always)
 	op := w.move(name)
 	w.run(nil)
@@ -106,6 +107,13 @@ func TestAMoveThatGoesOnLeavesTheSameDisksAlone_P3(t *testing.T) {
 	if end := w.ended(op.GetName()); end.GetPhase() != failed || w.stored(name).GetMove() == nil {
 		t.Fatalf("operation %v", end)
 	}
+	return w, name
+}
+
+// Which disks stay is decided once: a move that goes on leaves alone what it left
+// alone before, whatever is said of the pools by then.
+func TestAMoveThatGoesOnLeavesTheSameDisksAlone_P3(t *testing.T) {
+	w, name := leftOpen(t)
 	w.halt()
 	w.change("h2", declared(""))
 	w.rack.mu.Lock()
@@ -155,14 +163,7 @@ func TestARackThatCopiesGetsNoMoveWhoseDisksStay_P3(t *testing.T) {
 // While it is not known where a machine is, both hosts show its disk. It is removed
 // when neither has the machine any more, and not before.
 func TestADeletionRemovesADiskThatStaysLast_P3(t *testing.T) {
-	w := newWorld(t)
-	name := w.sharing()
-	w.rack.script = failing("move", unknown, always)
-	op := w.move(name)
-	w.run(nil)
-	w.eventually("a try", func() bool { return len(w.rack.sent("move")) > 0 })
-	w.late(op.GetName())
-	w.ended(op.GetName())
+	w, name := leftOpen(t)
 	gone, err := w.current().Delete(t.Context(), "alice", &vmhostv1.DeleteMachineRequest{Name: name})
 	if err != nil {
 		t.Fatal(err)
