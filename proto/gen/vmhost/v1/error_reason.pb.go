@@ -44,7 +44,8 @@ const (
 	// The request_id was used before for another request.
 	ErrorReason_REQUEST_ID_REUSED ErrorReason = 7
 	// No host fits. Metadata and message say per host which resource, limit and
-	// ratio refused.
+	// ratio refused: metadata `refusal_1` to at most `refusal_5` are the hosts that
+	// came nearest, `refused_{filter}` how many hosts each filter refused.
 	ErrorReason_NO_CAPACITY ErrorReason = 8
 	// The resource is in use by others; they are named.
 	ErrorReason_IN_USE ErrorReason = 9

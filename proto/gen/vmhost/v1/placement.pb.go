@@ -167,11 +167,13 @@ type PlacementRefusal struct {
 	Requested int64 `protobuf:"varint,4,opt,name=requested,proto3" json:"requested,omitempty"`
 	// What was free.
 	Free int64 `protobuf:"varint,5,opt,name=free,proto3" json:"free,omitempty"`
-	// The limit, (physical − reserved) × ratio.
+	// The limit, (physical − reserved) × ratio. For `overcommitted` it is that of
+	// the resource of which more is in use, which the message names.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The overcommit ratio.
 	Ratio float64 `protobuf:"fixed64,7,opt,name=ratio,proto3" json:"ratio,omitempty"`
-	// For storage, the pool.
+	// For storage, the pool; for `overcommitted` as well, where it is a pool that
+	// is past its limit.
 	StoragePool string `protobuf:"bytes,8,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
 	// The reason where one is known beyond the filter, for example
 	// HOST_UNREACHABLE.

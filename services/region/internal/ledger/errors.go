@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"google.golang.org/grpc/codes"
@@ -25,15 +24,7 @@ func noCapacity(plan *placement.Plan) *apierror.Error {
 		e = e.With("refused_"+string(filter), strconv.Itoa(n))
 	}
 	for i, r := range plan.Refusals[:min(len(plan.Refusals), maxNamed)] {
-		p := r.Proto()
-		text := "vm_host=" + r.Host.ID + " filter=" + p.GetFilter()
-		if p.GetRequested() > 0 {
-			text += fmt.Sprintf(" requested=%d free=%d limit=%d ratio=%g", p.GetRequested(), p.GetFree(), p.GetLimit(), p.GetRatio())
-		}
-		if p.GetStoragePool() != "" {
-			text += " storage_pool=" + p.GetStoragePool()
-		}
-		e = e.With("refusal_"+strconv.Itoa(i+1), text)
+		e = e.With("refusal_"+strconv.Itoa(i+1), r.Parameters())
 	}
 	return e
 }

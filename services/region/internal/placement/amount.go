@@ -121,8 +121,13 @@ func (o *Over) inUse(said string) string {
 	return what
 }
 
+// refusal is that of a host that has too much of it in use.
+func (o *Over) refusal(h *Host, req *Request) Refusal {
+	return Refusal{Host: h, Filter: FilterOvercommitted, Resource: o.Resource, Over: o.Name, Pool: o.Pool, req: req}
+}
+
 func (r Refusal) overcommitted() string {
-	over, _ := r.Host.over()
+	over := Over{Resource: r.Resource, Name: r.Over, Pool: r.Pool}
 	said := measureOf(over.Name).Say(append(over.amounts(units.Need), units.Need(over.used()))...)
 	return fmt.Sprintf("is overcommitted and takes nothing new: %s are in use, past the %s", over.inUse(said[5]), over.limit(said))
 }

@@ -96,7 +96,8 @@ func TestWhatARefusalSaysIsAReason(t *testing.T) {
 			if resource == resourceStorage {
 				h = &Host{Pools: []Pool{{Name: "p", Resource: r}}}
 			}
-			text := Refusal{Host: h, Filter: FilterOvercommitted}.Message()
+			over, _ := h.over()
+			text := over.refusal(h, &Request{}).Message()
 			found := inUseWords.FindStringSubmatch(text)
 			if found == nil || read(found[1]) <= read(found[2]) {
 				t.Fatalf("%+v is over its limit: %s", r, text)

@@ -76,8 +76,8 @@ func check(h *Host, req *Request, near *nearness, fit *fitting) (Refusal, bool) 
 	case h.State != vmhostv1.VmHostState_VM_HOST_STATE_READY:
 		return no(FilterState)
 	}
-	if r, over := h.over(); over {
-		return Refusal{Host: h, Filter: FilterOvercommitted, Resource: r.Resource, req: req}, false
+	if o, over := h.over(); over {
+		return o.refusal(h, req), false
 	}
 	switch {
 	case !h.typeFits(req):

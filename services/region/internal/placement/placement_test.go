@@ -113,6 +113,20 @@ func TestFourMachinesFitAtRatiosTwoAndOneAndAHalfAndAFifthDoesNot(t *testing.T) 
 	}
 }
 
+// P9: which resource of a host is past its limit can be read without the message.
+func TestAnOvercommittedHostShowsTheLimitThatItIsPast_P9(t *testing.T) {
+	h := ready("h", 4, 4096, 2, 1)
+	h.Pools = append(h.Pools, Pool{Name: "ssd", Active: true, Resource: NewResource(100, 0, 1.5, 150, 1)})
+	plan := Choose([]*Host{h}, Request{Cores: 1, MemoryMiB: 1, ResourcePool: "default"})
+	want := &vmhostv1.PlacementRefusal{
+		VmHost: "vmHosts/h", Filter: "overcommitted", Limit: 150, Ratio: 1.5, StoragePool: "ssd",
+		Message: "is overcommitted and takes nothing new: 151 bytes in storage pool ssd are in use, past the limit 150 bytes (100 bytes physical × ratio 1.5; 150 bytes committed, 1 byte used by others)",
+	}
+	if diff := cmp.Diff(want, plan.Proto().GetRefusals()[0], protocmp.Transform()); diff != "" {
+		t.Errorf("refusal (-want +got):\n%s", diff)
+	}
+}
+
 func TestAMachineLargerThanTheHostIsRefusedWhateverTheRatio(t *testing.T) {
 	hosts := []*Host{ready("h", 4, 4096, 10, 10)}
 	for _, tt := range []struct {

@@ -25,8 +25,10 @@ type Refusal struct {
 	Requested, Largest int64
 	// Disks is how many disks Requested is of.
 	Disks int
-	// Resource is what the host has of it.
+	// Resource is what the host has of it. Over says which resource it is, see
+	// Over.Name, where that is not the filter's: of hosts that are overcommitted.
 	Resource Resource
+	Over     string
 	// Pool is the storage pool; Tagless says that it has not the tags.
 	Pool    string
 	Tagless bool
@@ -238,6 +240,25 @@ func (r Refusal) Proto() *vmhostv1.PlacementRefusal {
 	default:
 	}
 	return out
+}
+
+// Parameters is the refusal as metadata of errors has it, for programs: words, and
+// the resource's numbers in its unit (cores, MiB, bytes).
+func (r Refusal) Parameters() string {
+	text := "vm_host=" + r.Host.ID + " filter=" + string(r.Filter)
+	switch r.Filter {
+	case FilterCores, FilterMemory, FilterHugepages, FilterStorage:
+		if r.Requested > 0 {
+			text += fmt.Sprintf(" requested=%d free=%d limit=%d ratio=%g", r.Requested, r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio)
+		}
+	case FilterOvercommitted:
+		text += fmt.Sprintf(" resource=%s used=%d limit=%d ratio=%g", r.Over, r.Resource.used(), r.Resource.Limit, r.Resource.Ratio)
+	default:
+	}
+	if r.Pool != "" {
+		text += " storage_pool=" + r.Pool
+	}
+	return text
 }
 
 // maxRefusals is how many refusals an answer carries; the counts have them all.
