@@ -74,7 +74,7 @@ func (f *fakeRegion) ComposeMachines(ctx context.Context, r *vmhostv1.ComposeMac
 		if r.GetMode() == vmhostv1.ComposeManyMode_COMPOSE_MANY_MODE_ALL && !r.GetValidateOnly() {
 			return nil, apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%d of %d fit, and nothing was made", n, r.GetCount())
 		}
-		out.Refusal = &vmhostv1.Placement{Considered: 2, RefusedCounts: map[string]int32{"cores": 2}, Hint: "ask for less, or add a larger host; a dry run explains every host"}
+		out.Refusal = &vmhostv1.Placement{Considered: 2, RefusedCounts: map[string]int32{"cores": 2}, Hint: "ask for less, or add a larger host"}
 	}
 	for i := range n {
 		out.Placements = append(out.Placements, &vmhostv1.Placement{VmHost: fmt.Sprintf("vmHosts/h%d", i%2+1)})

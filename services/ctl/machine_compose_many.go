@@ -98,7 +98,7 @@ func unplaced(r *vmhostv1.ComposeMachinesResponse, what string) error {
 		return nil
 	}
 	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%d fit, %d do not: %s", len(r.GetPlacements()), r.GetUnplaced(), refusalText(r.GetRefusal())).
-		WithHint("%s", first(placeHint(r.GetRefusal()), "see what runs out: `vmhostctl capacity` with the same flags"))
+		WithHint("%s", first(r.GetRefusal().GetHint(), "see what runs out: `vmhostctl capacity` with the same flags"))
 	return fail(e, "%s", what)
 }
 

@@ -95,7 +95,7 @@ func (a *app) printMovePlan(op *vmhostv1.Operation, what string, f *changeFlags)
 	}
 	if p.GetVmHost() == "" {
 		e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "no host fits: %s", refusedText(p)).
-			WithHint("the machine stays where it is; %s", first(placeHint(p), "make room on another host, or add one"))
+			WithHint("the machine stays where it is; %s", first(p.GetHint(), "make room on another host, or add one"))
 		return fail(e, "%s", what)
 	}
 	return f.checked()

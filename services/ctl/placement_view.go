@@ -35,18 +35,13 @@ func (a *app) printPlan(ctx context.Context, api *region, r *vmhostv1.ComposeMac
 	}
 	if p.GetVmHost() == "" {
 		e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "no host fits: %s", refusedText(p)).
-			WithHint("%s", first(placeHint(p), "ask for less, allow more hosts, or add one"))
+			WithHint("%s", first(p.GetHint(), "ask for less, allow more hosts, or add one"))
 		return fail(e, "%s", what)
 	}
 	if f.detailed {
 		return quietError{exitChanges}
 	}
 	return nil
-}
-
-// placeHint is what to do when none fits, for those who see the dry run.
-func placeHint(p *vmhostv1.Placement) string {
-	return strings.TrimSuffix(p.GetHint(), "; a dry run explains every host")
 }
 
 // verdictRow is one host of a placement.

@@ -19,7 +19,7 @@ const maxNamed = 5
 func noCapacity(plan *placement.Plan) *apierror.Error {
 	e := apierror.New(codes.ResourceExhausted, vmhostv1.ErrorReason_NO_CAPACITY, "%s", plan.Summary()).
 		With("considered", strconv.Itoa(plan.Considered)).
-		WithHint("%s", plan.Advice())
+		WithHint("%s", advice(plan, "a dry run"))
 	for filter, n := range plan.RefusedCounts {
 		e = e.With("refused_"+string(filter), strconv.Itoa(n))
 	}
@@ -27,6 +27,15 @@ func noCapacity(plan *placement.Plan) *apierror.Error {
 		e = e.With("refusal_"+strconv.Itoa(i+1), r.Parameters())
 	}
 	return e
+}
+
+// advice is what to do about a plan that found no host, and what shows every host
+// to who saw none.
+func advice(plan *placement.Plan, dryRun string) string {
+	if plan.Considered == 0 {
+		return plan.Advice()
+	}
+	return plan.Advice() + "; " + dryRun + " explains every host"
 }
 
 // unavailable says that the store did not answer, and that it is not known

@@ -375,7 +375,7 @@ func noCapacityFor(plan *placement.Plan, fit, of int) error {
 	if errors.As(err, &e) {
 		e.Message = fmt.Sprintf("%d of %d fit, and nothing was made: for the next, %s", fit, of, e.Message)
 		return e.With("fit", strconv.Itoa(fit)).With("count", strconv.Itoa(of)).
-			WithHint("ask for fewer, or for as many as fit; for more, %s", plan.Advice())
+			WithHint("ask for fewer, or for as many as fit; for more, %s", advice(plan, "a dry run"))
 	}
 	return err
 }

@@ -44,7 +44,7 @@ type MoveChoice struct {
 
 // Refusal is the error of a choice that found no host.
 func (c *MoveChoice) Refusal() error {
-	return noCapacity(&c.Plan).WithHint("the machine stays where it is; free something on another host, raise a ratio or add a host; a dry run of the move explains every host")
+	return noCapacity(&c.Plan).WithHint("the machine stays where it is; %s", advice(&c.Plan, "a dry run of the move"))
 }
 
 // ChooseMove chooses the destination of a machine, as a compose of it would be

@@ -95,7 +95,7 @@ func TestADrainSaysWhyNoDestinationWasLeft_P9(t *testing.T) {
 		t.Fatalf("%v: %v", end, res)
 	}
 	e := res.GetMachines()[0].GetError()
-	if e.GetReason() != "NO_CAPACITY" || !strings.Contains(e.GetMessage(), "cannot be the destination") || !strings.Contains(e.GetMessage(), "in its own words") || strings.Contains(e.GetHint(), "ask for less") {
+	if e.GetReason() != "NO_CAPACITY" || !strings.Contains(e.GetMessage(), "cannot be the destination") || !strings.Contains(e.GetMessage(), "in its own words") || !strings.HasPrefix(e.GetHint(), "the machine stays where it is; put that right, or add a host; ") {
 		t.Errorf("%v", e)
 	}
 	w.checkBooks()

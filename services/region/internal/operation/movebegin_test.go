@@ -24,29 +24,30 @@ func TestMovesThatCannotBeAreRefusedWithTheReason(t *testing.T) {
 		prepare func()
 		req     *moveRequest
 		reason  vmhostv1.ErrorReason
+		hint    string // of NO_CAPACITY
 	}{
-		{"unknown machine", nil, &moveRequest{Name: "machines/none"}, vmhostv1.ErrorReason_NOT_FOUND},
-		{"unknown host", nil, &moveRequest{Name: name, VmHost: "vmHosts/none"}, vmhostv1.ErrorReason_NOT_FOUND},
-		{"malformed host", nil, &moveRequest{Name: name, VmHost: "h2"}, vmhostv1.ErrorReason_INVALID_FIELD},
-		{"its own host", nil, &moveRequest{Name: name, VmHost: "vmHosts/h"}, vmhostv1.ErrorReason_INVALID_FIELD},
-		{"discovered", nil, &moveRequest{Name: found}, vmhostv1.ErrorReason_FOREIGN_OBJECT},
-		{"changed since", nil, &moveRequest{Name: name, Etag: "1"}, vmhostv1.ErrorReason_ETAG_MISMATCH},
-		{"something with its uuid is there", func() { w.see("h2", name, 0) }, &moveRequest{Name: name, VmHost: "vmHosts/h2"}, vmhostv1.ErrorReason_NO_CAPACITY},
-		{"cordoned", func() { w.unsee("h2", name); w.change("h2", func(h *vmhostv1.VmHost) { h.Cordoned = true }) }, &moveRequest{Name: name, VmHost: "vmHosts/h2"}, vmhostv1.ErrorReason_NO_CAPACITY},
-		{"no room", func() { w.change("h2", func(h *vmhostv1.VmHost) { h.Cordoned, h.ReservedCores = false, 100 }) }, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY},
+		{"unknown machine", nil, &moveRequest{Name: "machines/none"}, vmhostv1.ErrorReason_NOT_FOUND, ""},
+		{"unknown host", nil, &moveRequest{Name: name, VmHost: "vmHosts/none"}, vmhostv1.ErrorReason_NOT_FOUND, ""},
+		{"malformed host", nil, &moveRequest{Name: name, VmHost: "h2"}, vmhostv1.ErrorReason_INVALID_FIELD, ""},
+		{"its own host", nil, &moveRequest{Name: name, VmHost: "vmHosts/h"}, vmhostv1.ErrorReason_INVALID_FIELD, ""},
+		{"discovered", nil, &moveRequest{Name: found}, vmhostv1.ErrorReason_FOREIGN_OBJECT, ""},
+		{"changed since", nil, &moveRequest{Name: name, Etag: "1"}, vmhostv1.ErrorReason_ETAG_MISMATCH, ""},
+		{"something with its uuid is there", func() { w.see("h2", name, 0) }, &moveRequest{Name: name, VmHost: "vmHosts/h2"}, vmhostv1.ErrorReason_NO_CAPACITY, "name another destination or none, or put that right, or add a host"},
+		{"cordoned", func() { w.unsee("h2", name); w.change("h2", func(h *vmhostv1.VmHost) { h.Cordoned = true }) }, &moveRequest{Name: name, VmHost: "vmHosts/h2"}, vmhostv1.ErrorReason_NO_CAPACITY, "name another destination or none, or uncordon a host, or add one"},
+		{"no room", func() { w.change("h2", func(h *vmhostv1.VmHost) { h.Cordoned, h.ReservedCores = false, 100 }) }, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY, "add a larger host; a ratio makes no host larger"},
 		{"another kind of host", func() {
 			w.change("h2", func(h *vmhostv1.VmHost) { h.ReservedCores, h.Type = 0, vmhostv1.VmHostType_VM_HOST_TYPE_LXD })
 			w.change("h", func(h *vmhostv1.VmHost) { h.Type = vmhostv1.VmHostType_VM_HOST_TYPE_FAKE })
-		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY},
+		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY, "add a host of type fake"},
 		{"not reached by the rack", func() {
 			w.change("h2", func(h *vmhostv1.VmHost) {
 				h.Type, h.Address = vmhostv1.VmHostType_VM_HOST_TYPE_FAKE, "qemu+unix://h2/system"
 			})
-		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY},
+		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_NO_CAPACITY, "put that right, or add a host"},
 		{"busy", func() {
 			w.change("h2", func(h *vmhostv1.VmHost) { h.Address = "fake://h2" })
 			w.move(name)
-		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_MACHINE_BUSY},
+		}, &moveRequest{Name: name}, vmhostv1.ErrorReason_MACHINE_BUSY, ""},
 	} {
 		if tt.prepare != nil {
 			tt.prepare()
@@ -57,10 +58,13 @@ func TestMovesThatCannotBeAreRefusedWithTheReason(t *testing.T) {
 			op, err := e.Move(t.Context(), "alice", req)
 			if dry && tt.reason == vmhostv1.ErrorReason_NO_CAPACITY {
 				plan := &vmhostv1.ComposePlan{}
-				if err != nil || op.GetResponse().UnmarshalTo(plan) != nil || plan.GetPlacement().GetVmHost() != "" || len(plan.GetPlacement().GetRefusals()) == 0 {
+				if err != nil || op.GetResponse().UnmarshalTo(plan) != nil || plan.GetPlacement().GetVmHost() != "" || len(plan.GetPlacement().GetRefusals()) == 0 || plan.GetPlacement().GetHint() != tt.hint {
 					t.Errorf("%s, dry: %v, %v", tt.word, op, err)
 				}
 				continue
+			}
+			if hint := "the machine stays where it is; " + tt.hint + "; a dry run of the move explains every host"; tt.hint != "" && apierror.FromStatus(err).Hint != hint {
+				t.Errorf("%s: %q, want %q", tt.word, apierror.FromStatus(err).Hint, hint)
 			}
 			if apierror.Reason(err) != tt.reason || apierror.FromStatus(err).Message == "" {
 				t.Errorf("%s, dry %v: %v (%v)", tt.word, dry, err, apierror.Reason(err))

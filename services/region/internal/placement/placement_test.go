@@ -106,7 +106,7 @@ func TestFourMachinesFitAtRatiosTwoAndOneAndAHalfAndAFifthDoesNot(t *testing.T) 
 			Message: "has 0 cores free of the limit 8 (4 physical × ratio 2; 8 committed, 0 used by others), 2 asked for",
 		}},
 		RefusedCounts: map[string]int32{"cores": 1},
-		Hint:          "ask for less, raise the host's overcommit ratio, free something or add a host; a dry run explains every host",
+		Hint:          "ask for less, or raise the host's overcommit ratio, free something or add a host",
 	}
 	if diff := cmp.Diff(want, plan.Proto(), protocmp.Transform()); diff != "" {
 		t.Errorf("placement (-want +got):\n%s", diff)

@@ -129,12 +129,15 @@ func (r Refusal) capability() string {
 }
 
 func (r Refusal) hugepages() string {
-	if page := r.Host.PageMiB; page > 0 && r.Requested%page != 0 {
-		said := units.MiB.Say(units.Exact(page), units.Exact(r.Requested))
+	if r.oddPages() {
+		said := units.MiB.Say(units.Exact(r.Host.PageMiB), units.Exact(r.Requested))
 		return fmt.Sprintf("has huge pages of %s; %s of memory is no multiple of that", said[0], said[1])
 	}
 	return r.amount(resourceHugepages)
 }
+
+// oddPages says whether the memory is no multiple of the host's huge pages.
+func (r Refusal) oddPages() bool { return r.Host.PageMiB > 0 && r.Requested%r.Host.PageMiB != 0 }
 
 func (r Refusal) storage() string {
 	tags := ""
@@ -182,17 +185,27 @@ func (r Refusal) sharing() string {
 }
 
 func (r Refusal) tags() string {
+	tag, missing := r.tag()
+	if missing {
+		return "has no tag " + tag
+	}
+	return "has the forbidden tag " + tag
+}
+
+// tag is the first that the host has not and must have, else the first that it has
+// and must not have.
+func (r Refusal) tag() (tag string, missing bool) {
 	for _, t := range r.req.RequiredTags {
 		if !slices.Contains(r.Host.Tags, t) {
-			return "has no tag " + t
+			return t, true
 		}
 	}
 	for _, t := range r.req.ForbiddenTags {
 		if slices.Contains(r.Host.Tags, t) {
-			return "has the forbidden tag " + t
+			return t, false
 		}
 	}
-	return "has other tags"
+	return "", false
 }
 
 func (r Refusal) state() string {
