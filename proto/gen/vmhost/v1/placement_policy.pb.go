@@ -46,7 +46,8 @@ type PlacementPolicy struct {
 	// A CEL expression that must be true of a host for it to be considered, over
 	// `host` (id, zone, tags, architectures, capabilities, cores, memory_mib,
 	// free_cores, free_memory_mib, machines, kvm) and `machine` (cores,
-	// memory_mib, tags, resource_pool). Empty: every host is. Its cost is limited.
+	// memory_mib, tags, resource_pool). Empty: every host is. Its cost is limited,
+	// and one that no host could pass is refused.
 	// https://github.com/google/cel-spec
 	Predicate     string `protobuf:"bytes,8,opt,name=predicate,proto3" json:"predicate,omitempty"`
 	unknownFields protoimpl.UnknownFields

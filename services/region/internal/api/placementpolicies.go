@@ -58,8 +58,8 @@ func changeWeights(now, asked *vmhostv1.PlacementWeights, set map[string]bool) *
 	return out
 }
 
-// check refuses a policy that nothing could be placed by.
-func (s *placementPolicies) check(p *vmhostv1.PlacementPolicy) error {
+// checkWeights refuses weights by which no host is preferred.
+func checkWeights(p *vmhostv1.PlacementPolicy) error {
 	counts := false
 	p.GetWeights().ProtoReflect().Range(func(protoreflect.FieldDescriptor, protoreflect.Value) bool {
 		counts = true // fields of 0 are not set
@@ -69,8 +69,13 @@ func (s *placementPolicies) check(p *vmhostv1.PlacementPolicy) error {
 		return apierror.InvalidField("placement_policy.weights", "are all 0, so that no host would be preferred").
 			WithHint("give at least one weight, as in least_loaded: 1")
 	}
-	_, err := s.policies.Compile("placement_policy.predicate", p.GetPredicate())
-	return err
+	return nil
+}
+
+// checkPredicate refuses a predicate that no host could pass. It is for one that is
+// being set: another change of a policy leaves it the predicate that it has.
+func (s *placementPolicies) checkPredicate(p *vmhostv1.PlacementPolicy) error {
+	return s.policies.Check("placement_policy.predicate", p.GetPredicate())
 }
 
 // CreatePlacementPolicy adds a placement policy.
@@ -92,7 +97,10 @@ func (s *placementPolicies) CreatePlacementPolicy(ctx context.Context, req *vmho
 	if p.GetWeights() == nil {
 		p.Weights = policy.Preset(policy.Default).GetWeights()
 	}
-	if err := s.check(p); err != nil {
+	if err := checkWeights(p); err != nil {
+		return nil, err
+	}
+	if err := s.checkPredicate(p); err != nil {
 		return nil, err
 	}
 	return mutate(ctx, s.base, vmhostv1.PlacementPolicyService_CreatePlacementPolicy_FullMethodName, req, func(v *store.View, tx *store.Txn) (*vmhostv1.PlacementPolicy, error) {
@@ -171,9 +179,12 @@ func (s *placementPolicies) UpdatePlacementPolicy(ctx context.Context, req *vmho
 		}
 		if set["predicate"] {
 			p.Predicate = asked.GetPredicate()
+			if err := s.checkPredicate(p); err != nil {
+				return nil, err
+			}
 		}
 		p.Weights = changeWeights(p.GetWeights(), asked.GetWeights(), set)
-		if err := s.check(p); err != nil {
+		if err := checkWeights(p); err != nil {
 			return nil, err
 		}
 		p.UpdateTime = timestamppb.Now()

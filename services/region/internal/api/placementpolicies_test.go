@@ -1,14 +1,17 @@
 package api_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/vmhost-project/vmhost/pkg/apierror"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
@@ -119,6 +122,58 @@ func TestAPolicyThatPlacesNothingIsRefusedAndTheFieldNamed(t *testing.T) {
 	}
 	if n := store.Policies.Count(f.store.Cached(), 10); n != 0 {
 		t.Errorf("%d were recorded", n)
+	}
+}
+
+// A predicate that no host can pass would be accepted and then refuse every compose.
+func TestAPredicateThatNoHostCanPassIsRefusedWhenItIsSet_P9(t *testing.T) {
+	f := start(t)
+	ctx := f.as(storev1.Role_ROLE_OPERATOR)
+	made, err := f.rules.CreatePlacementPolicy(ctx, &vmhostv1.CreatePlacementPolicyRequest{
+		PlacementPolicyId: "mine", PlacementPolicy: &vmhostv1.PlacementPolicy{Predicate: "true"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := func(p *vmhostv1.PlacementPolicy, paths ...string) error {
+		p.Name = made.GetName()
+		_, err := f.rules.UpdatePlacementPolicy(ctx, &vmhostv1.UpdatePlacementPolicyRequest{PlacementPolicy: p, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}})
+		return err
+	}
+	for predicate, says := range map[string]string{"1/0 == 1": "fails for every host: division by zero", "1 > 2": "is false for every host"} {
+		_, created := f.rules.CreatePlacementPolicy(ctx, &vmhostv1.CreatePlacementPolicyRequest{PlacementPolicyId: "b", PlacementPolicy: &vmhostv1.PlacementPolicy{Predicate: predicate}})
+		for what, err := range map[string]error{"create": created, "update": update(&vmhostv1.PlacementPolicy{Predicate: predicate}, "description", "predicate")} {
+			wantReason(t, what+" "+predicate, err, codes.InvalidArgument, vmhostv1.ErrorReason_INVALID_FIELD, "placement_policy.predicate")
+			if e := apierror.FromStatus(err); err != nil && (!strings.Contains(e.Message, says) || e.Hint == "") {
+				t.Errorf("%s %s: %q, %q", what, predicate, e.Message, e.Hint)
+			}
+		}
+	}
+
+	// One of before stays, and does not keep other fields from being changed, also
+	// when it would not even compile now.
+	for _, old := range []string{"1/0 == 1", "host.rack == 3"} {
+		tx := store.NewTxn()
+		record, _ := store.Policies.Get(f.store.Cached(), "mine")
+		record.Value = proto.CloneOf(record.Value)
+		record.Value.Resource.Predicate = old
+		store.Put(tx, store.Policies, record.Value, "mine")
+		if _, err := f.store.Commit(t.Context(), tx); err != nil {
+			t.Fatal(err)
+		}
+		if err := update(&vmhostv1.PlacementPolicy{Description: "says " + old}, "description"); err != nil {
+			t.Errorf("%s: %v", old, err)
+		}
+		if err := update(&vmhostv1.PlacementPolicy{Weights: &vmhostv1.PlacementWeights{Balance: 2}}, "weights.balance"); err != nil {
+			t.Errorf("%s: %v", old, err)
+		}
+		got, err := f.rules.GetPlacementPolicy(ctx, &vmhostv1.GetPlacementPolicyRequest{Name: made.GetName()})
+		if err != nil || got.GetPredicate() != old || got.GetDescription() != "says "+old || got.GetWeights().GetBalance() != 2 {
+			t.Errorf("%s: %v, %v", old, got, err)
+		}
+	}
+	if err := update(&vmhostv1.PlacementPolicy{}, "predicate"); err != nil {
+		t.Errorf("take it away: %v", err)
 	}
 }
 

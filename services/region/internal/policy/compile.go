@@ -48,6 +48,19 @@ func (c *Compiler) Compile(fieldName, text string) (*Predicate, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil //nolint:nilnil // no predicate and no error is an answer
 	}
+	ast, err := c.parse(fieldName, text)
+	if err != nil {
+		return nil, err
+	}
+	program, err := c.program(fieldName, ast, cel.OptOptimize)
+	if err != nil {
+		return nil, err
+	}
+	return &Predicate{program: program}, nil
+}
+
+// parse checks what a predicate is made of.
+func (c *Compiler) parse(fieldName, text string) (*cel.Ast, error) {
 	ast, issues := c.env.Compile(text)
 	if err := issues.Err(); err != nil {
 		return nil, apierror.InvalidField(fieldName, "does not compile: %s", issuesText(issues)).
@@ -69,11 +82,15 @@ func (c *Compiler) Compile(fieldName, text string) (*Predicate, error) {
 		return nil, apierror.InvalidField(fieldName, "costs too much: %s, and at most %d units are allowed", much, maxCost).
 			WithHint("search one list at a time, and do not nest searches: `\"ssd\" in host.tags`")
 	}
-	program, err := c.env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost))
+	return ast, nil
+}
+
+func (c *Compiler) program(fieldName string, ast *cel.Ast, options ...cel.EvalOption) (cel.Program, error) {
+	program, err := c.env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(append(options, cel.OptTrackCost)...))
 	if err != nil {
 		return nil, apierror.InvalidField(fieldName, "does not compile: %s", err)
 	}
-	return &Predicate{program: program}, nil
+	return program, nil
 }
 
 // issuesText has what CEL says of a predicate, each with its position, in one line.
@@ -110,9 +127,9 @@ type variables struct {
 // ResolveName is for CEL's interpreter.
 func (v variables) ResolveName(name string) (any, bool) {
 	switch name {
-	case "host":
+	case hostVariable:
 		return v.host, true
-	case "machine":
+	case machineVariable:
 		return v.machine, true
 	default:
 		return nil, false
@@ -131,7 +148,7 @@ func (s sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
 	if len(path) < 2 {
 		return nil
 	}
-	of := map[string]string{"host": hostType, "machine": machineType}[path[0]]
+	of := map[string]string{hostVariable: hostType, machineVariable: machineType}[path[0]]
 	f, ok := s.types.types[of][path[1]]
 	switch {
 	case !ok:

@@ -49,6 +49,15 @@ func (s *Set) Compile(fieldName, text string) (*Predicate, error) {
 	return c.Compile(fieldName, text)
 }
 
+// Check is Compiler.Check.
+func (s *Set) Check(fieldName, text string) error {
+	c, err := s.compiler()
+	if err != nil {
+		return err
+	}
+	return c.Check(fieldName, text)
+}
+
 // At is the policy that a request's field names, as it is in the view; the field
 // is empty for the default. Errors: INVALID_FIELD, NOT_FOUND.
 func (s *Set) At(v *store.View, fieldName, name string) (*Policy, error) {

@@ -34,6 +34,12 @@ type Machine struct {
 	ResourcePool string
 }
 
+// The names of the variables.
+const (
+	hostVariable    = "host"
+	machineVariable = "machine"
+)
+
 // The names of the types, as errors of CEL show them.
 const (
 	hostType    = "vmhost.Host"
@@ -110,7 +116,7 @@ func newProvider() (*provider, error) {
 func (p *provider) options() []cel.EnvOption {
 	return []cel.EnvOption{
 		cel.CustomTypeProvider(p), cel.CustomTypeAdapter(p.Registry),
-		cel.Variable("host", cel.ObjectType(hostType)), cel.Variable("machine", cel.ObjectType(machineType)),
+		cel.Variable(hostVariable, cel.ObjectType(hostType)), cel.Variable(machineVariable, cel.ObjectType(machineType)),
 	}
 }
 
