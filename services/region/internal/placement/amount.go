@@ -51,36 +51,60 @@ func (r Refusal) amount(resource string) string {
 	return r.Resource.notFree(resource, r.Requested)
 }
 
+// told is where an amount is told to, in a sentence.
+type told struct {
+	words  *string
+	amount units.Amount
+}
+
+// tell tells the amounts of one sentence, so that they compare as they do.
+func tell(resource string, sentence ...told) {
+	amounts := make([]units.Amount, len(sentence))
+	for i := range sentence {
+		amounts[i] = sentence[i].amount
+	}
+	for i, words := range measureOf(resource).Say(amounts...) {
+		*sentence[i].words = words
+	}
+}
+
 // tooLarge says that no ratio makes room for so much.
 func (r Resource) tooLarge(resource string, requested int64) string {
-	said := measureOf(resource).Say(units.Room(r.Physical), units.Need(requested), units.Need(r.Reserved))
+	var physical, reserved, asked string
+	tell(resource, told{&physical, units.Room(r.Physical)}, told{&reserved, units.Need(r.Reserved)}, told{&asked, units.Need(requested)})
 	less := ""
-	if r.Reserved > 0 {
-		less = fmt.Sprintf(", %s of them reserved for itself", said[2])
+	switch {
+	case r.Reserved > 0 && resource == resourceCores:
+		less = fmt.Sprintf(", %s of them reserved for itself", reserved)
+	case r.Reserved > 0:
+		less = fmt.Sprintf(", %s of it reserved for itself", reserved)
 	}
 	return fmt.Sprintf("has %s in all%s, less than the %s asked for; overcommit makes no machine possible that is larger than its host",
-		ofResource(resource, said[0]), less, said[1])
+		ofResource(resource, physical), less, asked)
 }
 
 // notFree says that so much is not free.
 func (r Resource) notFree(resource string, requested int64) string {
-	said := measureOf(resource).Say(append(r.amounts(units.Room), units.Room(r.Free()), units.Need(requested))...)
-	return fmt.Sprintf("has %s free of the %s, %s asked for", ofResource(resource, said[5]), r.limit(said), said[6])
+	var free, asked string
+	limit := r.limit(resource, units.Room, told{&free, units.Room(r.Free())}, told{&asked, units.Need(requested)})
+	return fmt.Sprintf("has %s free of the %s, %s asked for", ofResource(resource, free), limit, asked)
 }
 
-// amounts are what limit tells; used says how what is in use is told.
-func (r Resource) amounts(used func(int64) units.Amount) []units.Amount {
-	return []units.Amount{units.Room(r.Limit), units.Room(r.Physical), units.Need(r.Reserved), used(r.Committed), used(r.Foreign)}
-}
-
-// limit is the limit and what is in use, by its amounts as they are told.
-func (r Resource) limit(said []string) string {
-	amount := said[1] + " physical"
+// limit is the limit and what is in use, and tells what else the sentence has. What
+// is in use is told as a room where it is compared with less, as a need where it is
+// too much.
+func (r Resource) limit(resource string, used func(int64) units.Amount, more ...told) string {
+	var limit, physical, reserved, committed, foreign string
+	tell(resource, append(more,
+		told{&limit, units.Room(r.Limit)}, told{&physical, units.Room(r.Physical)}, told{&reserved, units.Need(r.Reserved)},
+		told{&committed, used(r.Committed)}, told{&foreign, used(r.Foreign)},
+	)...)
+	amount := physical + " physical"
 	if r.Reserved > 0 {
-		amount = fmt.Sprintf("(%s physical − %s reserved)", said[1], said[2])
+		amount = fmt.Sprintf("(%s physical − %s reserved)", physical, reserved)
 	}
 	return fmt.Sprintf("limit %s (%s × ratio %s; %s committed, %s used by others)",
-		said[0], amount, strconv.FormatFloat(r.Ratio, 'g', -1, 64), said[3], said[4])
+		limit, amount, strconv.FormatFloat(r.Ratio, 'g', -1, 64), committed, foreign)
 }
 
 // Over is a resource of which more is in use than its limit allows.
@@ -128,6 +152,7 @@ func (o *Over) refusal(h *Host, req *Request) Refusal {
 
 func (r Refusal) overcommitted() string {
 	over := Over{Resource: r.Resource, Name: r.Over, Pool: r.Pool}
-	said := measureOf(over.Name).Say(append(over.amounts(units.Need), units.Need(over.used()))...)
-	return fmt.Sprintf("is overcommitted and takes nothing new: %s are in use, past the %s", over.inUse(said[5]), over.limit(said))
+	var used string
+	limit := over.limit(over.Name, units.Need, told{&used, units.Need(over.used())})
+	return fmt.Sprintf("is overcommitted and takes nothing new: %s are in use, past the %s", over.inUse(used), limit)
 }

@@ -37,7 +37,11 @@ func TestAmountsOfARefusalAreInBinaryUnits(t *testing.T) {
 		},
 		{
 			"larger than the host", NewResource(16384, 1024, 4, 0, 0).tooLarge(resourceMemory, 15872),
-			"has 16 GiB of memory in all, 1 GiB of them reserved for itself, less than the 15.5 GiB asked for; overcommit makes no machine possible that is larger than its host",
+			"has 16 GiB of memory in all, 1 GiB of it reserved for itself, less than the 15.5 GiB asked for; overcommit makes no machine possible that is larger than its host",
+		},
+		{
+			"cores, more than the host", NewResource(16, 2, 4, 0, 0).tooLarge(resourceCores, 15),
+			"has 16 cores in all, 2 of them reserved for itself, less than the 15 asked for; overcommit makes no machine possible that is larger than its host",
 		},
 		{
 			"a NUMA node", Refusal{Host: &Host{Nodes: []Node{{Cores: []int32{0, 1}, MemoryMiB: 32100, FreeHugepagesMiB: 2048}}}, Filter: FilterNUMA, req: &Request{Cores: 2, MemoryMiB: 40960, Hugepages: true}}.Message(),
@@ -60,7 +64,7 @@ func TestAmountsOfARefusalAreInBinaryUnits(t *testing.T) {
 
 var (
 	notFreeWords  = regexp.MustCompile(`^has (.+?)(?: of memory| of huge pages)? free of the limit ([^(]+) \(.*\), (.+) asked for$`)
-	tooLargeWords = regexp.MustCompile(`^has (.+?)(?: of memory| of huge pages)? in all(?:, (.+) of them reserved for itself)?, less than the (.+) asked for;`)
+	tooLargeWords = regexp.MustCompile(`^has (.+?)(?: of memory| of huge pages)? in all(?:, (.+) of it reserved for itself)?, less than the (.+) asked for;`)
 	inUseWords    = regexp.MustCompile(`: (.+?)(?: of memory| in storage pool p) are in use, past the limit ([^(]+) \(`)
 )
 

@@ -345,8 +345,9 @@ func (b *balance) make(g *Gain) {
 func (g *Gain) Why() string {
 	target := fmt.Sprintf("%s %.0f%% → %.0f%%", g.Target.ID, 100*g.Target.load(), 100*g.Then)
 	if o, over := g.Source.over(); over {
-		said := measureOf(o.Name).Say(units.Need(o.used()), units.Room(o.Limit))
-		return fmt.Sprintf("%s has %s in use, past its limit of %s; load of %s", g.Source.ID, o.inUse(said[0]), said[1], target)
+		var used, limit string
+		tell(o.Name, told{&used, units.Need(o.used())}, told{&limit, units.Room(o.Limit)})
+		return fmt.Sprintf("%s has %s in use, past its limit of %s; load of %s", g.Source.ID, o.inUse(used), limit, target)
 	}
 	return fmt.Sprintf("load of %s %.0f%% → %.0f%%, of %s", g.Source.ID, 100*g.Source.load(), 100*g.Left, target)
 }

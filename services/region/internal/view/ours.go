@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/vmhost-project/vmhost/pkg/units"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -84,7 +85,8 @@ func Changed(m *vmhostv1.Machine, o *rackv1.MachineObservation) []string {
 		differs("cores", m.GetCores(), o.GetCores())
 	}
 	if o.GetMemoryMib() != 0 && o.GetMemoryMib() != m.GetMemoryMib() {
-		differs("memory", fmt.Sprint(m.GetMemoryMib(), " MiB"), fmt.Sprint(o.GetMemoryMib(), " MiB"))
+		said := units.MiB.Say(units.Need(m.GetMemoryMib()), units.Room(o.GetMemoryMib()))
+		differs("memory", said[0], said[1])
 	}
 	return append(append(out, changedInterfaces(m, o)...), changedDisks(m, o)...)
 }
@@ -121,7 +123,8 @@ func changedDisks(m *vmhostv1.Machine, o *rackv1.MachineObservation) []string {
 			continue
 		}
 		if was, is := d.GetSizeBytes(), left[i].GetSizeBytes(); was != 0 && is != 0 && (is < was || is > was+rounding) {
-			out = append(out, fmt.Sprintf("the disk %s has %d bytes, not %d", diskWord(d), is, was))
+			said := units.Bytes.Say(units.Need(was), units.Room(is))
+			out = append(out, fmt.Sprintf("the disk %s has %s, not %s", diskWord(d), said[1], said[0]))
 		}
 		left = slices.Delete(left, i, i+1)
 	}

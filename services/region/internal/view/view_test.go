@@ -227,11 +227,14 @@ func TestAMachineThatWasChangedOutsideKeepsWhatWasDecided(t *testing.T) {
 		t.Errorf("as it was: %v", m)
 	}
 	for want, change := range map[string]func(o *rackv1.MachineObservation){
-		"its name is sql, not db":        func(o *rackv1.MachineObservation) { o.Name = "sql" },
-		"cores is 3, not 2":              func(o *rackv1.MachineObservation) { o.Cores = 3 },
-		"memory is 1 MiB, not 512 MiB":   func(o *rackv1.MachineObservation) { o.MemoryMib = 1 },
-		"the disk db has 5 bytes":        func(o *rackv1.MachineObservation) { o.Disks[1].SizeBytes = 5 },
-		"the disk /dev/sdb is not there": func(o *rackv1.MachineObservation) { o.Disks = o.GetDisks()[1:] },
+		"its name is sql, not db":               func(o *rackv1.MachineObservation) { o.Name = "sql" },
+		"cores is 3, not 2":                     func(o *rackv1.MachineObservation) { o.Cores = 3 },
+		"memory is 1 MiB, not 512 MiB":          func(o *rackv1.MachineObservation) { o.MemoryMib = 1 },
+		"memory is 2 GiB, not 512 MiB":          func(o *rackv1.MachineObservation) { o.MemoryMib = 2048 },
+		"the disk db has 5 bytes, not 1 GiB":    func(o *rackv1.MachineObservation) { o.Disks[1].SizeBytes = 5 },
+		"the disk db has 20 GiB, not 1 GiB":     func(o *rackv1.MachineObservation) { o.Disks[1].SizeBytes = 20 << 30 },
+		"the disk db has 1023.9 MiB, not 1 GiB": func(o *rackv1.MachineObservation) { o.Disks[1].SizeBytes = 1<<30 - 1 },
+		"the disk /dev/sdb is not there":        func(o *rackv1.MachineObservation) { o.Disks = o.GetDisks()[1:] },
 		"the interface 52:54:00:00:00:01 was added": func(o *rackv1.MachineObservation) {
 			o.Interfaces = []*vmhostv1.MachineInterface{{Mac: "52:54:00:00:00:01"}}
 		},

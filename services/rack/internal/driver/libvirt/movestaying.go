@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/hypervisor"
+	"github.com/vmhost-project/vmhost/pkg/units"
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
 )
@@ -243,7 +244,8 @@ func (m *move) sameVolume(ctx context.Context, from, to pool, name string) error
 		}
 	}
 	if capacities[0] != capacities[1] {
-		return atDestination(cannot("volume %q has %d bytes in storage pool %q of the source and %d in %q of the destination: they are not the same storage", name, capacities[0], from.name, capacities[1], to.name))
+		said := units.Bytes.Say(units.Room(int64(capacities[0])), units.Room(int64(capacities[1])))
+		return atDestination(cannot("volume %q has %s in storage pool %q of the source and %s in %q of the destination: they are not the same storage", name, said[0], from.name, said[1], to.name))
 	}
 	return nil
 }

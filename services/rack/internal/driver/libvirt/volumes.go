@@ -221,14 +221,24 @@ func (d *Driver) takeVolume(ctx context.Context, p pool, v lv.StorageVol, uid st
 	if err != nil {
 		return nil, err
 	}
-	slack := uint64(kibibyte)
-	if kindOf(p.kind).block {
-		slack = extent
-	}
-	if want := roundUp(k.GetSizeBytes()); capacity < want || capacity > want+slack {
-		return nil, foreign(fmt.Sprintf("of %d bytes, where this machine's has %d", capacity, want))
+	if why := otherSize(kindOf(p.kind).block, capacity, k); why != "" {
+		return nil, foreign(why)
 	}
 	return d.placed(ctx, p, v)
+}
+
+// otherSize says of a volume that is there that it is not as large as a disk; empty:
+// it is, but for what such a pool rounds up.
+func otherSize(block bool, capacity uint64, k *vmhostv1.MachineDisk) string {
+	want, slack := roundUp(k.GetSizeBytes()), uint64(kibibyte)
+	if block {
+		slack = extent
+	}
+	if want <= capacity && capacity <= want+slack {
+		return ""
+	}
+	said := units.Bytes.Say(units.Room(int64(capacity)), units.Need(int64(want)))
+	return fmt.Sprintf("of %s, where this machine's has %s", said[0], said[1])
 }
 
 // placed says where a volume that is there can be attached from.

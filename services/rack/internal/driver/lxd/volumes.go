@@ -246,7 +246,8 @@ func takeVolume(v *lxdapi.StorageVolume, poolName, uid string, k *vmhostv1.Machi
 	}
 	size, err := byteSize(firstOf(v.Config["size"], "0"))
 	if err != nil || size < k.GetSizeBytes() || size > k.GetSizeBytes()+rounding {
-		return foreign(fmt.Sprintf("of %d bytes, where this machine's has %d", size, k.GetSizeBytes()))
+		said := units.Bytes.Say(units.Room(size), units.Need(k.GetSizeBytes()))
+		return foreign(fmt.Sprintf("of %s, where this machine's has %s", said[0], said[1]))
 	}
 	return nil
 }
