@@ -84,6 +84,8 @@ func TestWhatCanNeverBeIsRefusedOverJSONByItsFieldOrItsConstraint_P9(t *testing.
 
 		{"CEL that does not compile", policy, `{"predicate": "host.cores >"}`, "placement_policy.predicate", "", "at 1:13"},
 		{"CEL that gives a number", policy, `{"predicate": "host.cores * 2"}`, "placement_policy.predicate", "", "must give bool"},
+		{"CEL that fails for every host", policy, `{"predicate": "1/0 == 1"}`, "placement_policy.predicate", "", "division by zero"},
+		{"CEL that is false for every host", policy, `{"predicate": "1 > 2"}`, "placement_policy.predicate", "", "is false for every host"},
 		{"CEL that costs too much", policy, `{"predicate": "host.tags.all(a, host.tags.all(b, a != b))"}`, "placement_policy.predicate", "", "costs too much"},
 	} {
 		status, answer := call(http.MethodPost, tc.path, tc.body)
