@@ -144,10 +144,6 @@ func (r raw) dump(t testing.TB, id string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := r.DomainGetXMLDesc(dom, lv.DomainXMLInactive|lv.DomainXMLSecure)
-	if err != nil {
-		t.Fatal(err)
-	}
 	state, _, err := r.DomainGetState(dom, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +152,7 @@ func (r raw) dump(t testing.TB, id string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("state %d autostart %d\n%s\n%s", state, start, live, kept)
+	return fmt.Sprintf("state %d autostart %d\n%s\n%s", state, start, live, r.inactive(t, id))
 }
 
 // define defines a domain and removes it at the end.

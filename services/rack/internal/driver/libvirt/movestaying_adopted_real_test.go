@@ -173,10 +173,7 @@ func TestRealWhatIsMoreThanADiskInTheSharedPoolForbidsTheMove_P3(t *testing.T) {
 		what := s.adopted(t)
 		intact := s.kept(t, what)
 		id := what.GetMachine().GetHypervisorUuid()
-		text, err := s.rawFrom.DomainGetXMLDesc(s.rawFrom.domain(t, id), lv.DomainXMLInactive|lv.DomainXMLSecure)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := s.rawFrom.inactive(t, id)
 		variables := filepath.Join(s.folder, "VARS.fd")
 		if err := os.WriteFile(variables, []byte("variables"), 0o600); err != nil {
 			t.Fatal(err)
@@ -204,17 +201,14 @@ func TestRealWhatIsMoreThanADiskInTheSharedPoolForbidsTheMove_P3(t *testing.T) {
 		id, base := what.GetMachine().GetHypervisorUuid(), what.GetMachine().GetDisks()[0].GetVolume()
 		over := "over-" + id[:6] + ".qcow2"
 		s.rawFrom.inside(t, s.socket, "cd "+s.folder+" && qemu-img create -q -f qcow2 -F raw -b "+filepath.Join(s.folder, base)+" "+over)
-		text, err := s.rawFrom.DomainGetXMLDesc(s.rawFrom.domain(t, id), lv.DomainXMLInactive|lv.DomainXMLSecure)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := s.rawFrom.inactive(t, id)
 		text = strings.NewReplacer(base, over, "type='raw'", "type='qcow2'").Replace(text)
 		if _, err := s.rawFrom.DomainDefineXML(text); err != nil {
 			t.Fatal(err)
 		}
 		laid := proto.CloneOf(what)
 		laid.Machine.Disks[0].Volume, laid.Moved.Disks[0].Volume = over, over
-		_, err = s.move(t, laid)
+		_, err := s.move(t, laid)
 		wantClass(t, err, hypervisor.ErrUnsupported)
 		if !strings.Contains(err.Error(), "laid over") {
 			t.Errorf("refused with %v", err)

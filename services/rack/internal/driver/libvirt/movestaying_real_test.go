@@ -331,15 +331,12 @@ func TestRealMoveThatFailsInTheMiddleLeavesDisksWhereTheyAre_P3(t *testing.T) {
 // left defines the machine on the destination, as a move that broke may have.
 func (s *sharing) left(t *testing.T, what *rackv1.MoveMachine) lv.Domain {
 	t.Helper()
-	text, err := s.rawFrom.DomainGetXMLDesc(s.rawFrom.domain(t, hypervisor.RefOf(what.GetMachine()).Domain()), lv.DomainXMLInactive|lv.DomainXMLSecure)
-	if err != nil {
-		t.Fatal(err)
-	}
 	a := arrival{moved: what.GetMoved(), made: true}
 	for _, k := range what.GetMoved().GetDisks() {
 		a.disks = append(a.disks, volumeSource{path: filepath.Join(s.link, k.GetVolume()), format: "qcow2", stays: true})
 	}
-	if text, err = arrive(text, a); err != nil {
+	text, err := arrive(s.rawFrom.inactive(t, hypervisor.RefOf(what.GetMachine()).Domain()), a)
+	if err != nil {
 		t.Fatal(err)
 	}
 	dom, err := s.rawTo.DomainDefineXML(text)
