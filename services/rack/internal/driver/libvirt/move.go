@@ -93,13 +93,19 @@ func (m *move) run(ctx context.Context) error {
 	if err := m.apart(ctx, state); err != nil {
 		return err
 	}
-	if state == hypervisor.MoveToDo {
+	switch state {
+	case hypervisor.MoveToDo:
 		m.dom = here.dom
 		work, cancel := undo.Reserve(ctx)
 		defer cancel()
 		if err := m.bring(work, here); err != nil {
 			return err
 		}
+	case hypervisor.MoveToFinish: // whoever began may have ended before the last of it
+		if err := m.arrived(ctx, there.dom); err != nil {
+			return err
+		}
+	case hypervisor.MoveDone:
 	}
 	if state == hypervisor.MoveDone && adopted(m.ref) {
 		return nil // its volumes went before it
