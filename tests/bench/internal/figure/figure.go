@@ -39,6 +39,7 @@ func All() []Figure {
 		watchLatency(),
 		watchFanout(),
 		durableMany(),
+		durableCeiling(),
 		durableOne(),
 		ledgerCommit(),
 		composeAcknowledged(),
@@ -72,6 +73,7 @@ type Env struct {
 	resync  *resync
 	fleet   *loaded
 	streams *connected
+	many    *durable
 	closers []func(context.Context) error
 }
 
