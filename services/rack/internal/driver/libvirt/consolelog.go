@@ -127,10 +127,6 @@ func (d *Driver) removeLog(ctx context.Context, machine *vmhostv1.Machine) error
 	return errors.Join(errs...)
 }
 
-func (d *Driver) refreshPool(ctx context.Context, p pool) error {
-	return do(ctx, d.conn, "read storage pool "+p.name+" anew", slow, func(a api) error { return a.StoragePoolRefresh(p.handle, 0) })
-}
-
 // ConsoleLog reads the last so many bytes of a machine's console log, where it is
 // a volume.
 func (d *Driver) ConsoleLog(ctx context.Context, ref hypervisor.Ref, tail int64) (io.ReadCloser, error) {

@@ -25,6 +25,10 @@ const (
 	statusError        = 1
 )
 
+// procedureAt is where a packet says its procedure, as typeAt; typeCall is the type
+// of those that ask.
+const procedureAt, typeCall = 8, 0
+
 // fakeLibvirtd speaks just enough of libvirt's protocol to be connected to, and
 // can stop answering. What it does is fixed; behaviour is tested against the real
 // one.
@@ -99,15 +103,11 @@ func (f *fakeLibvirtd) serve(conn net.Conn) {
 		_ = conn.Close()
 	}()
 	for {
-		var length [4]byte
-		if _, err := io.ReadFull(conn, length[:]); err != nil {
+		packet, err := readPacket(conn)
+		if err != nil {
 			return
 		}
-		packet := make([]byte, binary.BigEndian.Uint32(length[:])-4)
-		if _, err := io.ReadFull(conn, packet); err != nil {
-			return
-		}
-		proc, serial := binary.BigEndian.Uint32(packet[8:]), binary.BigEndian.Uint32(packet[16:])
+		proc := binary.BigEndian.Uint32(packet[procedureAt:])
 		f.mu.Lock()
 		quiet, raw, failure := f.silent || f.mute[proc], f.raw[proc], f.fail[proc]
 		f.mu.Unlock()
@@ -122,15 +122,29 @@ func (f *fakeLibvirtd) serve(conn net.Conn) {
 		if failure != 0 || payload == nil {
 			status, payload = statusError, failureOf(max(failure, 3), "fake: \xff no")
 		}
-		out := binary.BigEndian.AppendUint32(nil, uint32(28+len(payload)))
-		out = append(out, packet[:12]...)
-		for _, v := range []uint32{typeReply, serial, status} {
-			out = binary.BigEndian.AppendUint32(out, v)
-		}
-		if _, err := conn.Write(append(out, payload...)); err != nil {
+		if _, err := conn.Write(reply(packet, status, payload)); err != nil {
 			return
 		}
 	}
+}
+
+// readPacket is the next packet, without its length.
+func readPacket(conn net.Conn) ([]byte, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(conn, length[:]); err != nil {
+		return nil, err
+	}
+	packet := make([]byte, binary.BigEndian.Uint32(length[:])-4)
+	_, err := io.ReadFull(conn, packet)
+	return packet, err
+}
+
+// reply is the answer to a call, which is given without its length.
+func reply(call []byte, status uint32, payload []byte) []byte {
+	out := binary.BigEndian.AppendUint32(nil, uint32(28+len(payload)))
+	out = append(out, call[:12]...) // program, version, procedure
+	out = append(out, words32(typeReply, binary.BigEndian.Uint32(call[serialAt:]), status)...)
+	return append(out, payload...)
 }
 
 func words32(v ...uint32) []byte {

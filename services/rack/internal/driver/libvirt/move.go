@@ -262,7 +262,7 @@ func (m *move) giveUp(ctx context.Context, cause error) error {
 	there, err := m.to.look(ctx, m.id)
 	switch {
 	case err == nil && m.started && there != nil && there.record.domain.is(m.ref.UID) && !off(there.state):
-		return nil // it came to run there all the same
+		return m.arrived(ctx, there.dom) // it came to run there all the same
 	case err == nil && m.started:
 		if err = m.notRun(ctx, there); err == nil {
 			err = m.takeBack(ctx)

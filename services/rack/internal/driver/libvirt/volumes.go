@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	lv "github.com/digitalocean/go-libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -110,6 +111,35 @@ func (d *Driver) freshVolume(ctx context.Context, p pool, name string) (*lv.Stor
 		return nil, err
 	}
 	return d.findVolume(ctx, p, name)
+}
+
+const (
+	// busyTime is how long a pool may be busy that is to be read anew, and busyAgain
+	// how often that is tried.
+	busyTime  = 10 * time.Second
+	busyAgain = 100 * time.Millisecond
+)
+
+// refreshPool has libvirt read a pool anew, which it refuses to do while it makes a
+// volume of the pool.
+func (d *Driver) refreshPool(ctx context.Context, p pool) error {
+	op := "read storage pool " + p.name + " anew"
+	waiting, cancel := context.WithTimeout(ctx, busyTime)
+	defer cancel()
+	again := time.NewTicker(busyAgain)
+	defer again.Stop()
+	for {
+		err := do(ctx, d.conn, op, slow, func(a api) error { return a.StoragePoolRefresh(p.handle, 0) })
+		// There is no number for it.
+		if number(err) != lv.ErrInternalError || !strings.Contains(err.Error(), "asynchronous jobs") {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-waiting.Done():
+			return &hypervisor.Error{Class: hypervisor.ErrBusy, Op: op, Err: err, Hint: "libvirt is making a volume of it: try again when that is done"}
+		}
+	}
 }
 
 func (d *Driver) volumesOf(ctx context.Context, p pool) ([]lv.StorageVol, error) {
