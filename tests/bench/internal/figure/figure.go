@@ -71,6 +71,7 @@ type Env struct {
 	machine *vmhostv1.Machine
 	defined []string
 	resync  *resync
+	site    *site // that runs now
 	fleet   *loaded
 	streams *connected
 	many    *durable
@@ -120,6 +121,9 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 	if e.vmhost != nil {
 		return e.vmhost, nil
 	}
+	if err := e.endSite(); err != nil {
+		return nil, err
+	}
 	l, _, err := e.Lab(ctx)
 	if err != nil {
 		return nil, err
@@ -140,6 +144,9 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 
 // Fakes is another vmhost, whose hosts are fakes.
 func (e *Env) Fakes(ctx context.Context) (*process.Standalone, error) {
+	if err := e.endSite(); err != nil {
+		return nil, err
+	}
 	s, err := process.StartStandalone(ctx, process.Options{
 		Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "fakes"), Fakes: ledgerHosts,
 	})

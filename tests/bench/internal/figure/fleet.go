@@ -109,12 +109,6 @@ func (e *Env) loaded(ctx context.Context, hosts, machines int) (*loaded, error) 
 	if e.fleet != nil && e.fleet.dir == filepath.Join(e.Dir, name) {
 		return e.fleet, nil
 	}
-	if e.fleet != nil {
-		if err := e.fleet.close(); err != nil {
-			return nil, err
-		}
-		e.fleet = nil
-	}
 	s, err := e.openSite(ctx, &site{dir: filepath.Join(e.Dir, name), patient: true})
 	if err != nil {
 		return nil, err

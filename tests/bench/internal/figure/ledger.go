@@ -71,6 +71,9 @@ func composeAcknowledged() Figure {
 
 // etcd is a raw member for one figure.
 func (e *Env) etcd(ctx context.Context, name string) (*process.Etcd, error) {
+	if err := e.endSite(); err != nil {
+		return nil, err
+	}
 	etcd, err := process.StartEtcd(ctx, filepath.Join(e.Dir, "etcd-"+name))
 	if err != nil {
 		return nil, err
