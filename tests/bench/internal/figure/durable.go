@@ -75,6 +75,9 @@ func (e *Env) durableOfMany(ctx context.Context) (*durable, error) {
 const hostKeys, poolKey = "/vmhost/v1/hosts/", "/vmhost/v1/pools/default"
 
 func (e *Env) durable(ctx context.Context, hosts int) (*durable, error) {
+	if err := e.begin(ctx); err != nil {
+		return nil, err
+	}
 	etcd, err := e.etcd(ctx, fmt.Sprintf("durable-%d", hosts))
 	if err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func (e *Env) durable(ctx context.Context, hosts int) (*durable, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.onClose(func(context.Context) error { l.Close(); return nil })
+	e.untilNext(func(context.Context) error { l.Close(); return nil })
 	d := &durable{client: etcd.Wire, hosts: hosts, ours: rate(l.Commit)}
 	return d, d.learn(ctx, l)
 }

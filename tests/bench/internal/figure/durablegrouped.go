@@ -41,14 +41,14 @@ type waiting struct {
 	done chan error
 }
 
-// grouped commits by two goroutines that have half of the hosts each, which e ends.
+// grouped commits by two goroutines that have half of the hosts each, which end with the etcd.
 func (d *durable) grouped(ctx context.Context, e *Env) measure.Side {
 	queue := make(chan waiting)
 	var group sync.WaitGroup
 	for half := range 2 {
 		group.Go(func() { d.groups(ctx, queue, half) })
 	}
-	e.onClose(func(context.Context) error {
+	e.untilNext(func(context.Context) error {
 		close(queue)
 		group.Wait()
 		return nil

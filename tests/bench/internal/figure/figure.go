@@ -1,6 +1,6 @@
 // Package figure has the figures of `make bench`: what each compares, and how it
 // is set up. What is expensive to set up is set up once, by the first figure that
-// needs it, and taken down by Env.Close.
+// needs it, and taken down when one begins on something else, or by Env.Close.
 package figure
 
 import (
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	golibvirt "github.com/digitalocean/go-libvirt"
 
@@ -71,24 +72,41 @@ type Env struct {
 	machine *vmhostv1.Machine
 	defined []string
 	resync  *resync
-	site    *site // that runs now
 	fleet   *loaded
 	streams *connected
 	many    *durable
-	closers []func(context.Context) error
+	// closers end what figures run on: at the end, and when the next begins.
+	closers, current []func(context.Context) error
 }
 
 // Close takes down what was set up, the last first.
 func (e *Env) Close(ctx context.Context) error {
-	var errs []error
-	for i := len(e.closers) - 1; i >= 0; i-- {
-		errs = append(errs, e.closers[i](ctx))
-	}
+	err := errors.Join(e.begin(ctx), endAll(ctx, e.closers))
 	e.closers = nil
-	return errors.Join(errs...)
+	return err
 }
 
 func (e *Env) onClose(f func(context.Context) error) { e.closers = append(e.closers, f) }
+
+// untilNext has something ended when the next figures begin on something else.
+func (e *Env) untilNext(f func(context.Context) error) { e.current = append(e.current, f) }
+
+// begin ends what the figures before ran on. It would take its part of the machine:
+// a fleet heartbeats and makes what was composed last, and what an etcd or a ledger
+// in this process holds is gone through by its garbage collector.
+func (e *Env) begin(ctx context.Context) error {
+	err := endAll(ctx, e.current)
+	e.current, e.fleet, e.streams, e.many = nil, nil, nil, nil
+	return err
+}
+
+func endAll(ctx context.Context, closers []func(context.Context) error) error {
+	var errs []error
+	for _, end := range slices.Backward(closers) {
+		errs = append(errs, end(ctx))
+	}
+	return errors.Join(errs...)
+}
 
 // Lab is the libvirt host, and a connection to it that is not ours.
 func (e *Env) Lab(ctx context.Context) (*lab.Lab, *golibvirt.Libvirt, error) {
@@ -121,7 +139,7 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 	if e.vmhost != nil {
 		return e.vmhost, nil
 	}
-	if err := e.endSite(); err != nil {
+	if err := e.begin(ctx); err != nil {
 		return nil, err
 	}
 	l, _, err := e.Lab(ctx)
@@ -144,16 +162,13 @@ func (e *Env) Vmhost(ctx context.Context) (*process.Standalone, error) {
 
 // Fakes is another vmhost, whose hosts are fakes.
 func (e *Env) Fakes(ctx context.Context) (*process.Standalone, error) {
-	if err := e.endSite(); err != nil {
-		return nil, err
-	}
 	s, err := process.StartStandalone(ctx, process.Options{
 		Binary: filepath.Join(e.Root, "bin/vmhost"), Dir: filepath.Join(e.Dir, "fakes"), Fakes: ledgerHosts,
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.onClose(func(context.Context) error { return s.Close() })
+	e.untilNext(func(context.Context) error { return s.Close() })
 	for i := range ledgerHosts {
 		id := fmt.Sprintf("fake-%d", i+1)
 		if err := s.AddHost(ctx, id, "fake://"+id, overcommit); err != nil {

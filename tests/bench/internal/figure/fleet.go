@@ -117,7 +117,7 @@ func (e *Env) loaded(ctx context.Context, hosts, machines int) (*loaded, error) 
 	if l.etcdClient, err = clientv3.New(clientv3.Config{Endpoints: []string{s.etcdUp.Endpoint}, DialTimeout: 10 * time.Second, MaxCallRecvMsgSize: 1 << 30}); err != nil {
 		return nil, fmt.Errorf("connect to etcd: %w", err)
 	}
-	e.onClose(func(context.Context) error { _ = l.etcdClient.Close(); return nil })
+	e.untilNext(func(context.Context) error { _ = l.etcdClient.Close(); return nil })
 	if err := l.settled(ctx); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,9 @@ func ledgerCommit() Figure {
 		Name:  "ledger_commit_vs_etcd",
 		About: "machines placed and committed per second by 64 clients at once, against raw compare-and-put of 512 bytes to the same etcd over the same client",
 		Pair: func(ctx context.Context, e *Env) (measure.Pair, error) {
+			if err := e.begin(ctx); err != nil {
+				return measure.Pair{}, err
+			}
 			etcd, err := e.etcd(ctx, "ledger")
 			if err != nil {
 				return measure.Pair{}, err
@@ -35,7 +38,7 @@ func ledgerCommit() Figure {
 			if err != nil {
 				return measure.Pair{}, err
 			}
-			e.onClose(func(context.Context) error { l.Close(); return nil })
+			e.untilNext(func(context.Context) error { l.Close(); return nil })
 			ours := rate(func(ctx context.Context, name string) error { return l.Commit(ctx, name) })
 			return measure.Pair{Unit: "commits/s", A: ours, Vs: "etcd-cas", B: rawPut(etcd.Wire), Target: measure.Target{AtLeast: 0.7}}, nil
 		},
@@ -47,6 +50,9 @@ func composeAcknowledged() Figure {
 		Name:  "compose_ack_vs_etcd",
 		About: "ComposeMachine acknowledged per second over gRPC and TLS by 64 clients while fake hosts make the machines, against raw compare-and-put of 512 bytes over gRPC",
 		Pair: func(ctx context.Context, e *Env) (measure.Pair, error) {
+			if err := e.begin(ctx); err != nil {
+				return measure.Pair{}, err
+			}
 			etcd, err := e.etcd(ctx, "acknowledged")
 			if err != nil {
 				return measure.Pair{}, err
@@ -71,14 +77,11 @@ func composeAcknowledged() Figure {
 
 // etcd is a raw member for one figure.
 func (e *Env) etcd(ctx context.Context, name string) (*process.Etcd, error) {
-	if err := e.endSite(); err != nil {
-		return nil, err
-	}
 	etcd, err := process.StartEtcd(ctx, filepath.Join(e.Dir, "etcd-"+name))
 	if err != nil {
 		return nil, err
 	}
-	e.onClose(func(context.Context) error { etcd.Close(); return nil })
+	e.untilNext(func(context.Context) error { etcd.Close(); return nil })
 	return etcd, nil
 }
 

@@ -29,27 +29,15 @@ func (e *Env) newSite(ctx context.Context, name string) (*site, error) {
 }
 
 func (e *Env) openSite(ctx context.Context, s *site) (*site, error) {
-	if err := e.endSite(); err != nil {
+	if err := e.begin(ctx); err != nil {
 		return nil, err
 	}
-	e.site = s
-	e.onClose(func(context.Context) error { return s.close() })
+	e.untilNext(func(context.Context) error { return s.close() })
 	var err error
 	if s.etcd, err = child.Start(ctx, s.dir, child.RoleEtcd, child.EtcdConfig{Dir: filepath.Join(s.dir, "etcd")}, &s.etcdUp); err != nil {
 		return nil, err
 	}
 	return s, s.startRegion(ctx)
-}
-
-// endSite ends the site of the figures before, which would take its part of the
-// machine: a fleet heartbeats, and makes what was composed last.
-func (e *Env) endSite() error {
-	if e.site == nil {
-		return nil
-	}
-	err := e.site.close()
-	e.site, e.fleet, e.streams = nil, nil, nil
-	return err
 }
 
 func (s *site) startRegion(ctx context.Context) (err error) {
