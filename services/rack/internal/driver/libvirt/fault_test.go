@@ -12,8 +12,8 @@ import (
 	lv "github.com/digitalocean/go-libvirt"
 )
 
-// changes are the procedures of libvirt's remote protocol by which a move changes
-// something: https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/remote/remote_protocol.x
+// changes are the procedures of libvirt's remote protocol by which something is
+// changed: https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/remote/remote_protocol.x
 var changes = map[uint32]string{
 	28: "resume domain", 29: "set autostart", 93: "create volume", 94: "delete volume", 164: "abort job", 196: "start domain", 208: "upload volume",
 	231: "undefine domain", 234: "destroy domain", 258: "shut down domain", 264: "set metadata", 291: "update network",
@@ -30,7 +30,7 @@ type fault struct {
 	refused bool
 	// migrating says whether a migration is under way. For a rack that ends this is a
 	// change as well: the one before the migration is through.
-	migrating func() bool
+	migrating func() (bool, error)
 	wg        sync.WaitGroup
 
 	mu    sync.Mutex
@@ -158,14 +158,20 @@ func (f *fault) performs(change string) (through func()) {
 	answered, counted := make(chan struct{}), make(chan struct{})
 	f.wg.Go(func() {
 		defer close(counted)
-		for !f.migrating() {
+		for {
+			under, err := f.migrating()
+			if under {
+				f.next("migration under way")
+			}
+			if _, came := f.changes(); under || came || err != nil {
+				return
+			}
 			select {
 			case <-answered:
 				return
 			default:
 			}
 		}
-		f.next("migration under way")
 	})
 	return func() {
 		close(answered)

@@ -73,9 +73,9 @@ func moveFault(t *testing.T, f *fault, set func(*rackv1.MoveMachine)) []string {
 		}
 		mustPower(t, s.from, uid, rackv1.PowerAction_POWER_ACTION_START)
 	}
-	f.migrating = func() bool {
+	f.migrating = func() (bool, error) {
 		kind, _, _, _, _, _, _, _, _, _, _, _, err := s.rawFrom.DomainGetJobInfo(dom) //nolint:dogsled // as libvirt answers
-		return err == nil && kind != int32(lv.DomainJobNone)
+		return kind != int32(lv.DomainJobNone), err
 	}
 	o := NewOpener(Config{LocalSockets: map[string]string{
 		"h1": f.through(t, devhostNamed(t, "H1").socket), "h2": f.through(t, devhostNamed(t, "H2").socket),
