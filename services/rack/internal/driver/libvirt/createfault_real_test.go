@@ -26,6 +26,9 @@ func TestRealCreateAndDeleteGoOnAfterAnyFault_P3(t *testing.T) {
 				})
 			}
 			remove := deleteFault(t, h, &fault{n: math.MaxInt, refused: refused})
+			if len(create) == 0 || len(remove) == 0 {
+				t.Fatalf("a create asks for %q and a delete for %q, so that nothing is tried", create, remove)
+			}
 			for n := range remove {
 				t.Run(fmt.Sprintf("delete, change %d, %s", n+1, remove[n]), func(t *testing.T) {
 					deleteFault(t, h, &fault{n: n + 1, refused: refused})
