@@ -50,7 +50,7 @@ build: ## static binaries into bin/
 test: ## all tests under the race detector; installs what they need, lists what was skipped (ARGS='-run X ./pkg/...')
 	.ci/test $(ARGS)
 
-test-long: ## what `make test` leaves out: the LXD driver and a compose with real virtual machines, on an emulated machine
+test-long: ## what `make test` leaves out: the LXD driver and a compose with real virtual machines, on an emulated machine, and more faults in moves
 	VMHOST_LONG=1 .ci/test $(ARGS)
 
 bench: build ## measure; one line per figure, and bench/latest.json (ARGS='-run json -reps 5', ARGS=-list)
