@@ -124,7 +124,8 @@ func TestWhatHappensToAMachineOutsideIsShownAndToldOfOnce(t *testing.T) {
 	change(func(o *rackv1.MachineObservation) { o.Name, o.Cores = m.GetHypervisorName(), m.GetCores() })
 	shows(t, api, name, "Changed", "")
 
-	host := ready(t, api, h, "r1", ready(t, api, h, "r1", nil)) // the host itself changed with it
+	// The host changed with it: how full its pool is. A reading that began before does not have it.
+	host := ready(t, api, h, "r1", ready(t, api, h, "r1", ready(t, api, h, "r1", nil)))
 	revision := etcd.Revision(t)
 	ready(t, api, h, "r1", ready(t, api, h, "r1", host))
 	if after := etcd.Revision(t); after != revision {
