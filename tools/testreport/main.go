@@ -1,6 +1,6 @@
 // Command testreport turns the output of `go test -json` into what a person
 // wants to read: the package lines of go test, the full output of what failed,
-// a line with its reason for every skipped test, and last of all
+// a line with its reason for every skipped and every failed test, and last of all
 //
 //	N passed, N failed, N skipped
 //

@@ -41,6 +41,7 @@ type report struct {
 	pkgs    map[string]*pkg
 	builds  map[string][]string
 	skips   []string
+	fails   []string
 	passed  int
 	failed  int
 	skipped int
@@ -115,6 +116,7 @@ func (r *report) end(name string, p *pkg, failed bool, failedBuild string) {
 		case t.result == "fail" && !(t.parent && p.failedBelow(path)):
 			r.failed++
 			blamed = true
+			r.fails = append(r.fails, fmt.Sprintf("FAIL %s %s: %s", name, path, said(t.output)))
 		case t.result == "skip" && !t.parent:
 			r.skipped++
 			r.skips = append(r.skips, fmt.Sprintf("SKIP %s %s: %s", name, path, reason(t.output)))
@@ -167,6 +169,10 @@ func (r *report) finish() bool {
 	if len(r.skips) > 0 {
 		fmt.Fprintf(r.out, "\nSkipped:\n%s\n", strings.Join(r.skips, "\n"))
 	}
+	slices.Sort(r.fails)
+	if len(r.fails) > 0 {
+		fmt.Fprintf(r.out, "\nFailed:\n%s\n", strings.Join(r.fails, "\n"))
+	}
 	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	return r.failed == 0 && len(r.pkgs) > 0
 }
@@ -191,4 +197,32 @@ func reason(output []string) string {
 		return "NO REASON GIVEN"
 	}
 	return strings.Join(said, " ")
+}
+
+// What is said of a failure at the end: after its first lines come logs, and who sees
+// only the end of a report sees nothing but those.
+const (
+	saidLines  = 5
+	saidLength = 300
+)
+
+// said are the first lines that the test gave to t.Error and the like.
+func said(output []string) string {
+	var out []string
+	for _, text := range output {
+		text = strings.TrimSpace(text)
+		if file, _, found := strings.Cut(text, ".go:"); !found || strings.ContainsAny(file, " {") {
+			continue
+		}
+		if len(text) > saidLength {
+			text = strings.ToValidUTF8(text[:saidLength], "") + "…"
+		}
+		if out = append(out, text); len(out) == saidLines {
+			break
+		}
+	}
+	if len(out) == 0 {
+		return "see above"
+	}
+	return strings.Join(out, "; ")
 }

@@ -36,6 +36,7 @@ func TestReport(t *testing.T) {
 				"SKIP example.com/rec/mixed TestNoLibvirt: no libvirt at qemu:///system: run make up\n",
 				"SKIP example.com/rec/mixed TestSilent: NO REASON GIVEN\n",
 				"SKIP example.com/rec/mixed TestHalf/lxd: LXD absent\n",
+				"FAIL example.com/rec/mixed TestWrong/right: m_test.go:6: two is not three\n",
 			},
 			lacks: []string{"must not be shown"},
 		},
