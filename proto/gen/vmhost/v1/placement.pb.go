@@ -167,8 +167,7 @@ type PlacementRefusal struct {
 	Requested int64 `protobuf:"varint,4,opt,name=requested,proto3" json:"requested,omitempty"`
 	// What was free.
 	Free int64 `protobuf:"varint,5,opt,name=free,proto3" json:"free,omitempty"`
-	// The limit, (physical − reserved) × ratio. For `overcommitted` it is that of
-	// the resource of which more is in use, which the message names.
+	// The limit, (physical − reserved) × ratio.
 	Limit int64 `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`
 	// The overcommit ratio.
 	Ratio float64 `protobuf:"fixed64,7,opt,name=ratio,proto3" json:"ratio,omitempty"`
@@ -177,7 +176,13 @@ type PlacementRefusal struct {
 	StoragePool string `protobuf:"bytes,8,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
 	// The reason where one is known beyond the filter, for example
 	// HOST_UNREACHABLE.
-	Reason        ErrorReason `protobuf:"varint,9,opt,name=reason,proto3,enum=vmhost.v1.ErrorReason" json:"reason,omitempty"`
+	Reason ErrorReason `protobuf:"varint,9,opt,name=reason,proto3,enum=vmhost.v1.ErrorReason" json:"reason,omitempty"`
+	// What the numbers are of, with its unit: `cores`, `memory_mib`, `hugepages_mib`,
+	// `storage_bytes`. It is the filter's resource; for `overcommitted` the one of
+	// which more is in use than the limit. Empty: the filter has no numbers.
+	Resource string `protobuf:"bytes,10,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What is in use of the resource, by what vmhost composed and by foreign machines.
+	Used          int64 `protobuf:"varint,11,opt,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,6 +280,20 @@ func (x *PlacementRefusal) GetReason() ErrorReason {
 	return ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
+func (x *PlacementRefusal) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *PlacementRefusal) GetUsed() int64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
 // Why an interface was attached where it was.
 type NetworkChoice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -360,7 +379,7 @@ const file_vmhost_v1_placement_proto_rawDesc = "" +
 	" \x01(\tR\x04hint\x1a@\n" +
 	"\x12RefusedCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\x8e\x02\n" +
+	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01\"\xbe\x02\n" +
 	"\x10PlacementRefusal\x12\x17\n" +
 	"\avm_host\x18\x01 \x01(\tR\x06vmHost\x12\x16\n" +
 	"\x06filter\x18\x02 \x01(\tR\x06filter\x12\x18\n" +
@@ -370,7 +389,10 @@ const file_vmhost_v1_placement_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12\x14\n" +
 	"\x05ratio\x18\a \x01(\x01R\x05ratio\x12!\n" +
 	"\fstorage_pool\x18\b \x01(\tR\vstoragePool\x12.\n" +
-	"\x06reason\x18\t \x01(\x0e2\x16.vmhost.v1.ErrorReasonR\x06reason\"M\n" +
+	"\x06reason\x18\t \x01(\x0e2\x16.vmhost.v1.ErrorReasonR\x06reason\x12\x1a\n" +
+	"\bresource\x18\n" +
+	" \x01(\tR\bresource\x12\x12\n" +
+	"\x04used\x18\v \x01(\x03R\x04used\"M\n" +
 	"\rNetworkChoice\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +

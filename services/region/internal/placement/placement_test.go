@@ -102,7 +102,7 @@ func TestFourMachinesFitAtRatiosTwoAndOneAndAHalfAndAFifthDoesNot(t *testing.T) 
 	want := &vmhostv1.Placement{
 		Considered: 1,
 		Refusals: []*vmhostv1.PlacementRefusal{{
-			VmHost: "vmHosts/h", Filter: "cores", Requested: 2, Free: 0, Limit: 8, Ratio: 2,
+			VmHost: "vmHosts/h", Filter: "cores", Resource: "cores", Requested: 2, Used: 8, Free: 0, Limit: 8, Ratio: 2,
 			Message: "has 0 cores free of the limit 8 (4 physical × ratio 2; 8 committed, 0 used by others), 2 asked for",
 		}},
 		RefusedCounts: map[string]int32{"cores": 1},
@@ -119,7 +119,7 @@ func TestAnOvercommittedHostShowsTheLimitThatItIsPast_P9(t *testing.T) {
 	h.Pools = append(h.Pools, Pool{Name: "ssd", Active: true, Resource: NewResource(100, 0, 1.5, 150, 1)})
 	plan := Choose([]*Host{h}, Request{Cores: 1, MemoryMiB: 1, ResourcePool: "default"})
 	want := &vmhostv1.PlacementRefusal{
-		VmHost: "vmHosts/h", Filter: "overcommitted", Limit: 150, Ratio: 1.5, StoragePool: "ssd",
+		VmHost: "vmHosts/h", Filter: "overcommitted", Resource: "storage_bytes", Used: 151, Limit: 150, Ratio: 1.5, StoragePool: "ssd",
 		Message: "is overcommitted and takes nothing new: 151 bytes in storage pool ssd are in use, past the limit 150 bytes (100 bytes physical × ratio 1.5; 150 bytes committed, 1 byte used by others)",
 	}
 	if diff := cmp.Diff(want, plan.Proto().GetRefusals()[0], protocmp.Transform()); diff != "" {

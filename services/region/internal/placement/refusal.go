@@ -247,26 +247,43 @@ func (r Refusal) Proto() *vmhostv1.PlacementRefusal {
 		VmHost: "vmHosts/" + r.Host.ID, Filter: string(r.Filter), Message: r.Message(), Reason: r.Reason(),
 		Requested: r.Requested, StoragePool: r.Pool,
 	}
-	switch r.Filter {
-	case FilterCores, FilterMemory, FilterHugepages, FilterStorage, FilterOvercommitted:
-		out.Free, out.Limit, out.Ratio = r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio
-	default:
+	if out.Resource = r.resource(); out.GetResource() != "" {
+		out.Free, out.Limit, out.Ratio, out.Used = r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio, r.Resource.used()
 	}
 	return out
+}
+
+// resource is what the numbers are of; empty when there are none, as for a storage
+// pool that is not there.
+func (r Refusal) resource() string {
+	if r.Requested == 0 && r.Filter != FilterOvercommitted {
+		return ""
+	}
+	switch r.Filter {
+	case FilterCores:
+		return resourceCores
+	case FilterMemory:
+		return resourceMemory
+	case FilterHugepages:
+		return resourceHugepages
+	case FilterStorage:
+		return resourceStorage
+	case FilterOvercommitted:
+		return r.Over
+	default:
+		return ""
+	}
 }
 
 // Parameters is the refusal as metadata of errors has it, for programs: words, and
 // the resource's numbers in its unit (cores, MiB, bytes).
 func (r Refusal) Parameters() string {
 	text := "vm_host=" + r.Host.ID + " filter=" + string(r.Filter)
-	switch r.Filter {
-	case FilterCores, FilterMemory, FilterHugepages, FilterStorage:
-		if r.Requested > 0 {
-			text += fmt.Sprintf(" requested=%d free=%d limit=%d ratio=%g", r.Requested, r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio)
-		}
-	case FilterOvercommitted:
+	switch {
+	case r.Filter == FilterOvercommitted:
 		text += fmt.Sprintf(" resource=%s used=%d limit=%d ratio=%g", r.Over, r.Resource.used(), r.Resource.Limit, r.Resource.Ratio)
-	default:
+	case r.resource() != "":
+		text += fmt.Sprintf(" requested=%d free=%d limit=%d ratio=%g", r.Requested, r.Resource.Free(), r.Resource.Limit, r.Resource.Ratio)
 	}
 	if r.Pool != "" {
 		text += " storage_pool=" + r.Pool
