@@ -22,9 +22,8 @@ type Host struct {
 	mu       sync.Mutex
 	spec     HostSpec
 	machines map[string]*rackv1.MachineObservation // by uuid; values are replaced, never changed
-	volumes  map[volumeKey]volume
-	shared   map[string]*storage // of pools that other hosts have as well, by pool; never changed
-	line     *line               // the connection that drivers share; replaced when it is lost
+	storages map[string]*storage                   // by pool; made when they are needed
+	line     *line                                 // the connection that drivers share; replaced when it is lost
 	down     bool
 	stubborn bool
 	logins   int
@@ -53,10 +52,10 @@ func (f *Fleet) newHost(spec HostSpec) *Host {
 		if p.Shared == "" {
 			continue
 		}
-		if h.shared == nil {
-			h.shared = map[string]*storage{}
+		if h.storages == nil {
+			h.storages = map[string]*storage{}
 		}
-		h.shared[p.Name] = f.behind(p.Shared)
+		h.storages[p.Name] = f.behind(p.Shared)
 	}
 	return h
 }
@@ -228,9 +227,9 @@ func (h *Host) replacePower(m *rackv1.MachineObservation, state vmhostv1.PowerSt
 	return m
 }
 
-// allocated sums up a pool: ours are volumes that are named after the machine they
+// claims sums up a pool: ours are volumes that are named after the machine they
 // belong to, unclaimed those that are named after one that is not here, by its uid.
-func (h *Host) allocated(pool string) (all, ours int64, unclaimed map[string]int64) {
+func (h *Host) claims(pool string) (ours int64, unclaimed map[string]int64) {
 	owned := map[volumeKey]bool{} // by a machine that they are named after, or not
 	for _, m := range h.machines {
 		for _, d := range m.GetDisks() {
@@ -238,20 +237,19 @@ func (h *Host) allocated(pool string) (all, ours int64, unclaimed map[string]int
 		}
 	}
 	for name, v := range h.volumesIn(pool) {
-		all += v.allocation
 		uid, named := strings.CutPrefix(name, "vmhost-")
 		byUs, has := owned[volumeKey{pool, name}]
 		switch end := strings.LastIndexByte(uid, '-'); {
 		case has && named && byUs:
 			ours += v.allocation
-		case !has && named && end > 0 && h.shared[pool] == nil: // else it may be another host's
+		case !has && named && end > 0 && h.identity(pool) == "": // else it may be another host's
 			if unclaimed == nil {
 				unclaimed = map[string]int64{}
 			}
 			unclaimed[uid[:end]] += v.allocation
 		}
 	}
-	return all, ours, unclaimed
+	return ours, unclaimed
 }
 
 func (h *Host) copies() []*rackv1.MachineObservation {

@@ -35,8 +35,8 @@ func (m *move) checkPools() error {
 		}
 	}
 	for i := range min(len(from), len(to)) {
-		here, there := m.from.host.shared[from[i].GetStoragePool()], m.to.host.shared[to[i].GetStoragePool()]
-		same := here != nil && here == there
+		here, there := m.from.host.identityOf(from[i].GetStoragePool()), m.to.host.identityOf(to[i].GetStoragePool())
+		same := here != "" && here == there
 		switch {
 		case same && !m.stays(i):
 			return no("storage pool %q of the source and %q of the destination are the same: disk %d would be copied onto itself", from[i].GetStoragePool(), to[i].GetStoragePool(), i)
@@ -48,6 +48,13 @@ func (m *move) checkPools() error {
 		}
 	}
 	return nil
+}
+
+// identityOf is identity without h.mu held.
+func (h *Host) identityOf(pool string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.identity(pool)
 }
 
 // has says whether a volume is in a pool.

@@ -147,7 +147,7 @@ func (h *Host) makeVolumes(want *vmhostv1.Machine, undo *[]func()) error {
 		if !pool.Thin {
 			v.allocation = v.size
 		}
-		if all, _, _ := h.allocated(pool.Name); v.allocation > pool.CapacityBytes-all {
+		if v.allocation > pool.CapacityBytes-h.filled(pool.Name) {
 			return &hypervisor.Error{Class: hypervisor.ErrCapacity, Op: "create volume", Err: fmt.Errorf("no room for %s in storage pool %q", units.Bytes.Say(units.Need(v.size))[0], pool.Name)}
 		}
 		h.putVolume(key, v)

@@ -37,7 +37,8 @@ func (h *Host) observe(project string) *vmhostv1.VmHostObservation {
 		o.SriovDevices = []*vmhostv1.SriovDevice{{Name: "fake-sriov0", Functions: h.spec.SriovFunctions, Free: h.spec.SriovFunctions}}
 	}
 	for _, p := range h.spec.Pools {
-		all, ours, unclaimed := h.allocated(p.Name)
+		all := h.filled(p.Name)
+		ours, unclaimed := h.claims(p.Name)
 		o.StoragePools = append(o.StoragePools, &vmhostv1.StoragePool{
 			Name: p.Name, Type: "dir", Path: "/fake/" + p.Name, CapacityBytes: p.CapacityBytes,
 			AllocationBytes: all, OursBytes: ours, AvailableBytes: max(0, p.CapacityBytes-all), Active: !p.Inactive, Thin: p.Thin, UnclaimedBytes: unclaimed, Shared: p.Shared,

@@ -13,6 +13,7 @@ import (
 	rackv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/rack/v1"
 	storev1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/store/v1"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
+	"github.com/vmhost-project/vmhost/services/region/internal/ledger"
 	"github.com/vmhost-project/vmhost/services/region/internal/store"
 	"github.com/vmhost-project/vmhost/services/region/internal/view"
 )
@@ -116,6 +117,12 @@ func (i *Inventory) apply(ctx context.Context, s *scope, u *update) error {
 	if !u.tells && s.observed.Value.GetObservation() == nil {
 		return i.finish(ctx, s, w.tx, false, false) // the host was never reported
 	}
+	if s.leaves(u, w.swaps) {
+		if err := i.finish(ctx, s, w.tx, false, true); err != nil {
+			return err
+		}
+		return w.left(ctx)
+	}
 	next := s.next()
 	if u.observation != nil {
 		next.Observation = proto.CloneOf(u.observation)
@@ -139,6 +146,15 @@ func (i *Inventory) apply(ctx context.Context, s *scope, u *update) error {
 		return err
 	}
 	return w.left(ctx)
+}
+
+// leaves says whether what is told of one machine leaves the host's record as it is,
+// which it mostly does: to compare whole records costs several times what all the rest does.
+func (s *scope) leaves(u *update, swaps []swap) bool {
+	old := s.observed.Value
+	o := old.GetObservation()
+	return !u.tells && u.dropped == 0 && old.GetEpoch() == s.epoch && old.GetVmHostUid() == s.resource.GetUid() &&
+		proto.Equal(s.foreign(u, swaps, o), o.GetForeign()) && !ledger.PoolsDiffer(s.view, s.host, s.resource, o)
 }
 
 // settled says whether a report without anything would change nothing.

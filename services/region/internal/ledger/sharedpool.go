@@ -73,8 +73,8 @@ func sharedWith(p *storev1.StoredSharedPool, identity string, bytes int64) *stor
 // since the view. False when nothing had to be changed.
 func FollowPools(tx *store.Txn, v *store.View, host string, spec *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) bool {
 	record, _ := store.Ledgers.Get(v, host)
-	identities := identitiesOf(record.Value, spec, o)
-	if maps.Equal(identities, record.Value.GetSharedPools()) {
+	identities, differ := follow(record.Value, spec, o)
+	if !differ {
 		return false
 	}
 	next := cloneLedger(record.Value)
@@ -85,6 +85,20 @@ func FollowPools(tx *store.Txn, v *store.View, host string, spec *vmhostv1.VmHos
 	change.of(record.Value, next)
 	change.put(tx, v)
 	return true
+}
+
+// PoolsDiffer says whether FollowPools would add something.
+func PoolsDiffer(v *store.View, host string, spec *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) bool {
+	record, _ := store.Ledgers.Get(v, host)
+	_, differ := follow(record.Value, spec, o)
+	return differ
+}
+
+// follow is what is behind the storage pools of a host, and whether its ledger says
+// something else.
+func follow(l *storev1.StoredLedger, spec *vmhostv1.VmHost, o *vmhostv1.VmHostObservation) (identities map[string]string, differ bool) {
+	identities = identitiesOf(l, spec, o)
+	return identities, !maps.Equal(identities, l.GetSharedPools())
 }
 
 // identitiesOf is what is behind the storage pools of a host, of those that are
