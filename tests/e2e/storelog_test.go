@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 )
@@ -25,13 +26,14 @@ func (s *standalone) storeLog() []*etcdserverpb.InternalRaftRequest {
 	}
 	var out []*etcdserverpb.InternalRaftRequest
 	for _, e := range entries {
-		if len(e.GetData()) == 0 { // a term that begins
+		if len(e.GetData()) == 0 || e.GetType() != raftpb.EntryNormal { // a term that begins, members
 			continue
 		}
 		r := &etcdserverpb.InternalRaftRequest{}
-		if err := proto.Unmarshal(e.GetData(), r); err == nil && r.ProtoReflect().GetUnknown() == nil {
-			out = append(out, r)
+		if err := proto.Unmarshal(e.GetData(), r); err != nil {
+			s.t.Fatal(err)
 		}
+		out = append(out, r)
 	}
 	return out
 }
