@@ -89,7 +89,9 @@ func observed(t *testing.T, key string, value []byte) (proto.Message, func()) {
 	case "observed":
 		r := &storev1.StoredVmHostObservation{}
 		into(r)
-		r.GetObservation().ObserveTime = nil
+		if o := r.GetObservation(); o != nil {
+			o.ObserveTime = nil
+		}
 		return r, func() {
 			for _, p := range r.GetObservation().GetStoragePools() {
 				p.CapacityBytes, p.AllocationBytes, p.AvailableBytes = 0, 0, 0
