@@ -190,6 +190,31 @@ func TestCrashTurnsMachinesOffAndRefusesConnections(t *testing.T) {
 	}
 }
 
+func TestANameIsTakenByWhoeverHasItNow(t *testing.T) {
+	fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})
+	host, d := fleet.Host("h1"), open(t, fleet, "h1")
+	name := create("m").GetMachine().GetHypervisorName()
+	foreign := func(uuid, name string) { host.Put(&rackv1.MachineObservation{Uuid: uuid, Name: name}) }
+	foreign("a", name)
+	foreign("b", name) // no hypervisor has that, and none of the two is forgotten
+	refused := func(when string) {
+		t.Helper()
+		if _, err := d.Create(t.Context(), create("m")); !errors.Is(err, hypervisor.ErrForeign) {
+			t.Errorf("%s: created beside a machine of that name, error %v", when, err)
+		}
+	}
+	refused("two have it")
+	foreign("a", "other")
+	refused("one was renamed")
+	host.Remove("b")
+	foreign("c", name)
+	refused("another one has it")
+	host.Remove("c")
+	if _, err := d.Create(t.Context(), create("m")); err != nil {
+		t.Errorf("nobody has it any more: %v", err)
+	}
+}
+
 func TestAGuestThatIsDeafIsTurnedOffAfterGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := fake.NewFleet(fake.HostSpec{Name: "h1"})

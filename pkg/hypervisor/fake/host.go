@@ -22,6 +22,7 @@ type Host struct {
 	mu       sync.Mutex
 	spec     HostSpec
 	machines map[string]*rackv1.MachineObservation // by uuid; values are replaced, never changed
+	uuids    map[string][]string                   // of machines, by name
 	storages map[string]*storage                   // by pool; made when they are needed
 	line     *line                                 // the connection that drivers share; replaced when it is lost
 	down     bool
@@ -201,7 +202,11 @@ func (h *Host) notify(uuid string) {
 
 func (h *Host) putMachine(m *rackv1.MachineObservation) {
 	if h.machines == nil {
-		h.machines = map[string]*rackv1.MachineObservation{}
+		h.machines, h.uuids = map[string]*rackv1.MachineObservation{}, map[string][]string{}
+	}
+	if old := h.machines[m.GetUuid()]; old == nil || old.GetName() != m.GetName() {
+		h.unname(old)
+		h.uuids[m.GetName()] = append(h.uuids[m.GetName()], m.GetUuid())
 	}
 	h.machines[m.GetUuid()] = m
 	h.journal.putMachine(h.spec.Name, m)
@@ -209,13 +214,34 @@ func (h *Host) putMachine(m *rackv1.MachineObservation) {
 }
 
 func (h *Host) dropMachine(uuid string) {
-	if _, ok := h.machines[uuid]; !ok {
+	m := h.machines[uuid]
+	if m == nil {
 		return
 	}
+	h.unname(m)
 	delete(h.machines, uuid)
 	h.dropConsole(uuid)
 	h.journal.dropMachine(h.spec.Name, uuid)
 	h.notify(uuid)
+}
+
+// named is a machine of that name, nil when there is none.
+func (h *Host) named(name string) *rackv1.MachineObservation {
+	if uuids := h.uuids[name]; len(uuids) > 0 {
+		return h.machines[uuids[0]]
+	}
+	return nil
+}
+
+// unname forgets the name of a machine, which may be nil.
+func (h *Host) unname(m *rackv1.MachineObservation) {
+	if m == nil {
+		return
+	}
+	left := slices.DeleteFunc(h.uuids[m.GetName()], func(uuid string) bool { return uuid == m.GetUuid() })
+	if h.uuids[m.GetName()] = left; len(left) == 0 {
+		delete(h.uuids, m.GetName())
+	}
 }
 
 func (h *Host) replacePower(m *rackv1.MachineObservation, state vmhostv1.PowerState) *rackv1.MachineObservation {

@@ -172,10 +172,8 @@ func (m *move) notLive(was *rackv1.MachineObservation) string {
 func (m *move) receive(ctx context.Context, was *rackv1.MachineObservation, power vmhostv1.PowerState) error {
 	want := m.what.GetMoved()
 	_, err := m.to.change(ctx, Receive, m.ref.Domain(), func(h *Host, fault Fault) (*rackv1.MachineObservation, error) {
-		for _, other := range h.machines {
-			if other.GetName() == was.GetName() {
-				return nil, &hypervisor.Error{Class: hypervisor.ErrForeign, Op: opMove, Err: fmt.Errorf("the destination has another machine named %q", was.GetName())}
-			}
+		if h.named(was.GetName()) != nil {
+			return nil, &hypervisor.Error{Class: hypervisor.ErrForeign, Op: opMove, Err: fmt.Errorf("the destination has another machine named %q", was.GetName())}
 		}
 		var undo []func()
 		err := h.checkKind(want)

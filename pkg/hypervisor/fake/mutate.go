@@ -55,14 +55,12 @@ func (d *driver) Create(ctx context.Context, create *rackv1.CreateMachine) (*rac
 		if err == nil || !errors.Is(err, hypervisor.ErrNotFound) {
 			return have, err
 		}
-		for _, m := range h.machines {
-			if m.GetName() == want.GetHypervisorName() {
-				class := hypervisor.ErrExists
-				if m.GetUid() == "" {
-					class = hypervisor.ErrForeign
-				}
-				return nil, &hypervisor.Error{Class: class, Op: "create machine", Err: fmt.Errorf("machine %q has that name", m.GetName())}
+		if m := h.named(want.GetHypervisorName()); m != nil {
+			class := hypervisor.ErrExists
+			if m.GetUid() == "" {
+				class = hypervisor.ErrForeign
 			}
+			return nil, &hypervisor.Error{Class: class, Op: "create machine", Err: fmt.Errorf("machine %q has that name", m.GetName())}
 		}
 		var undo []func()
 		err = h.checkKind(want)
