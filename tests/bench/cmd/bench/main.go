@@ -128,7 +128,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 }
 
 func measureAll(ctx context.Context, o options, env *figure.Env, stdout io.Writer) ([]measure.Result, error) {
-	runner := measure.Runner{Reps: o.reps, Settle: measure.Quiet}
+	runner := measure.Runner{Reps: o.reps, Settle: measure.Quiet, Stolen: measure.Stolen}
 	var (
 		results []measure.Result
 		errs    []error

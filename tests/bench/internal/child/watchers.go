@@ -9,8 +9,10 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // gRPC's own codec
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/vmhost-project/vmhost/pkg/client"
 	vmhostv1 "github.com/vmhost-project/vmhost/proto/gen/vmhost/v1"
@@ -30,25 +32,15 @@ type WatchersConfig struct {
 // Watched is what the watchers got so far, and how many of them ended.
 type Watched struct{ Messages, Bytes, Ended int64 }
 
-// blind is a codec that does not decode.
-type blind struct{}
+// blind is gRPC's own codec, which does not decode, nor copy what it would decode.
+type blind struct{ encoding.CodecV2 }
 
-func (blind) Name() string { return "proto" }
-
-func (blind) Marshal(v any) ([]byte, error) {
-	m, ok := v.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("%T is no message", v)
-	}
-	return proto.Marshal(m)
-}
-
-func (blind) Unmarshal(data []byte, v any) error {
+func (blind) Unmarshal(data mem.BufferSlice, v any) error {
 	n, ok := v.(*int)
 	if !ok {
 		return fmt.Errorf("%T is no counter", v)
 	}
-	*n = len(data)
+	*n = data.Len()
 	return nil
 }
 
@@ -61,7 +53,7 @@ func runWatchers(ctx context.Context, config []byte, questions *http.ServeMux) (
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}
-	opts = append(opts, grpc.WithDefaultCallOptions(grpc.ForceCodec(blind{})))
+	opts = append(opts, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(blind{encoding.GetCodecV2("proto")})))
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+c.Region.Token))
 	var (
 		group                  sync.WaitGroup

@@ -20,36 +20,60 @@ func Quiet(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, quietLimit)
 	defer cancel()
 	for {
-		idle, total := cpuTime()
+		before := ticksNow()
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(quietFor):
 		}
-		idle2, total2 := cpuTime()
-		if total2 <= total || float64(idle2-idle)/float64(total2-total) >= quietShare {
+		now := ticksNow().since(before)
+		if now.all <= 0 || float64(now.idle)/float64(now.all) >= quietShare {
 			return
 		}
 	}
 }
 
-// cpuTime is how long the processors have been idle, of how long altogether, in
-// ticks. Both are 0 where /proc does not say.
-func cpuTime() (idle, total int64) {
+// Stolen begins to look at what the machine below this one, if it is a virtual one,
+// does for others. What it answers with says of the processor time that was wanted
+// since which share was not given.
+func Stolen() func() float64 {
+	before := ticksNow()
+	return func() float64 {
+		now := ticksNow().since(before)
+		if wanted := now.all - now.idle; wanted > 0 {
+			return float64(now.stolen) / float64(wanted)
+		}
+		return 0
+	}
+}
+
+// ticks is processor time: all of it, and what of it nobody used and what was wanted
+// and not given. All are 0 where /proc does not say.
+type ticks struct{ all, idle, stolen int64 }
+
+func (t ticks) since(before ticks) ticks {
+	return ticks{t.all - before.all, t.idle - before.idle, t.stolen - before.stolen}
+}
+
+func ticksNow() ticks {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, 0
+		return ticks{}
 	}
 	line, _, _ := strings.Cut(string(stat), "\n")
+	var now ticks
 	for i, f := range strings.Fields(line) {
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil || i > 8 { // 0 is the word cpu; guest time is in user time already
 			continue
 		}
-		total += n
-		if i == 4 || i == 5 { // idle, and waiting for a disk
-			idle += n
+		now.all += n
+		switch i {
+		case 4, 5: // idle, and waiting for a disk
+			now.idle += n
+		case 8:
+			now.stolen += n
 		}
 	}
-	return idle, total
+	return now
 }
