@@ -11,11 +11,11 @@ import (
 const (
 	// restPerWatcher is how long the hub gathers events for each watcher that it has
 	// just woken. To send something to one takes some 50 µs of processor on both
-	// sides together, whatever it is: this keeps the sending at a fifth of a core.
-	restPerWatcher = 250 * time.Microsecond
+	// sides together, whatever it is: this keeps the sending at a tenth of a core.
+	restPerWatcher = 500 * time.Microsecond
 	// shortestRest is not worth gathering for, and longestRest what watchers wait at
 	// most under load.
-	shortestRest, longestRest = 2 * time.Millisecond, 250 * time.Millisecond
+	shortestRest, longestRest = 2 * time.Millisecond, 500 * time.Millisecond
 	// mostGathered is how many events are enough: they are handed out at once.
 	mostGathered = 1000
 )

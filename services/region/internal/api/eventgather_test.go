@@ -30,7 +30,7 @@ func TestTheFirstEventGoesAtOnceAndThoseAfterItTogether(t *testing.T) {
 		rest     time.Duration // after the first
 	}{
 		"one watcher":             {1, 0},
-		"a hundred":               {100, 25 * time.Millisecond},
+		"a hundred":               {100, 50 * time.Millisecond},
 		"a thousand":              {1000, longestRest},
 		"more do not wait longer": {3000, longestRest},
 	} {
