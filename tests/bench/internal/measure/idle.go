@@ -34,16 +34,16 @@ func Quiet(ctx context.Context) {
 }
 
 // Stolen begins to look at what the machine below this one, if it is a virtual one,
-// does for others. What it answers with says of the processor time that was wanted
-// since which share was not given.
+// does for others. What it answers with says which share of all processor time since
+// was wanted and not given.
 func Stolen() func() float64 {
 	before := ticksNow()
 	return func() float64 {
 		now := ticksNow().since(before)
-		if wanted := now.all - now.idle; wanted > 0 {
-			return float64(now.stolen) / float64(wanted)
+		if now.all <= 0 {
+			return 0
 		}
-		return 0
+		return float64(now.stolen) / float64(now.all)
 	}
 }
 
